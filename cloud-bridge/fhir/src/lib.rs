@@ -1,0 +1,1 @@
+//! Batches to FHIR bundles and answers to outcomes.

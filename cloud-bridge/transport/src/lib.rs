@@ -1,0 +1,1 @@
+//! HTTP delivery over TLS.

@@ -1,0 +1,1 @@
+//! The MQTT endpoint that devices publish to.

@@ -1,0 +1,1 @@
+//! Device profiles and the decoding of what a device says.

@@ -1,0 +1,1 @@
+//! Devices that replay real recordings over MQTT and Modbus.

@@ -1,0 +1,1 @@
+//! Raw configuration to checked configuration.

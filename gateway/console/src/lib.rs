@@ -1,0 +1,1 @@
+//! Health, metrics and the local read model.

@@ -1,0 +1,1 @@
+//! The vitalgate daemon and its command line.

@@ -1,0 +1,1 @@
+//! Admit, batch, retry and settle as state machines.

@@ -1,0 +1,1 @@
+//! The outbox: journal and keyed store.

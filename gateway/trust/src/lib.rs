@@ -1,0 +1,1 @@
+//! TLS profiles, local certificate authority, identities and keys.

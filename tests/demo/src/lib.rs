@@ -1,0 +1,1 @@
+//! The demonstration: devices, an EHR, an outage and the proof.

@@ -1,0 +1,1 @@
+//! Faults against the store: damage, power cuts, a full disk.

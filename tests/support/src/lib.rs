@@ -1,0 +1,1 @@
+//! Test support: an EHR with faults, proxies, oracles.
