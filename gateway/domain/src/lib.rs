@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod association;
 pub mod catalogue;
 pub mod dead_letter;
 pub mod delivery;
@@ -21,8 +22,9 @@ pub mod sample;
 pub mod time;
 pub mod unit;
 
+pub use association::{Association, Associations};
 pub use catalogue::{Category, Metric, MetricDefinition};
-pub use dead_letter::{DeadLetter, DeadLetterReason, RejectedReading};
+pub use dead_letter::{DeadLetter, DeadLetterKind, DeadLetterReason, RejectedReading};
 pub use delivery::{Answer, Batch, BatchMode, Item, ItemAnswer};
 pub use entry::{Change, DeviceEvent, DeviceEventKind, Entry, Record};
 pub use fault::{Fault, Origin, Permanence, Stage};

@@ -9,6 +9,8 @@ use crate::identity::BootId;
 #[serde(transparent)]
 pub struct UnixMs(pub i64);
 
+/// One day in milliseconds: kept from either end, so that any offset still fits.
+const DAY_MS: i64 = 86_400_000;
 /// Largest instant that can be written as RFC 3339 with a four-digit year.
 const UNIX_MS_MAX: i64 = 253_402_300_799_999;
 
@@ -17,7 +19,7 @@ impl UnixMs {
     /// An instant outside the years 1 to 9999 is clamped.
     #[must_use]
     pub fn rfc3339(self, offset_minutes: i16) -> String {
-        let bounded = self.0.clamp(-62_135_596_800_000 + 86_400_000, UNIX_MS_MAX - 86_400_000);
+        let bounded = self.0.clamp(-62_135_596_800_000 + 2 * DAY_MS, UNIX_MS_MAX - 2 * DAY_MS);
         let timestamp = jiff::Timestamp::from_millisecond(bounded).unwrap_or_default();
         let offset = jiff::tz::Offset::from_seconds(i32::from(offset_minutes) * 60).unwrap_or(jiff::tz::Offset::UTC);
         format!("{:.3}", timestamp.display_with_offset(offset))
