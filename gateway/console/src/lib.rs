@@ -1,1 +1,17 @@
-//! Health, metrics and the local read model.
+//! What the gateway tells about itself: health and metrics on loopback, and the administrator's
+//! socket that the command line talks to.
+//!
+//! Two listeners over one read model. The loopback listener answers without a login and therefore
+//! carries neither readings nor patients. The administrator's socket is a Unix socket whose file
+//! mode decides who may ask; it says where a reading is, never what it was.
+
+#![forbid(unsafe_code)]
+
+mod model;
+mod serve;
+
+pub use model::{
+    Answered, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel, ReadModelError, Resolution,
+    ResolveRequest, Status, StoreStatus, Trace, TraceDestination, TraceQuery,
+};
+pub use serve::{ServeError, serve_admin, serve_loopback};

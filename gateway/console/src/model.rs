@@ -1,0 +1,241 @@
+//! The read model: what may be asked, and what is answered.
+
+use serde::{Deserialize, Serialize};
+use vitalgate_domain::{DeviceId, ReadingId, UnixMs};
+
+/// Most dead letters in one answer.
+pub const DEAD_LETTERS_PER_ANSWER_MAX: usize = 1_000;
+/// Most readings in one trace answer.
+pub const TRACES_PER_ANSWER_MAX: usize = 200;
+
+/// Whether the gateway does its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Readings are taken and stored.
+    pub ready: bool,
+    /// One state word: `READY`, `STARTING`, `DEGRADED`, `OFFLINE-BUFFERING`, `STORE-FULL`, `STOPPING`.
+    pub state: String,
+    /// What is wrong, a line each.
+    pub problems: Vec<String>,
+}
+
+/// One device, without its readings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// The device.
+    pub id: String,
+    /// Its profile.
+    pub profile: String,
+    /// `mqtt` or `modbus`.
+    pub driver: String,
+    /// Seconds since its last stored sample; absent when there was none since the start.
+    pub last_reading_age_s: Option<u64>,
+    /// What its driver says of it.
+    pub state: String,
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Last committed sequence.
+    pub committed: u64,
+    /// Last sequence that the keyed side holds.
+    pub keyed_applied: u64,
+    /// Last sequence that a checkpoint of the keyed side covers.
+    pub keyed_checkpointed: u64,
+    /// State of the keyed side.
+    pub keyed_state: String,
+    /// Bytes free on its file system.
+    pub free_bytes: u64,
+    /// Below this many free bytes nothing is acknowledged.
+    pub floor_bytes: u64,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
+    /// Days until the floor at the rate since the start; absent while the rate is unknown.
+    pub days_left: Option<f64>,
+    /// Damage that was found and what was done, a line each.
+    pub damage: Vec<String>,
+    /// Unresolved dead letters, held and rejected readings included.
+    pub dead_letters: u64,
+}
+
+/// One destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationStatus {
+    /// The destination.
+    pub id: String,
+    /// Entries that it has not settled.
+    pub queued: u64,
+    /// Age of the oldest unsettled entry in seconds.
+    pub oldest_age_s: Option<u64>,
+    /// Seconds since it last accepted something; absent when it did not since the start.
+    pub last_acknowledgement_age_s: Option<u64>,
+    /// What stands in the way, without patient data.
+    pub alarm: Option<String>,
+}
+
+/// The whole status.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Name of the gateway.
+    pub gateway: String,
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// The health.
+    pub health: Health,
+    /// How far the wall clock is trusted.
+    pub clock_trust: String,
+    /// What the configuration allows against the advice (plain MQTT and the like).
+    pub warnings: Vec<String>,
+    /// The store.
+    pub store: StoreStatus,
+    /// The devices.
+    pub devices: Vec<DeviceStatus>,
+    /// The destinations.
+    pub destinations: Vec<DestinationStatus>,
+}
+
+/// Which reading is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TraceQuery {
+    /// This one.
+    Id(ReadingId),
+    /// Those of a device around a moment.
+    Device {
+        /// The device.
+        device: DeviceId,
+        /// The moment.
+        at: UnixMs,
+        /// Milliseconds before and after it.
+        window_ms: u64,
+    },
+}
+
+/// Where a reading stands with one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryState {
+    /// Waiting to be sent or under way.
+    Queued,
+    /// The destination has it.
+    Delivered,
+    /// Refused or held; the reason says why.
+    DeadLetter,
+}
+
+/// One destination in a trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceDestination {
+    /// The destination.
+    pub destination: String,
+    /// How it stands.
+    pub state: DeliveryState,
+    /// The id that the destination knows it by.
+    pub remote_id: Option<String>,
+    /// Why it is a dead letter there.
+    pub reason: Option<String>,
+}
+
+/// Where one reading is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Its identity.
+    pub reading_id: String,
+    /// Its place in our order.
+    pub sequence: u64,
+    /// The device.
+    pub device: String,
+    /// The metric's key.
+    pub metric: String,
+    /// The moment, RFC 3339; absent while it is unknown.
+    pub at: Option<String>,
+    /// When it was received, RFC 3339.
+    pub received: String,
+    /// In which copies it is: `journal`, `buffer`.
+    pub stored_in: Vec<String>,
+    /// How it stands with each destination.
+    pub destinations: Vec<TraceDestination>,
+}
+
+/// One dead letter in a list, without its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterView {
+    /// Its place in our order.
+    pub sequence: u64,
+    /// The device.
+    pub device: String,
+    /// When it was received, RFC 3339.
+    pub received: String,
+    /// The kind.
+    pub kind: String,
+    /// Place and remedy.
+    pub detail: String,
+    /// The destination that refused it; absent when it never became a reading.
+    pub destination: Option<String>,
+}
+
+/// What is to be done with dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resolution {
+    /// Decode, admit and send them again.
+    Replay,
+    /// Keep them on record as discarded.
+    Discard,
+}
+
+/// Which dead letters, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveRequest {
+    /// Their places; empty means all that are unresolved.
+    pub sequences: Vec<u64>,
+    /// What to do.
+    pub resolution: Resolution,
+}
+
+/// How many dead letters were resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Resolved now.
+    pub resolved: u64,
+    /// Still dead letters, or dead letters again.
+    pub remaining: u64,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadModelError {
+    /// The store could not be asked.
+    #[error("the store could not be asked: {0}; see the log, and `vitalgate store check` when the daemon is stopped")]
+    Store(String),
+    /// The gateway is stopping.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+/// What the daemon knows, asked by the listeners. Calls may block for a store read.
+pub trait ReadModel: Send + Sync + 'static {
+    /// Whether the gateway does its work.
+    fn health(&self) -> Health;
+    /// The whole status.
+    fn status(&self) -> Status;
+    /// Metrics in the OpenMetrics text format.
+    fn metrics(&self) -> String;
+    /// Where readings are; at most [`TRACES_PER_ANSWER_MAX`].
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn trace(&self, query: &TraceQuery) -> Result<Vec<Trace>, ReadModelError>;
+    /// The newest unresolved dead letters; at most [`DEAD_LETTERS_PER_ANSWER_MAX`].
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn dead_letters(&self) -> Result<Vec<DeadLetterView>, ReadModelError>;
+    /// Replays or discards dead letters; returns when that is durable.
+    ///
+    /// # Errors
+    /// When the store cannot be asked or the gateway is stopping.
+    fn resolve(&self, request: &ResolveRequest) -> Result<Answered, ReadModelError>;
+}
