@@ -1,0 +1,47 @@
+# Every command a person needs. Each installs what it needs first (Debian or Ubuntu).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+EHR ?= built-in
+CARGO ?= cargo
+
+.PHONY: help setup setup-test build demo test lint torture bench cross clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## Install what building needs
+	@tools/setup build
+
+setup-test: ## Install what the tests need as well
+	@tools/setup test
+
+build: setup ## Build the gateway in release form
+	$(CARGO) build --release --locked --package vitalgate-daemon
+
+demo: setup ## Devices, gateway and an EHR: readings arrive, an outage, and the proof (EHR=sekmet for a real FHIR server)
+	@if [ "$(EHR)" = sekmet ]; then tools/setup sekmet; fi
+	$(CARGO) build --release --locked --package vitalgate-daemon --package vitalgate-demo
+	@target/release/vitalgate-demo --ehr "$(EHR)"
+
+lint: ## Format, lints, licences and banned crates
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) deny --offline check bans licenses sources
+
+test: setup-test lint ## Format, lints and all tests
+	$(CARGO) build --locked --package vitalgate-daemon
+	$(CARGO) nextest run --workspace --locked --no-fail-fast
+
+torture: setup-test ## The kill test with 1,000 kills
+	$(CARGO) build --release --locked --package vitalgate-daemon
+	VITALGATE_KILLS=1000 $(CARGO) nextest run --release --locked --package vitalgate-e2e --no-capture kill
+
+bench: setup-test ## The table of measured figures, also in target/bench.json
+	$(CARGO) build --release --locked --package vitalgate-daemon --package vitalgate-bench
+	@target/release/vitalgate-bench --output target/bench.json
+
+cross: setup ## Build for aarch64, where this machine can have the target
+	@tools/cross
+
+clean: ## Remove what was built
+	$(CARGO) clean

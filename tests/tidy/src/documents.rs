@@ -1,0 +1,77 @@
+//! Documents must stay true.
+
+use std::collections::BTreeSet;
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+use crate::{assert_none, root, tracked_files};
+
+/// Longest ARCHITECTURE.md in lines: it is one page.
+const ARCHITECTURE_LINES_MAX: usize = 120;
+
+fn document(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn every_external_dependency_has_its_reason() {
+    let reasons = document("docs/dependencies.md");
+    let metadata =
+        MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().other_options(vec!["--offline".into()]).exec().unwrap();
+    let named: BTreeSet<_> = metadata
+        .packages
+        .iter()
+        .flat_map(|package| &package.dependencies)
+        .filter(|dependency| dependency.kind != DependencyKind::Build && !dependency.name.starts_with("vitalgate-"))
+        .map(|dependency| dependency.name.clone())
+        .collect();
+    let missing: Vec<_> = named
+        .iter()
+        .filter(|name| !reasons.contains(&format!("| {name} |")))
+        .map(|name| format!("{name}: add a row to docs/dependencies.md"))
+        .collect();
+    assert_none("a dependency without a reason", &missing);
+}
+
+#[test]
+fn the_architecture_stays_one_page() {
+    let lines = document("ARCHITECTURE.md").lines().count();
+    assert!(lines <= ARCHITECTURE_LINES_MAX, "ARCHITECTURE.md has {lines} lines, at most {ARCHITECTURE_LINES_MAX}");
+}
+
+/// A link to a file that is gone sends its reader nowhere.
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut breaches = Vec::new();
+    for (name, text) in tracked_files().into_iter().filter(|(name, _)| name.ends_with(".md")) {
+        let folder = root().join(&name).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
+                breaches.push(format!("{name}: {link}"));
+            }
+        }
+    }
+    assert_none("a link leads nowhere", &breaches);
+}
+
+/// A figure in a document is one that was measured: it names the command that prints it.
+#[test]
+fn a_document_with_figures_names_the_command_that_prints_them() {
+    for name in ["README.md", "docs/performance.md"] {
+        let text = document(name);
+        let has_figures = text.contains("readings/s") || text.contains(" MiB");
+        assert!(!has_figures || text.contains("make bench"), "{name} has figures but not the command `make bench`");
+    }
+}
+
+#[test]
+fn the_two_commands_of_the_readme_exist() {
+    let makefile = document("Makefile");
+    for command in ["demo", "test", "bench", "torture", "cross"] {
+        assert!(makefile.contains(&format!("\n{command}:")), "make {command} is missing");
+    }
+    let readme = document("README.md");
+    assert!(readme.contains("make demo") && readme.contains("make test"), "README.md names both commands");
+    assert!(document(".ci/run").contains("make test"), ".ci/run runs the same command");
+}
