@@ -1,1 +1,7 @@
 //! The outbox: journal and keyed store.
+
+#![forbid(unsafe_code)]
+
+pub mod copy;
+
+pub use copy::{BlockKind, BlockSource, KeyedCopy, KeyedError, Ordinal, SealedBlock, SourceError, Watermark};
