@@ -1,0 +1,45 @@
+//! What the configuration decides, and the limits that it does not.
+
+use vitalgate_domain::limits::BATCH_ITEMS_MAX;
+
+/// What the configuration decides about one destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryPolicy {
+    /// Most items in one request; 1 to [`BATCH_ITEMS_MAX`].
+    pub batch_items_max: usize,
+    /// About the most bytes in one request, by an estimate of what an item encodes to.
+    pub batch_bytes_max: usize,
+    /// Most requests under way at once; at least 1.
+    pub requests_in_flight_max: usize,
+    /// How long after its arrival a part of a panel waits for the others, in milliseconds.
+    pub join_window_ms: u64,
+}
+
+impl Default for DeliveryPolicy {
+    /// The defaults of facts 2.2: 50 items or 512 KiB, four requests, a join window of 2 s.
+    fn default() -> Self {
+        Self { batch_items_max: 50, batch_bytes_max: 512 * 1024, requests_in_flight_max: 4, join_window_ms: 2_000 }
+    }
+}
+
+impl DeliveryPolicy {
+    /// The same policy with every value in its range.
+    #[must_use]
+    pub(super) fn bounded(self) -> Self {
+        Self {
+            batch_items_max: self.batch_items_max.clamp(1, BATCH_ITEMS_MAX),
+            requests_in_flight_max: self.requests_in_flight_max.max(1),
+            ..self
+        }
+    }
+}
+
+/// Most readings of the live lane in memory.
+pub const LIVE_READINGS_MAX: usize = 2_048;
+/// Most readings of the backlog lane in memory, apart from those that fell behind from the live lane.
+pub const BACKLOG_READINGS_MAX: usize = 2_048;
+/// Most parts of panels that wait for the others.
+pub const JOIN_READINGS_MAX: usize = 2_048;
+/// Most readings that one delivery holds in memory at once, about 0.5 KiB each: both lanes, a live
+/// lane that fell behind, and the parts of panels.
+pub const READ_AHEAD_READINGS_MAX: usize = 2 * LIVE_READINGS_MAX + BACKLOG_READINGS_MAX + JOIN_READINGS_MAX;
