@@ -1,0 +1,255 @@
+//! The TLS profiles of both directions: TLS 1.3 only (RFC 8446), X25519MLKEM768 first, no early data.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+
+use crate::clock::FlooredClock;
+use crate::file::{self, FileError};
+
+/// Largest certificate, key or CA file, in bytes.
+const PEM_BYTES_MAX: u64 = 1024 * 1024;
+/// Sessions that a listener remembers for resumption: two per device of a full gateway.
+const SESSIONS_MAX: usize = 2 * vitalgate_domain::limits::DEVICES_MAX;
+/// Tickets sent after a full handshake; a device has one connection.
+const TICKETS: usize = 1;
+
+/// Whether a client must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// Without one there is no connection.
+    Required,
+    /// One is verified when shown; without one the device has to give its password.
+    Optional,
+}
+
+/// What this gateway shows and trusts when it connects to a destination.
+#[derive(Debug, Clone, Default)]
+pub struct ClientProfile {
+    /// PEM file of the only authorities trusted; without it the system's own list is.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of our certificate, followed by its intermediates.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file of the certificate's private key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Why a TLS configuration could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is not there.
+    #[error("{0} does not exist; put the PEM file there or correct the path in the configuration")]
+    Missing(PathBuf),
+    /// The file holds no usable PEM of the wanted kind.
+    #[error("{place} holds no {wanted} in PEM; export it again as PEM (text that begins with -----BEGIN)")]
+    Pem {
+        /// A file, or what was handed over.
+        place: String,
+        /// What was looked for.
+        wanted: &'static str,
+    },
+    /// A certificate without its key, or the other way round.
+    #[error("a client certificate needs both its certificate file and its key file; set both or neither")]
+    HalfIdentity,
+    /// The system trusts nobody.
+    #[error("the system's list of certificate authorities is empty; install ca-certificates or name a ca_file")]
+    NoSystemRoots,
+    /// rustls refused a certificate, a key, or that they belong together.
+    #[error("{place} cannot be used for TLS: certificate and key must belong together and be of a kind that TLS 1.3 allows")]
+    Refused {
+        /// A file, or what was handed over.
+        place: String,
+        /// What rustls said.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The authority that clients are verified against was refused.
+    #[error("the authority for client certificates cannot be used")]
+    ClientRoots(#[source] VerifierBuilderError),
+    /// A name that no certificate can be checked against.
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    Name(String),
+    /// The trial handshake did not come to an end.
+    #[error("a trial handshake with the new certificate did not finish")]
+    TrialUnfinished,
+}
+
+/// A listener's configuration. `device_roots_pem` is the authority that device certificates must come
+/// from; without it no client certificate is asked for, whatever `client_certificate` says.
+///
+/// # Errors
+/// When certificate and key do not belong together, or the authority is not usable PEM.
+pub fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    device_roots_pem: Option<&str>,
+    client_certificate: ClientCertificate,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    server_config_at(chain, key, device_roots_pem, client_certificate, Arc::new(FlooredClock))
+}
+
+pub(crate) fn server_config_at(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    device_roots_pem: Option<&str>,
+    client_certificate: ClientCertificate,
+    clock: Arc<dyn TimeProvider>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let place = "the server certificate";
+    let verifier = match device_roots_pem {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(pem) => {
+            let roots = roots_from_pem(pem.as_bytes(), "the local authority")?;
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+            match client_certificate {
+                ClientCertificate::Required => builder,
+                ClientCertificate::Optional => builder.allow_unauthenticated(),
+            }
+            .build()
+            .map_err(TlsError::ClientRoots)?
+        }
+    };
+    let mut config = ServerConfig::builder_with_details(provider(), clock)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(refused(place))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(refused(place))?;
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    config.send_tls13_tickets = TICKETS;
+    // Early data can be replayed by whoever recorded it (RFC 8446 section 8).
+    config.max_early_data_size = 0;
+    Ok(Arc::new(config))
+}
+
+/// The configuration for a connection to a destination. ALPN is left to the transport.
+///
+/// # Errors
+/// When a named file is missing or unusable, or the system trusts nobody.
+pub fn client_config(profile: &ClientProfile) -> Result<ClientConfig, TlsError> {
+    let roots = match &profile.ca_file {
+        Some(path) => roots_from_pem(&read(path)?, &path.display().to_string())?,
+        None => system_roots()?,
+    };
+    let builder = client_builder(roots)?;
+    match (&profile.certificate_file, &profile.key_file) {
+        (None, None) => Ok(builder.with_no_client_auth()),
+        (Some(certificate_file), Some(key_file)) => {
+            let chain = certificates(&read(certificate_file)?, &certificate_file.display().to_string())?;
+            let key = private_key(&read(key_file)?, &key_file.display().to_string())?;
+            let place = format!("{} with {}", certificate_file.display(), key_file.display());
+            builder.with_client_auth_cert(chain, key).map_err(refused(place))
+        }
+        _ => Err(TlsError::HalfIdentity),
+    }
+}
+
+/// Shakes hands in memory, once per name, as a client that trusts only `roots_pem` would.
+pub(crate) fn prove(
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+    roots_pem: &str,
+    names: &[String],
+) -> Result<(), TlsError> {
+    let server = server_config(chain.to_vec(), key.clone_key(), None, ClientCertificate::Optional)?;
+    let roots = roots_from_pem(roots_pem.as_bytes(), "the local authority")?;
+    let client = Arc::new(client_builder(roots)?.with_no_client_auth());
+    for name in names {
+        let server_name = ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone()))?;
+        let place = || format!("the new server certificate for {name}");
+        let client = ClientConnection::new(Arc::clone(&client), server_name).map_err(refused(place()))?;
+        let server = ServerConnection::new(Arc::clone(&server)).map_err(refused(place()))?;
+        shake_hands(client, server, place)?;
+    }
+    Ok(())
+}
+
+fn shake_hands(mut client: ClientConnection, mut server: ServerConnection, place: impl Fn() -> String) -> Result<(), TlsError> {
+    /// Flights in each direction; TLS 1.3 with a retry request takes three.
+    const FLIGHTS_MAX: usize = 8;
+    for _ in 0..FLIGHTS_MAX {
+        let mut flight = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut flight).map_err(|_| TlsError::TrialUnfinished)?;
+        }
+        let mut rest = flight.as_slice();
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).map_err(|_| TlsError::TrialUnfinished)?;
+            server.process_new_packets().map_err(refused(place()))?;
+        }
+        let mut flight = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut flight).map_err(|_| TlsError::TrialUnfinished)?;
+        }
+        let mut rest = flight.as_slice();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).map_err(|_| TlsError::TrialUnfinished)?;
+            client.process_new_packets().map_err(refused(place()))?;
+        }
+        if !client.is_handshaking() && !server.is_handshaking() {
+            return Ok(());
+        }
+    }
+    Err(TlsError::TrialUnfinished)
+}
+
+/// aws-lc-rs with the key exchange groups in our order, whatever order the build's features prefer.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    let kx_groups = vec![
+        aws_lc_rs::kx_group::X25519MLKEM768,
+        aws_lc_rs::kx_group::X25519,
+        aws_lc_rs::kx_group::SECP256R1,
+        aws_lc_rs::kx_group::SECP384R1,
+    ];
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}
+
+pub(crate) fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = || TlsError::Pem { place: place.to_owned(), wanted: "certificate" };
+    let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|_| wrong())?;
+    if chain.is_empty() { Err(wrong()) } else { Ok(chain) }
+}
+
+pub(crate) fn private_key(pem: &[u8], place: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| TlsError::Pem { place: place.to_owned(), wanted: "unencrypted private key" })
+}
+
+fn client_builder(roots: RootCertStore) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
+    Ok(ClientConfig::builder_with_details(provider(), Arc::new(FlooredClock))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(refused("TLS 1.3"))?
+        .with_root_certificates(roots))
+}
+
+fn roots_from_pem(pem: &[u8], place: &str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, place)? {
+        roots.add(certificate).map_err(refused(place))?;
+    }
+    Ok(roots)
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    // The list of a system may hold certificates that are not usable; the others still are.
+    let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(TlsError::NoSystemRoots) } else { Ok(roots) }
+}
+
+fn read(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, TlsError> {
+    file::read(path, PEM_BYTES_MAX)?.ok_or_else(|| TlsError::Missing(path.to_owned()))
+}
+
+fn refused(place: impl Into<String>) -> impl FnOnce(rustls::Error) -> TlsError {
+    let place = place.into();
+    move |source| TlsError::Refused { place, source }
+}
