@@ -25,6 +25,12 @@ impl UnixMs {
         format!("{:.3}", timestamp.display_with_offset(offset))
     }
 
+    /// From RFC 3339 with an offset; `None` for anything else.
+    #[must_use]
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|timestamp| Self(timestamp.as_millisecond()))
+    }
+
     /// The instant `milliseconds` later.
     #[must_use]
     pub fn plus_ms(self, milliseconds: i64) -> Self {
