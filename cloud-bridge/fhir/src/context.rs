@@ -1,0 +1,95 @@
+//! What the encoding depends on besides the batch.
+
+use uuid::Uuid;
+use vitalgate_domain::{GatewayId, ReadingId};
+
+use crate::device::gateway_resource_id;
+
+/// System of the identifier on every Observation and Device: the one that FHIR names for values
+/// that are URIs themselves, so that no namespace of an operator is needed and the same reading has
+/// the same identifier whichever gateway sends it. Source: FHIR R4 datatypes, Identifier, "urn:ietf:rfc:3986".
+pub const IDENTIFIER_SYSTEM: &str = "urn:ietf:rfc:3986";
+
+/// How a resend is kept from making a second Observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WriteMode {
+    /// `PUT Observation/{uuid}`: the server's primary key does it, without any race. Needs `updateCreate`.
+    PutById,
+    /// `POST Observation` with `ifNoneExist`: the server looks the identifier up first. Some servers
+    /// race with themselves here, so one request per patient must be under way at a time.
+    ConditionalCreate,
+}
+
+/// What the encoding depends on besides the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeContext {
+    /// System of the identifiers, [`IDENTIFIER_SYSTEM`] unless an operator needs another.
+    pub identifier_system: String,
+    /// This gateway.
+    pub gateway: GatewayId,
+    /// How a resend is kept from making a second Observation.
+    pub write: WriteMode,
+    /// Reference to the gateway's own Device resource, `Device/{id}`; empty where the server does not
+    /// take Device resources, then it is named by identifier only.
+    pub gateway_reference: String,
+}
+
+impl EncodeContext {
+    /// The usual context: [`IDENTIFIER_SYSTEM`] and the gateway's Device under our own id.
+    #[must_use]
+    pub fn new(gateway: GatewayId, write: WriteMode) -> Self {
+        let gateway_reference = format!("Device/{}", gateway_resource_id(&gateway));
+        Self { identifier_system: IDENTIFIER_SYSTEM.to_owned(), gateway, write, gateway_reference }
+    }
+
+    /// The search that finds the resource with this identifier value, as the query part of a URL:
+    /// `identifier=system|value`, each percent-encoded where a URL needs it.
+    #[must_use]
+    pub fn identifier_query(&self, value: &str) -> String {
+        let mut query = String::with_capacity(64 + self.identifier_system.len());
+        query.push_str("identifier=");
+        push_query(&mut query, &self.identifier_system);
+        query.push('|');
+        push_query(&mut query, value);
+        query
+    }
+}
+
+/// The identifier's value of an Observation: `urn:uuid:{id}`.
+#[must_use]
+pub fn identifier_value(id: &ReadingId) -> String {
+    urn(Uuid::from_bytes(*id.as_bytes()))
+}
+
+pub(crate) fn urn(id: Uuid) -> String {
+    let mut buffer = [0_u8; uuid::fmt::Urn::LENGTH];
+    id.urn().encode_lower(&mut buffer).to_owned()
+}
+
+/// Percent-encodes what could end or split a query value (RFC 3986 section 3.4, FHIR search `|` `,` `$` `\`).
+fn push_query(out: &mut String, text: &str) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+const HEX: [u8; 16] = *b"0123456789ABCDEF";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_cannot_break_out_of_its_query() {
+        let mut context = EncodeContext::new(GatewayId::new("g1").unwrap(), WriteMode::ConditionalCreate);
+        assert_eq!(context.identifier_query("urn:uuid:1"), "identifier=urn:ietf:rfc:3986|urn:uuid:1");
+        context.identifier_system = "http://a?b&c|d".into();
+        assert_eq!(context.identifier_query("x,y z"), "identifier=http://a%3Fb%26c%7Cd|x%2Cy%20z");
+    }
+}
