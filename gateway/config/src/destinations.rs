@@ -1,0 +1,142 @@
+//! `[[destination]]`
+
+use std::collections::BTreeMap;
+
+use toml::de::DeTable;
+use vitalgate_domain::DestinationId;
+use vitalgate_domain::limits::DESTINATIONS_MAX;
+
+use crate::address;
+use crate::config::{Destination, DestinationKind, Fhir, WriteMode};
+use crate::schema;
+use crate::section::{Secrecy, Section, Text, quoted};
+use crate::sections::Walk;
+
+/// What has been given away already, with its line.
+#[derive(Default)]
+struct Taken {
+    ids: BTreeMap<DestinationId, u32>,
+    urls: BTreeMap<String, u32>,
+}
+
+/// Reads every destination; those that are wrong are reported and left out.
+pub(crate) fn read(walk: &mut Walk<'_>, tables: &[(&DeTable<'_>, usize)]) -> Vec<Destination> {
+    if let Some((_, at)) = tables.get(DESTINATIONS_MAX) {
+        let message = format!("{} destinations are too many", tables.len());
+        walk.report.at(*at, message, format!("keep at most {DESTINATIONS_MAX}"));
+        return Vec::new();
+    }
+    let mut taken = Taken::default();
+    let mut destinations = Vec::new();
+    for (table, at) in tables {
+        let section = Section::open(walk.report, &schema::DESTINATION, table, *at);
+        destinations.extend(destination(walk, &section, &mut taken));
+    }
+    destinations
+}
+
+fn destination(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken) -> Option<Destination> {
+    let line = walk.report.line(section.at);
+    let id = section.text(walk.report, "id").and_then(|text| destination_id(walk, text, taken));
+    let kind = section.one_of(walk.report, "kind");
+    let fhir = fhir(walk, section, taken);
+    if kind != "fhir" {
+        return None; // Reported: missing or none of the words.
+    }
+    Some(Destination { id: id?, kind: DestinationKind::Fhir(fhir?), line })
+}
+
+fn destination_id(walk: &mut Walk<'_>, text: Text<'_>, taken: &mut Taken) -> Option<DestinationId> {
+    match DestinationId::new(text.text) {
+        Ok(id) => {
+            if let Some(first) = taken.ids.get(&id) {
+                let message = format!("destination {id} stands twice, first on line {first}");
+                walk.report.at(text.at, message, "give each destination its own id");
+            } else {
+                taken.ids.insert(id.clone(), walk.report.line(text.at));
+            }
+            Some(id)
+        }
+        Err(error) => {
+            let message = format!("id in [[destination]] is {}: {error}", quoted(text.text));
+            walk.report.at(text.at, message, "write an id like \"ehr\"");
+            None
+        }
+    }
+}
+
+fn fhir(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken) -> Option<Fhir> {
+    let url = section.text(walk.report, "url");
+    let ca_file = section.file(walk.report, "ca_file", &walk.base, Secrecy::Public);
+    let client_certificate_file = section.file(walk.report, "client_certificate_file", &walk.base, Secrecy::Public);
+    let client_key_file = section.file(walk.report, "client_key_file", &walk.base, Secrecy::Secret);
+    let bearer_token_file = section.file(walk.report, "bearer_token_file", &walk.base, Secrecy::Secret);
+    if client_certificate_file.is_some() != client_key_file.is_some() {
+        let message = format!("{} has only one of client_certificate_file and client_key_file", section.place);
+        walk.report.at(section.at, message, "set both or neither");
+    }
+    let plain_reason = plain_reason(walk, section, url);
+    let url = url.and_then(|url| checked_url(walk, section, url, taken));
+    if url.as_ref().is_some_and(|url| url.starts_with("http://")) && (ca_file.is_some() || client_certificate_file.is_some()) {
+        let message = format!("{} has certificates, but its url is http:// and uses none", section.place);
+        walk.report.at(section.at, message, "write https://, or remove ca_file and client_certificate_file");
+    }
+    let write = match section.one_of(walk.report, "write") {
+        "put" => WriteMode::Put,
+        "conditional" => WriteMode::Conditional,
+        _ => WriteMode::Auto,
+    };
+    let mut number = |name| section.integer(walk.report, name);
+    let (batch_items_max, batch_bytes_max) = (number("batch_items_max"), number("batch_bytes_max"));
+    let (requests_in_flight_max, request_timeout_ms) = (number("requests_in_flight_max"), number("request_timeout_ms"));
+    let join_window_ms = number("join_window_ms");
+    Some(Fhir {
+        url: url?,
+        ca_file,
+        client_certificate_file,
+        client_key_file,
+        bearer_token_file,
+        plain_reason,
+        write,
+        batch_items_max,
+        batch_bytes_max,
+        requests_in_flight_max,
+        request_timeout_ms,
+        join_window_ms,
+    })
+}
+
+fn checked_url(walk: &mut Walk<'_>, section: &Section<'_>, url: Text<'_>, taken: &mut Taken) -> Option<String> {
+    if let Err(wrong) = address::url(url.text) {
+        // A password in it must not reach a log: the value is not repeated.
+        walk.report.at(url.at, format!("url in {} {wrong}", section.place), "write https://host[:port][/path]");
+        return None;
+    }
+    let plain = url.text.trim_end_matches('/');
+    if let Some(first) = taken.urls.get(plain) {
+        let message = format!("{} has the same url as the destination on line {first}", section.place);
+        walk.report.at(url.at, message, "remove one of the two");
+    } else {
+        taken.urls.insert(plain.to_owned(), walk.report.line(url.at));
+    }
+    Some(plain.to_owned())
+}
+
+/// The reason for speaking to another machine without TLS, where that is wanted and allowed.
+fn plain_reason(walk: &mut Walk<'_>, section: &Section<'_>, url: Option<Text<'_>>) -> Option<String> {
+    let allowed = section.boolean(walk.report, "allow_plain_beyond_loopback");
+    let reason = section.text(walk.report, "plain_reason").filter(|reason| !reason.text.trim().is_empty());
+    let crosses = url.filter(|url| address::url(url.text).is_ok_and(|parts| !parts.tls && !address::is_loopback(parts.host)))?;
+    match (allowed, reason) {
+        (true, Some(reason)) => return Some(reason.text.to_owned()),
+        (true, None) => {
+            let message = format!("{} is written to without TLS and gives no reason", section.place);
+            walk.report.at(crosses.at, message, "add plain_reason = \"...\"; it is shown on the status page");
+        }
+        (false, _) => {
+            let message = format!("url in {} is http:// beyond this machine: readings would cross the network in the clear", section.place);
+            walk.report.at(crosses.at, message, "write https://, or set allow_plain_beyond_loopback = true and plain_reason");
+        }
+    }
+    None
+}

@@ -1,0 +1,95 @@
+//! From a file or its text to a checked configuration.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use crate::config::Config;
+use crate::error::ConfigError;
+use crate::report::Report;
+use crate::schema::FILE_BYTES_MAX;
+use crate::sections;
+
+/// How a profile's devices are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProfileKind {
+    /// The device publishes.
+    Publish,
+    /// The device is polled.
+    Polled,
+}
+
+/// Given the folder of further profiles: every known profile with its kind, or what is wrong with the
+/// profiles there, one line each.
+pub type ProfileLookup<'a> = &'a dyn Fn(Option<&Path>) -> Result<BTreeMap<String, ProfileKind>, Vec<String>>;
+
+/// Checks the text of a configuration file. `file` is how errors name it; relative paths in the text are
+/// relative to its folder. Profile ids are taken as they are.
+///
+/// # Errors
+/// Everything that is wrong with it, by line.
+pub fn check(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
+    checked(text, file, None)
+}
+
+/// Like [`check`], and every device's profile must exist and fit how the device is reached.
+///
+/// # Errors
+/// Everything that is wrong with it, by line.
+pub fn check_with_profiles(text: &str, file: &str, profiles: ProfileLookup<'_>) -> Result<Config, Vec<ConfigError>> {
+    checked(text, file, Some(profiles))
+}
+
+pub(crate) fn load(path: &Path, profiles: Option<ProfileLookup<'_>>) -> Result<Config, Vec<ConfigError>> {
+    let name = path.display().to_string();
+    let whole = |message: String, remedy: &str| vec![ConfigError { file: name.clone(), line: 0, message, remedy: remedy.to_owned() }];
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| whole(format!("cannot be read ({error})"), "check the path, and that the gateway's user may read it"))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(whole(format!("has more than {FILE_BYTES_MAX} bytes"), "name the right file"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let (message, remedy) = ("is not UTF-8 text".to_owned(), "save the file as UTF-8".to_owned());
+        vec![ConfigError { file: name.clone(), line: u32::try_from(line).unwrap_or(u32::MAX), message, remedy }]
+    })?;
+    checked(text, &name, profiles)
+}
+
+fn checked(text: &str, file: &str, profiles: Option<ProfileLookup<'_>>) -> Result<Config, Vec<ConfigError>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut report = Report::new(file, text);
+    if text.len() as u64 > FILE_BYTES_MAX {
+        report.on_line(0, format!("has more than {FILE_BYTES_MAX} bytes"), "name the right file");
+        return Err(report.into_errors().unwrap_or_default());
+    }
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    let mut readable = true;
+    for error in &syntax {
+        let at = error.span().map_or(0, |span| span.start);
+        let (remedy, harmless) = syntax_remedy(error.message());
+        readable &= harmless;
+        report.at(at, format!("not valid TOML: {}", error.message().lines().next().unwrap_or_default()), remedy);
+    }
+    // What the parser made of broken text would only lead to errors that are none.
+    let config = if readable { sections::read(&mut report, root.get_ref(), file, profiles) } else { None };
+    match (report.into_errors(), config) {
+        (None, Some(config)) => Ok(config),
+        (errors, _) => Err(errors.unwrap_or_default()),
+    }
+}
+
+/// What to do, and whether the rest of the file can still be judged.
+fn syntax_remedy(message: &str) -> (&'static str, bool) {
+    if message.starts_with("duplicate key") {
+        ("keep one of them; a section that may stand several times is written with two brackets, [[device]]", true)
+    } else {
+        ("write key = value, text in double quotes, sections in brackets", false)
+    }
+}

@@ -1,0 +1,260 @@
+//! The file as a whole, and the sections that stand once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use toml::de::{DeTable, DeValue};
+use vitalgate_domain::GatewayId;
+
+use crate::address;
+use crate::config::{ClientCertificate, Config, Console, Gateway, Log, LogFormat, LogLevel, Mqtt, Profiles, Store};
+use crate::destinations;
+use crate::devices;
+use crate::load::{ProfileKind, ProfileLookup};
+use crate::report::Report;
+use crate::schema::{self, SERVER_NAMES_MAX, SOCKET_PATH_BYTES_MAX, SectionSpec};
+use crate::section::{Section, Text, quoted};
+
+/// Stands for a section that is not there: every key takes its default.
+static EMPTY: LazyLock<DeTable<'static>> = LazyLock::new(DeTable::new);
+
+/// Everything that the walk over the file carries along.
+pub(crate) struct Walk<'r> {
+    pub(crate) report: &'r mut Report,
+    /// The folder that relative paths start from.
+    pub(crate) base: PathBuf,
+    /// Every address that is listened on, with the key that says so.
+    listeners: Vec<(SocketAddr, &'static str)>,
+}
+
+/// Reads every section; `None` when something without which no configuration exists is wrong.
+pub(crate) fn read(report: &mut Report, root: &DeTable<'_>, file: &str, lookup: Option<ProfileLookup<'_>>) -> Option<Config> {
+    let base = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+    let top = Section::open(report, &schema::ROOT, root, 0);
+    let mut walk = Walk { report, base, listeners: Vec::new() };
+    let gateway = gateway(&mut walk, &top);
+    let store = store(&mut walk, &top);
+    let mqtt_section = once(&mut walk, &top, "mqtt", &schema::MQTT);
+    let mqtt_wanted = mqtt_section.is_some();
+    let mqtt = mqtt_section.and_then(|section| mqtt(&mut walk, &section, gateway.as_ref()));
+    let (profiles, known) = profiles(&mut walk, &top, lookup);
+    let device_tables = several(&mut walk, &top, "device");
+    let devices = devices::read(&mut walk, &device_tables, mqtt_wanted, known.as_ref());
+    let destination_tables = several(&mut walk, &top, "destination");
+    let destinations = destinations::read(&mut walk, &destination_tables);
+    let console = console(&mut walk, &top, gateway.as_ref());
+    let log = log(&mut walk, &top);
+    let (gateway, console) = (gateway?, console?);
+    Some(Config { file: file.to_owned(), gateway, store, mqtt, profiles, devices, destinations, console, log })
+}
+
+/// A section that stands at most once.
+fn once<'a>(walk: &mut Walk<'_>, top: &Section<'a>, name: &'static str, spec: &'static SectionSpec) -> Option<Section<'a>> {
+    let value = top.value(walk.report, name)?;
+    match value.get_ref() {
+        DeValue::Table(table) => Some(Section::open(walk.report, spec, table, value.span().start)),
+        DeValue::Array(_) => {
+            walk.report.at(
+                value.span().start,
+                format!("[{name}] may stand only once"),
+                format!("write [{name}] with one pair of brackets"),
+            );
+            None
+        }
+        _ => {
+            top.wrong_type(walk.report, name, value, "a section", spec.title);
+            None
+        }
+    }
+}
+
+/// A section that stands at most once, or one in which every key is missing.
+fn once_or_empty<'a>(walk: &mut Walk<'_>, top: &Section<'a>, name: &'static str, spec: &'static SectionSpec) -> Section<'a> {
+    match once(walk, top, name, spec) {
+        Some(section) => section,
+        None => Section::open(walk.report, spec, &EMPTY, 0),
+    }
+}
+
+/// The tables of a section that may stand several times.
+fn several<'a>(walk: &mut Walk<'_>, top: &Section<'a>, name: &'static str) -> Vec<(&'a DeTable<'a>, usize)> {
+    let Some(value) = top.value(walk.report, name) else { return Vec::new() };
+    let DeValue::Array(list) = value.get_ref() else {
+        let message = format!("{name} must be a list of sections, not {}", value.get_ref().type_str());
+        walk.report.at(value.span().start, message, format!("write [[{name}]] with two pairs of brackets"));
+        return Vec::new();
+    };
+    let mut tables = Vec::new();
+    for item in list.iter() {
+        match item.get_ref() {
+            DeValue::Table(table) => tables.push((table, item.span().start)),
+            other => walk.report.at(
+                item.span().start,
+                format!("{name} holds {} that is no section", other.type_str()),
+                format!("write [[{name}]] with two pairs of brackets"),
+            ),
+        }
+    }
+    tables
+}
+
+fn gateway(walk: &mut Walk<'_>, top: &Section<'_>) -> Option<Gateway> {
+    let section = once(walk, top, "gateway", &schema::GATEWAY)?;
+    let name = section.text(walk.report, "name");
+    let state_dir = section.path(walk.report, "state_dir", &walk.base);
+    let name = name.and_then(|name| match GatewayId::new(name.text) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            walk.report.at(name.at, format!("name in [gateway] is {}: {error}", quoted(name.text)), "write a name like \"practice-01\"");
+            None
+        }
+    });
+    Some(Gateway { name: name?, state_dir: state_dir?.0 })
+}
+
+fn store(walk: &mut Walk<'_>, top: &Section<'_>) -> Store {
+    let section = once_or_empty(walk, top, "store", &schema::STORE);
+    Store {
+        free_space_floor_mib: section.integer(walk.report, "free_space_floor_mib"),
+        retention_days: section.integer(walk.report, "retention_days"),
+    }
+}
+
+fn mqtt(walk: &mut Walk<'_>, section: &Section<'_>, gateway: Option<&Gateway>) -> Option<Mqtt> {
+    let listen = listener(walk, section, "listen", "listen in [mqtt]");
+    let plain_listen = section.text(walk.report, "plain_listen").and_then(|text| socket_address(walk, text, "plain_listen in [mqtt]"));
+    let allow_plain_beyond_loopback = section.boolean(walk.report, "allow_plain_beyond_loopback");
+    if let Some((address, at)) = plain_listen
+        && !address.ip().is_loopback()
+        && !allow_plain_beyond_loopback
+    {
+        let message = format!("plain_listen in [mqtt] is {address}: readings and passwords would cross the network in the clear");
+        walk.report.at(at, message, "listen on 127.0.0.1, or set allow_plain_beyond_loopback = true");
+    }
+    let server_names = server_names(walk, section, gateway);
+    let client_certificate = match section.one_of(walk.report, "client_certificate") {
+        "optional" => ClientCertificate::Optional,
+        _ => ClientCertificate::Required,
+    };
+    let connections_max = section.integer(walk.report, "connections_max");
+    let messages_per_second_max = section.integer(walk.report, "messages_per_second_max");
+    let packet_bytes_max = section.integer(walk.report, "packet_bytes_max");
+    Some(Mqtt {
+        listen: listen?.0,
+        server_names,
+        client_certificate,
+        plain_listen: plain_listen.map(|(address, _)| address),
+        allow_plain_beyond_loopback,
+        connections_max,
+        messages_per_second_max,
+        packet_bytes_max,
+    })
+}
+
+fn server_names(walk: &mut Walk<'_>, section: &Section<'_>, gateway: Option<&Gateway>) -> Vec<String> {
+    let Some(names) = section.text_list(walk.report, "server_names") else {
+        let name = gateway.map(|gateway| gateway.name.as_str()).unwrap_or_default();
+        if gateway.is_some() && !address::is_name_or_address(name) {
+            let message = format!("[mqtt] has no server_names, and the gateway's name {} is no DNS name", quoted(name));
+            walk.report.at(section.at, message, "add server_names = [\"...\"] with the names that devices connect to");
+        }
+        return vec![name.to_owned()];
+    };
+    if names.is_empty() || names.len() > SERVER_NAMES_MAX {
+        let message = format!("server_names in [mqtt] has {} names", names.len());
+        walk.report.at(section.at, message, format!("write 1 to {SERVER_NAMES_MAX} names that devices connect to"));
+    }
+    for name in names.iter().filter(|name| !address::is_name_or_address(name.text)) {
+        let message = format!("server_names in [mqtt] holds {}, neither a DNS name nor an IP address", quoted(name.text));
+        walk.report.at(name.at, message, "write it as \"gateway.local\" or \"192.0.2.7\"");
+    }
+    names.iter().map(|name| name.text.to_owned()).collect()
+}
+
+type Known = BTreeMap<String, ProfileKind>;
+
+fn profiles(walk: &mut Walk<'_>, top: &Section<'_>, lookup: Option<ProfileLookup<'_>>) -> (Profiles, Option<Known>) {
+    let section = once_or_empty(walk, top, "profiles", &schema::PROFILES);
+    let dir = section.path(walk.report, "dir", &walk.base);
+    if let Some((dir, at)) = &dir
+        && let Err(error) = std::fs::read_dir(dir)
+    {
+        let message = format!("dir in [profiles]: {} cannot be listed ({error})", dir.display());
+        walk.report.at(*at, message, "create the folder, or let the gateway's user read it");
+        return (Profiles { dir: Some(dir.clone()) }, None);
+    }
+    let known = match lookup.map(|lookup| lookup(dir.as_ref().map(|(dir, _)| dir.as_path()))) {
+        None => None,
+        Some(Ok(known)) => Some(known),
+        Some(Err(wrong)) => {
+            let at = dir.as_ref().map_or(0, |(_, at)| *at);
+            for line in wrong {
+                walk.report.at(at, format!("profile: {line}"), "correct the profile");
+            }
+            None
+        }
+    };
+    (Profiles { dir: dir.map(|(dir, _)| dir) }, known)
+}
+
+fn console(walk: &mut Walk<'_>, top: &Section<'_>, gateway: Option<&Gateway>) -> Option<Console> {
+    let section = once_or_empty(walk, top, "console", &schema::CONSOLE);
+    let listen = listener(walk, &section, "listen", "listen in [console]");
+    if let Some((address, at)) = listen
+        && !address.ip().is_loopback()
+    {
+        let message = format!("listen in [console] is {address}, which other machines can reach");
+        walk.report.at(at, message, "listen on 127.0.0.1 or [::1]; it serves health and metrics without a login");
+    }
+    let state_dir = gateway.map(|gateway| gateway.state_dir.as_path()).unwrap_or(Path::new(""));
+    let socket = section.path(walk.report, "admin_socket", &walk.base);
+    let (admin_socket, at) = socket.unwrap_or_else(|| (state_dir.join("admin.sock"), section.at));
+    if admin_socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let message = format!("admin_socket in [console]: {} is longer than {SOCKET_PATH_BYTES_MAX} bytes", admin_socket.display());
+        walk.report.at(at, message, "set admin_socket to a shorter path, such as \"/run/vitalgate/admin.sock\"");
+    }
+    Some(Console { listen: listen?.0, admin_socket })
+}
+
+fn log(walk: &mut Walk<'_>, top: &Section<'_>) -> Log {
+    let section = once_or_empty(walk, top, "log", &schema::LOG);
+    let format = match section.one_of(walk.report, "format") {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Human,
+    };
+    let level = match section.one_of(walk.report, "level") {
+        "error" => LogLevel::Error,
+        "warn" => LogLevel::Warn,
+        "debug" => LogLevel::Debug,
+        "trace" => LogLevel::Trace,
+        _ => LogLevel::Info,
+    };
+    Log { format, level }
+}
+
+fn listener(walk: &mut Walk<'_>, section: &Section<'_>, name: &'static str, title: &'static str) -> Option<(SocketAddr, usize)> {
+    let text = section.text_or_default(walk.report, name);
+    socket_address(walk, text, title)
+}
+
+/// An address to listen on that nothing else here listens on.
+fn socket_address(walk: &mut Walk<'_>, text: Text<'_>, place: &'static str) -> Option<(SocketAddr, usize)> {
+    let Ok(address) = text.text.parse::<SocketAddr>() else {
+        let message = format!("{place} is {}, no address to listen on", quoted(text.text));
+        walk.report.at(text.at, message, "write IP:port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"");
+        return None;
+    };
+    let overlaps = |other: &SocketAddr| {
+        other.port() == address.port()
+            && address.port() != 0
+            && (other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified())
+    };
+    if let Some((other, by)) = walk.listeners.iter().find(|(other, _)| overlaps(other)) {
+        let message = format!("{place} is {address}, but {by} is {other} already");
+        walk.report.at(text.at, message, "give each its own port");
+    }
+    walk.listeners.push((address, place));
+    Some((address, text.at))
+}
