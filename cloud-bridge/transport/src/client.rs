@@ -1,0 +1,177 @@
+//! The way of a batch to a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use rustls::ClientConfig;
+use tokio::sync::Semaphore;
+use vitalgate_domain::{Answer, Batch, BatchMode, ItemAnswer};
+use vitalgate_fhir::{Classified, EncodeContext, ItemFault, WriteMode, classify, encode, faults};
+
+use crate::devices::Devices;
+use crate::endpoint::{EndpointError, FhirEndpoint};
+use crate::exchange::{Exchange, Request};
+use crate::failure::{Failure, Sent};
+use crate::metrics::TransportMetrics;
+use crate::patients::Patients;
+use crate::server::{Server, Ways};
+use crate::verify::look_up;
+
+/// A client of one FHIR server. Shared by reference; every method may run several times at once.
+pub struct FhirClient {
+    endpoint: FhirEndpoint,
+    exchange: Exchange,
+    server: Server,
+    patients: Patients,
+    devices: Devices,
+    in_flight: Semaphore,
+    metrics: TransportMetrics,
+}
+
+impl std::fmt::Debug for FhirClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "FhirClient({})", self.exchange.place())
+    }
+}
+
+impl FhirClient {
+    /// A client of the endpoint over the given TLS configuration. Connects only when something is to be sent.
+    ///
+    /// # Errors
+    /// When the URL cannot be used, or would send patient data unprotected.
+    pub fn new(endpoint: FhirEndpoint, tls: ClientConfig) -> Result<Self, EndpointError> {
+        let metrics = TransportMetrics::default();
+        let exchange = Exchange::new(&endpoint, tls, metrics.clone())?;
+        Ok(Self {
+            exchange,
+            server: Server::new(endpoint.write),
+            patients: Patients::default(),
+            devices: Devices::default(),
+            in_flight: Semaphore::new(endpoint.requests_in_flight_max.max(1)),
+            metrics,
+            endpoint,
+        })
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> TransportMetrics {
+        self.metrics.clone()
+    }
+
+    /// Delivers a batch and says what became of it. Waits while as many requests as allowed are under way.
+    ///
+    /// Items that cannot be encoded never hold back the others: together they are refused as a whole, separately each
+    /// gets its own answer.
+    pub async fn deliver(&self, batch: &Batch) -> Answer {
+        // The semaphore is never closed, so there is always a permit in the end.
+        let _permit = self.in_flight.acquire().await.ok();
+        let answer = match self.try_deliver(batch).await {
+            Ok(answer) | Err(answer) => answer,
+        };
+        self.metrics.answered(&answer);
+        answer
+    }
+
+    async fn try_deliver(&self, batch: &Batch) -> Result<Answer, Answer> {
+        let faults = faults(batch);
+        if batch.items.is_empty() {
+            return Ok(Answer::Items(Vec::new()));
+        }
+        let Some(&(item, fault)) = faults.first() else { return self.send(batch).await };
+        if batch.mode == BatchMode::Together {
+            return Ok(Answer::RejectedWhole { detail: format!("item {item}: {fault}").into() });
+        }
+        let is_faulty = |index: usize| faults.iter().find(|(faulty, _)| *faulty == index).map(|(_, fault)| *fault);
+        let sound = batch.items.iter().enumerate().filter(|(index, _)| is_faulty(*index).is_none()).map(|(_, item)| item.clone());
+        let sound = Batch { patient: batch.patient.clone(), items: sound.collect(), mode: batch.mode };
+        let mut answers = match sound.items.is_empty() {
+            true => Vec::new(),
+            false => match self.send(&sound).await? {
+                Answer::Items(answers) => answers,
+                whole => return Ok(whole),
+            },
+        }
+        .into_iter();
+        let missing = || ItemAnswer::Transient { detail: "not sent".into() };
+        let merged = (0..batch.items.len()).map(|index| match is_faulty(index) {
+            Some(fault) => unsendable(fault),
+            None => answers.next().unwrap_or_else(missing),
+        });
+        Ok(Answer::Items(merged.collect()))
+    }
+
+    async fn send(&self, batch: &Batch) -> Result<Answer, Answer> {
+        let ways = match self.server.ways(&self.exchange).await {
+            Ok(ways) => ways,
+            Err(answer) => return Err(answer),
+        };
+        if batch.mode == BatchMode::Together && !ways.transaction {
+            return Ok(Answer::RejectedWhole { detail: "the server takes no transactions".into() });
+        }
+        match self.attempt(batch, ways).await? {
+            // What we remember of the server may be old: look again, once.
+            Classified::DevicesUnknown { .. } => self.devices.forget(),
+            Classified::Answer(Answer::PatientUnknown { .. }) if self.patients.forget(&batch.patient) => {}
+            other => return Ok(settled(other)),
+        }
+        self.attempt(batch, ways).await.map(settled)
+    }
+
+    async fn attempt(&self, batch: &Batch, ways: Ways) -> Result<Classified, Answer> {
+        let patient = self.patients.reference(&self.exchange, &batch.patient).await?;
+        let mut context = EncodeContext::new(self.endpoint.gateway.clone(), ways.device);
+        context.identifier_system.clone_from(&self.endpoint.identifier_system);
+        self.devices.ensure(&self.exchange, batch, &context).await?;
+        context.write = ways.observation;
+        context.gateway_reference = self.devices.reference(&None).unwrap_or_default().to_string();
+        let reference = |device: &vitalgate_domain::DeviceId| self.devices.reference(&Some(device.clone())).unwrap_or_default().to_string();
+        let encoded =
+            encode(batch, &context, &reference, &patient).map_err(|error| Answer::RejectedWhole { detail: error.to_string().into() })?;
+        let request = Request::send("bundle", Method::POST, String::new(), encoded.body);
+        let classified = match self.exchange.send(&request).await {
+            Ok(response) => classify(response.status, response.retry_after_ms, &response.body, batch, &context),
+            Err(failure) => {
+                self.server.doubt().await;
+                after_failure(&failure, batch, ways)
+            }
+        };
+        let Classified::VerifyById { known, detail } = classified else { return Ok(classified) };
+        tracing::warn!(server = self.exchange.place(), %detail, "the outcome of a request is open; asking the server what it holds");
+        let time = Duration::from_millis(self.endpoint.request_timeout_ms);
+        let answers = look_up(&self.exchange, batch, &context, known, time).await;
+        let nothing_known = answers.iter().all(|answer| matches!(answer, ItemAnswer::Transient { .. }));
+        Ok(Classified::Answer(if nothing_known { Answer::Transient { retry_after_ms: None, detail } } else { Answer::Items(answers) }))
+    }
+}
+
+/// What no answer means: nothing where a resend cannot double anything, a question to the server where it could.
+fn after_failure(failure: &Failure, batch: &Batch, ways: Ways) -> Classified {
+    match (failure.sent, ways.observation) {
+        (Sent::Unknown, WriteMode::ConditionalCreate) => {
+            Classified::VerifyById { known: vec![None; batch.items.len()], detail: Arc::clone(&failure.detail) }
+        }
+        _ => Classified::Answer(failure.answer()),
+    }
+}
+
+fn settled(classified: Classified) -> Answer {
+    match classified {
+        Classified::Answer(answer) => answer,
+        Classified::DevicesUnknown { detail } => {
+            Answer::RejectedWhole { detail: format!("the server does not know a Device that it confirmed before: {detail}").into() }
+        }
+        // Looked up already, so this cannot be; sending again is always safe.
+        Classified::VerifyById { detail, .. } => Answer::Transient { retry_after_ms: None, detail },
+    }
+}
+
+/// The answer for an item that must not be sent as it is.
+fn unsendable(fault: ItemFault) -> ItemAnswer {
+    match fault {
+        // Its twin is on its way in this very bundle; next time it finds it there.
+        ItemFault::DuplicateIdentity => ItemAnswer::Transient { detail: fault.to_string().into() },
+        _ => ItemAnswer::Rejected { detail: fault.to_string().into() },
+    }
+}

@@ -1,0 +1,137 @@
+//! Device resources: each is made sure of once, never overwritten, since the EHR's keeper may have added to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use http::Method;
+use tokio::time::Instant;
+use vitalgate_domain::{Answer, Batch, DeviceId, limits::DEVICES_MAX};
+use vitalgate_fhir::{EncodeContext, EncodedDevice, Found, WriteMode, encode_device, encode_gateway, find_in_search, parse_resource_id};
+
+use crate::exchange::{Exchange, Request, Response, coded};
+
+/// How long a server's refusal of Device resources is believed, in milliseconds.
+const REFUSAL_MS: u64 = 3_600_000;
+
+/// Who a Device resource stands for; `None` is the gateway itself.
+type Key = Option<DeviceId>;
+
+#[derive(Clone)]
+struct Known {
+    /// `Device/{id}`; empty where the server takes no Device resources.
+    reference: Arc<str>,
+    /// Until when a refusal is believed.
+    until: Option<Instant>,
+}
+
+/// The Device resources of one server.
+#[derive(Default)]
+pub(crate) struct Devices {
+    known: RwLock<HashMap<Key, Known>>,
+    /// One at a time: two batches of one new device must not both create it.
+    creating: tokio::sync::Mutex<()>,
+}
+
+impl Devices {
+    /// The reference of the device, or of the gateway, if it was made sure of.
+    pub(crate) fn reference(&self, key: &Key) -> Option<Arc<str>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.get(key)?;
+        found.until.is_none_or(|until| Instant::now() < until).then(|| Arc::clone(&found.reference))
+    }
+
+    /// Makes sure of the resources of the gateway and of every device in the batch.
+    pub(crate) async fn ensure(&self, exchange: &Exchange, batch: &Batch, context: &EncodeContext) -> Result<(), Answer> {
+        let mut missing: Vec<Key> = Vec::new();
+        let devices = batch.items.iter().filter_map(|item| item.readings.first()).map(|(_, reading)| Some(reading.device.clone()));
+        for key in std::iter::once(None).chain(devices) {
+            if !missing.contains(&key) && self.reference(&key).is_none() {
+                missing.push(key);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.creating.lock().await;
+        for key in missing {
+            if self.reference(&key).is_some() {
+                continue;
+            }
+            let resource = key.as_ref().map_or_else(|| encode_gateway(context), |device| encode_device(device, context));
+            let reference = self.make_sure(exchange, &resource, context).await?;
+            let until = reference.is_empty().then(|| Instant::now() + Duration::from_millis(REFUSAL_MS));
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            if known.len() > DEVICES_MAX {
+                known.clear();
+            }
+            known.insert(key, Known { reference, until });
+        }
+        Ok(())
+    }
+
+    async fn make_sure(&self, exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Answer> {
+        let id = resource.id.to_string();
+        if context.write == WriteMode::PutById {
+            let path = format!("/Device/{id}");
+            let there = exchange.send(&Request::get("device", path.clone())).await.map_err(|failure| failure.answer())?;
+            if there.status == 200 && parse_resource_id(&there.body, None, "Device").as_deref() == Some(id.as_str()) {
+                return Ok(format!("Device/{id}").into());
+            }
+            let request = Request::send("device", Method::PUT, path, resource.body.clone());
+            let response = exchange.send(&request).await.map_err(|failure| failure.answer())?;
+            return match response.status {
+                200 | 201 => Ok(format!("Device/{id}").into()),
+                _ => refused(&response),
+            };
+        }
+        let mut request = Request::send("device", Method::POST, "/Device".to_owned(), resource.body.clone());
+        request.if_none_exist = Some(resource.query.clone());
+        let response = exchange.send(&request).await.map_err(|failure| failure.answer())?;
+        if !matches!(response.status, 200 | 201 | 412) {
+            return refused(&response);
+        }
+        if let Some(id) = parse_resource_id(&response.body, response.location.as_deref(), "Device") {
+            return Ok(format!("Device/{id}").into());
+        }
+        self.look_up(exchange, resource, context).await
+    }
+
+    /// The id that the server gave it, where its answer did not say.
+    async fn look_up(&self, exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Answer> {
+        let path = format!("/Device?{}", resource.query.replace('|', "%7C"));
+        let response = exchange.send(&Request::get("device", path)).await.map_err(|failure| failure.answer())?;
+        if response.status != 200 {
+            return refused(&response);
+        }
+        match find_in_search(&response.body, "Device", &context.identifier_system, &resource.identifier) {
+            Ok(Found::One(id)) => Ok(format!("Device/{id}").into()),
+            Ok(Found::None) | Err(_) => {
+                Err(Answer::Transient { retry_after_ms: None, detail: "the Device resource cannot be found after it was created".into() })
+            }
+            // Named by identifier, it is still the right one.
+            Ok(Found::Several) => Ok(Arc::from("")),
+        }
+    }
+
+    /// Forgets what was known: the server says that a Device is not there.
+    pub(crate) fn forget(&self) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// A refusal for good means that the Observations name the device by identifier; readings do not wait for it.
+fn refused(response: &Response) -> Result<Arc<str>, Answer> {
+    match response.status {
+        401 => {
+            Err(Answer::Paused { detail: coded("the server refuses our credentials; check the token or the client certificate", response) })
+        }
+        408 | 409 | 421 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
+            Err(Answer::Transient { retry_after_ms: response.retry_after_ms, detail: coded("creating the Device resource", response) })
+        }
+        status => {
+            tracing::warn!(status, "the server takes no Device resources from us; Observations name their device by identifier");
+            Ok(Arc::from(""))
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the server can do, asked once and remembered.
+
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use vitalgate_domain::Answer;
+use vitalgate_fhir::{CAPABILITY_BYTES_MAX, Capability, WriteMode, parse_capability};
+
+use crate::endpoint::WritePolicy;
+use crate::exchange::{Exchange, Request, coded};
+
+/// How long an answer at `/metadata` is believed, in milliseconds: an hour, or until a connection fails.
+const FRESH_MS: u64 = 3_600_000;
+
+/// How to write to this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ways {
+    pub(crate) observation: WriteMode,
+    pub(crate) device: WriteMode,
+    /// Whether it takes transactions; false only if it says so.
+    pub(crate) transaction: bool,
+}
+
+struct Known {
+    ways: Ways,
+    asked: Instant,
+    stale: bool,
+}
+
+/// The probe of one server.
+pub(crate) struct Server {
+    policy: WritePolicy,
+    known: Mutex<Option<Known>>,
+}
+
+impl Server {
+    pub(crate) fn new(policy: WritePolicy) -> Self {
+        Self { policy, known: Mutex::new(None) }
+    }
+
+    /// How to write; asks the server where the configuration leaves it open.
+    pub(crate) async fn ways(&self, exchange: &Exchange) -> Result<Ways, Answer> {
+        let fixed = match self.policy {
+            WritePolicy::Auto => None,
+            WritePolicy::Put => Some(WriteMode::PutById),
+            WritePolicy::Conditional => Some(WriteMode::ConditionalCreate),
+        };
+        if let Some(mode) = fixed {
+            return Ok(Ways { observation: mode, device: mode, transaction: true });
+        }
+        // Held while asking: whoever comes meanwhile waits for the one answer.
+        let mut known = self.known.lock().await;
+        if let Some(known) = known.as_ref().filter(|known| !known.stale && known.asked.elapsed() < Duration::from_millis(FRESH_MS)) {
+            return Ok(known.ways);
+        }
+        let mut ways = ask(exchange).await?;
+        if known.as_ref().is_some_and(|before| before.ways.observation == WriteMode::ConditionalCreate) {
+            // What was stored under an id of the server's must not be stored again under ours.
+            ways.observation = WriteMode::ConditionalCreate;
+        }
+        *known = Some(Known { ways, asked: Instant::now(), stale: false });
+        Ok(ways)
+    }
+
+    /// After a lost connection another server may stand there: ask again next time.
+    pub(crate) async fn doubt(&self) {
+        if let Some(known) = self.known.lock().await.as_mut() {
+            known.stale = true;
+        }
+    }
+}
+
+async fn ask(exchange: &Exchange) -> Result<Ways, Answer> {
+    let mut request = Request::get("metadata", "/metadata".to_owned());
+    request.answer_bytes_max = CAPABILITY_BYTES_MAX;
+    let response = exchange.send(&request).await.map_err(|failure| failure.answer())?;
+    let place = exchange.place();
+    match response.status {
+        200 => {}
+        401 | 403 => return Err(paused(format!("{} at {place}; check the credentials", coded("/metadata is refused", &response)))),
+        404 | 410 | 300..=399 => {
+            return Err(paused(format!("{}; check the URL of the FHIR server", coded("no FHIR server at this URL", &response))));
+        }
+        _ => {
+            return Err(Answer::Transient { retry_after_ms: response.retry_after_ms, detail: coded("/metadata", &response) });
+        }
+    }
+    if response.body.is_empty() {
+        return Err(Answer::Transient { retry_after_ms: None, detail: "the answer at /metadata broke off".into() });
+    }
+    let capability = parse_capability(&response.body).map_err(|error| paused(error.to_string()))?;
+    choose(&capability)
+}
+
+fn choose(capability: &Capability) -> Result<Ways, Answer> {
+    if !capability.speaks_r4() {
+        return Err(paused(format!("the server speaks FHIR {}, Vitalgate speaks R4 (4.x)", capability.fhir_version)));
+    }
+    let observation = match (capability.update_create, capability.conditional_create) {
+        (true, _) => WriteMode::PutById,
+        (false, Some(false)) => {
+            return Err(paused(
+                "the server offers neither updateCreate nor conditionalCreate for Observation: a resend would double readings; \
+                 enable one of them there, or set `write` if its statement is wrong"
+                    .to_owned(),
+            ));
+        }
+        (false, None | Some(true)) => WriteMode::ConditionalCreate,
+    };
+    let device = if capability.device.update_create == Some(true) { WriteMode::PutById } else { WriteMode::ConditionalCreate };
+    Ok(Ways { observation, device, transaction: capability.transaction.unwrap_or(true) })
+}
+
+fn paused(detail: String) -> Answer {
+    Answer::Paused { detail: detail.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ways(resource: &str) -> Result<Ways, Answer> {
+        let body = format!(
+            r#"{{"resourceType":"CapabilityStatement","fhirVersion":"4.0.1","rest":[{{"mode":"server","resource":[{{"type":"Observation"{resource}}}]}}]}}"#
+        );
+        choose(&parse_capability(body.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn put_is_chosen_where_it_is_offered_and_nothing_that_could_double() {
+        assert_eq!(ways(r#","updateCreate":true"#).unwrap().observation, WriteMode::PutById);
+        assert_eq!(ways(r#","updateCreate":false,"conditionalCreate":true"#).unwrap().observation, WriteMode::ConditionalCreate);
+        assert!(matches!(ways(r#","conditionalCreate":false"#), Err(Answer::Paused { .. })));
+    }
+}
