@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -64,6 +64,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileEr
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).map_err(failed("create", &temporary))?;
+    belong_to_the_folder(&file, path);
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed("write", &temporary))?;
     fs::rename(&temporary, path).map_err(failed("replace", path))?;
     sync_directory(parent(path))
@@ -74,18 +75,31 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), FileError> {
     if path.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path).map_err(failed("create", path))?;
-    for folder in path.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty()) {
-        if sync_directory(folder).is_err() {
-            break; // A folder that we may not open existed before.
-        }
+    create_directory(parent(path))?;
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.map_err(failed("create", path))?,
     }
-    Ok(())
+    if let Ok(folder) = File::open(path) {
+        belong_to_the_folder(&folder, path);
+    }
+    sync_directory(parent(path))
+}
+
+/// What root makes on the command line must stay usable for the gateway's own user, who owns the folder.
+fn belong_to_the_folder(file: &File, path: &Path) {
+    if let (Ok(own), Ok(folder)) = (file.metadata(), fs::metadata(parent(path)))
+        && own.uid() != folder.uid()
+    {
+        // Only root may; for anyone else the owner stays.
+        let _ = fchown(file, Some(folder.uid()), Some(folder.gid()));
+    }
 }
 
 /// One process at a time changes what lies beside the lock; dropping the file releases it.
 pub(crate) fn lock(path: &Path) -> Result<File, FileError> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(SECRET_MODE).open(path).map_err(failed("open", path))?;
+    belong_to_the_folder(&file, path);
     file.lock().map_err(failed("lock", path))?;
     Ok(file)
 }

@@ -16,7 +16,7 @@ use vitalgate_domain::limits::DEVICES_MAX;
 
 use crate::file::{self, FileError};
 use crate::password::PasswordHash;
-use crate::sealed::{Seal, Sealed, SealedError, WhenDifferent};
+use crate::sealed::{Seal, Sealed, SealedError, WhenDifferent, copy_of};
 use crate::{hex, unhex};
 
 /// Largest registry file, in bytes.
@@ -211,7 +211,12 @@ impl DeviceRegistry {
         let _lock = file::lock(&lock_path(&self.path))?;
         let seen = stamp(&self.path);
         let devices = load(&self.path)?;
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State { devices, seen };
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // A registry that vanished is damage, not the wish to lock every device out.
+        if seen.is_none() && devices.is_empty() && !state.devices.is_empty() {
+            return Err(SealedError::Damaged { path: self.path.clone(), copy: copy_of(&self.path) }.into());
+        }
+        *state = State { devices, seen };
         Ok(true)
     }
 

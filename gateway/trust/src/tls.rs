@@ -138,7 +138,7 @@ pub(crate) fn server_config_at(
 pub fn client_config(profile: &ClientProfile) -> Result<ClientConfig, TlsError> {
     let roots = match &profile.ca_file {
         Some(path) => roots_from_pem(&read(path)?, &path.display().to_string())?,
-        None => system_roots()?,
+        None => system_roots(rustls_native_certs::load_native_certs().certs)?,
     };
     let builder = client_builder(roots)?;
     match (&profile.certificate_file, &profile.key_file) {
@@ -238,10 +238,10 @@ fn roots_from_pem(pem: &[u8], place: &str) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn system_roots() -> Result<RootCertStore, TlsError> {
+fn system_roots(listed: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     // The list of a system may hold certificates that are not usable; the others still are.
-    let _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let _ = roots.add_parsable_certificates(listed);
     if roots.is_empty() { Err(TlsError::NoSystemRoots) } else { Ok(roots) }
 }
 
@@ -252,4 +252,72 @@ fn read(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, TlsError> {
 fn refused(place: impl Into<String>) -> impl FnOnce(rustls::Error) -> TlsError {
     let place = place.into();
     move |source| TlsError::Refused { place, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::CertificateError;
+    use rustls::pki_types::UnixTime;
+    use vitalgate_domain::{DeviceId, GatewayId};
+
+    use super::*;
+    use crate::authority::LocalAuthority;
+
+    #[derive(Debug)]
+    struct ClockAt(u64);
+
+    impl TimeProvider for ClockAt {
+        fn current_time(&self) -> Option<UnixTime> {
+            Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
+        }
+    }
+
+    fn trial(listener_clock_unix_s: u64) -> Result<(), TlsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = LocalAuthority::open_or_create(folder.path(), &GatewayId::new("g1").unwrap()).unwrap();
+        let served = authority.issue_server(&["localhost".to_owned()]).unwrap();
+        let device = authority.issue_device(&DeviceId::new("m1").unwrap()).unwrap();
+        let clock = Arc::new(ClockAt(listener_clock_unix_s));
+        let roots = Some(authority.ca_certificate_pem());
+        let server = server_config_at(served.chain, served.key, roots, ClientCertificate::Required, clock).unwrap();
+        let chain = certificates(device.certificate_pem.as_bytes(), "test").unwrap();
+        let key = private_key(device.key_pem.expose().as_bytes(), "test").unwrap();
+        let roots = roots_from_pem(authority.ca_certificate_pem().as_bytes(), "test").unwrap();
+        let client = client_builder(roots).unwrap().with_client_auth_cert(chain, key).unwrap();
+        let client = ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
+        shake_hands(client, ServerConnection::new(server).unwrap(), || "trial".to_owned())
+    }
+
+    #[test]
+    fn a_device_certificate_is_good_for_nine_years_and_refused_after_eleven() {
+        const YEAR_S: u64 = 31_557_600;
+        let now = crate::clock::now_unix_s();
+        trial(now).unwrap();
+        trial(now + 9 * YEAR_S).unwrap();
+        let refused = trial(now + 11 * YEAR_S).unwrap_err();
+        let TlsError::Refused { source: rustls::Error::InvalidCertificate(reason), .. } = refused else { panic!("{refused:?}") };
+        assert!(matches!(reason, CertificateError::Expired | CertificateError::ExpiredContext { .. }), "{reason:?}");
+    }
+
+    #[test]
+    fn a_system_that_trusts_nobody_is_an_error_and_one_bad_certificate_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = LocalAuthority::open_or_create(folder.path(), &GatewayId::new("g1").unwrap()).unwrap();
+        let good = certificates(authority.ca_certificate_pem().as_bytes(), "test").unwrap().remove(0);
+        let bad = CertificateDer::from(vec![1, 2, 3]);
+        assert!(matches!(system_roots(Vec::new()), Err(TlsError::NoSystemRoots)));
+        assert!(matches!(system_roots(vec![bad.clone()]), Err(TlsError::NoSystemRoots)));
+        assert_eq!(system_roots(vec![bad, good]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn only_tls_1_3_is_offered_and_the_hybrid_key_exchange_first() {
+        let groups: Vec<_> = provider().kx_groups.iter().map(|group| group.name()).collect();
+        assert_eq!(groups.first(), Some(&rustls::NamedGroup::X25519MLKEM768));
+        for suite in &provider().cipher_suites {
+            assert_eq!(suite.version().version, rustls::ProtocolVersion::TLSv1_3, "{suite:?}");
+        }
+    }
 }

@@ -1,0 +1,154 @@
+//! The registry says who may connect; what the command line changes the daemon follows.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails loudly")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use vitalgate_domain::DeviceId;
+use vitalgate_trust::{DeviceRegistry, RegistryError, generate_password};
+
+fn id(text: &str) -> DeviceId {
+    DeviceId::new(text).unwrap()
+}
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("devices.json");
+    (folder, path)
+}
+
+fn open(path: &Path) -> DeviceRegistry {
+    DeviceRegistry::open(path).unwrap()
+}
+
+#[test]
+fn nobody_is_admitted_who_was_not_added_and_only_by_what_was_given() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    let (password, hash) = generate_password().unwrap();
+    let word = password.expose().as_bytes();
+    assert!(!registry.is_admitted(&id("m1"), None) && !registry.is_admitted(&id("m1"), Some(&[1; 32])));
+    assert!(!registry.verify_password(&id("m1"), word));
+    registry.add(&id("m1"), Some([1; 32]), None).unwrap();
+    registry.add(&id("m2"), None, Some(hash)).unwrap();
+    assert!(registry.is_admitted(&id("m1"), Some(&[1; 32])));
+    assert!(!registry.is_admitted(&id("m1"), Some(&[2; 32])), "another certificate");
+    assert!(!registry.is_admitted(&id("m1"), None), "it has no password");
+    assert!(!registry.verify_password(&id("m1"), word), "another device's password");
+    assert!(registry.is_admitted(&id("m2"), None) && registry.verify_password(&id("m2"), word));
+    assert!(!registry.is_admitted(&id("m2"), Some(&[1; 32])), "another device's certificate");
+    assert!(matches!(registry.add(&id("m3"), None, None), Err(RegistryError::NoCredential(_))));
+}
+
+#[test]
+fn a_new_certificate_works_beside_the_old_one_until_the_device_is_revoked() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    registry.add(&id("m1"), Some([1; 32]), None).unwrap();
+    registry.add(&id("m1"), Some([2; 32]), None).unwrap();
+    registry.add(&id("m1"), Some([2; 32]), None).unwrap();
+    assert!(registry.is_admitted(&id("m1"), Some(&[1; 32])) && registry.is_admitted(&id("m1"), Some(&[2; 32])));
+    registry.revoke(&id("m1")).unwrap();
+    assert!(!registry.is_admitted(&id("m1"), Some(&[1; 32])) && !registry.is_admitted(&id("m1"), Some(&[2; 32])));
+    assert!(registry.list()[0].revoked);
+    registry.add(&id("m1"), Some([3; 32]), None).unwrap();
+    assert!(registry.is_admitted(&id("m1"), Some(&[3; 32])));
+    assert!(!registry.is_admitted(&id("m1"), Some(&[1; 32])), "what was revoked stays so");
+    assert!(matches!(registry.revoke(&id("m9")), Err(RegistryError::Unknown(_))));
+    for more in 4..7 {
+        registry.add(&id("m1"), Some([more; 32]), None).unwrap();
+    }
+    assert!(matches!(registry.add(&id("m1"), Some([7; 32]), None), Err(RegistryError::TooManyCertificates(_))));
+}
+
+#[test]
+fn the_daemon_sees_what_the_command_line_changed_and_reads_nothing_when_nothing_did() {
+    let (_folder, path) = folder();
+    let (daemon, command) = (open(&path), open(&path));
+    assert!(!daemon.reload_if_changed().unwrap());
+    command.add(&id("m1"), Some([1; 32]), None).unwrap();
+    assert!(daemon.reload_if_changed().unwrap());
+    assert!(daemon.is_admitted(&id("m1"), Some(&[1; 32])));
+    assert!(!daemon.reload_if_changed().unwrap());
+    command.revoke(&id("m1")).unwrap();
+    assert!(daemon.reload_if_changed().unwrap());
+    assert!(!daemon.is_admitted(&id("m1"), Some(&[1; 32])));
+}
+
+#[test]
+fn two_that_change_it_at_once_do_not_undo_each_other() {
+    let (_folder, path) = folder();
+    std::thread::scope(|scope| {
+        for writer in 0..4_u8 {
+            let path = &path;
+            scope.spawn(move || {
+                let registry = open(path);
+                for number in 0..8 {
+                    registry.add(&id(&format!("w{writer}-{number}")), Some([writer; 32]), None).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(open(&path).list().len(), 32);
+}
+
+#[test]
+fn damage_heals_from_the_copy_and_what_cannot_be_healed_changes_nothing_in_force() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    let (_, hash) = generate_password().unwrap();
+    registry.add(&id("m1"), Some([1; 32]), Some(hash)).unwrap();
+    let known = registry.list();
+    let sound = fs::read(&path).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&sound).expect("the file is JSON");
+    let copy = path.with_file_name("devices.json.copy");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    for file in [&path, &copy] {
+        for at in 0..sound.len() {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(file, &damaged).unwrap();
+            assert_eq!(open(&path).list(), known, "byte {at}");
+            assert_eq!(fs::read(file).unwrap(), sound);
+        }
+    }
+    let huge = vec![b' '; 5 * 1024 * 1024];
+    for (first, second) in [(&b"{}"[..], &b""[..]), (&huge, &huge)] {
+        fs::write(&path, first).unwrap();
+        fs::write(&copy, second).unwrap();
+        let error = registry.reload_if_changed().unwrap_err().to_string();
+        assert!(error.contains("devices.json") && error.contains("backup"), "{error}");
+        assert!(DeviceRegistry::open(&path).is_err());
+        assert!(registry.is_admitted(&id("m1"), Some(&[1; 32])), "what was known stays in force");
+    }
+    fs::remove_file(&path).unwrap();
+    fs::remove_file(&copy).unwrap();
+    assert!(registry.reload_if_changed().is_err(), "a vanished registry locks nobody out");
+    assert!(registry.is_admitted(&id("m1"), Some(&[1; 32])));
+}
+
+#[test]
+fn a_cut_between_the_two_copies_keeps_the_newer_state() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    registry.add(&id("m1"), Some([1; 32]), None).unwrap();
+    let copy = path.with_file_name("devices.json.copy");
+    let old = fs::read(&copy).unwrap();
+    registry.revoke(&id("m1")).unwrap();
+    fs::write(&copy, old).unwrap();
+    assert!(open(&path).list()[0].revoked, "a revocation is not undone");
+    assert_eq!(fs::read(&copy).unwrap(), fs::read(&path).unwrap());
+}
+
+#[test]
+fn no_password_stands_in_the_file_or_the_list() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    let (password, hash) = generate_password().unwrap();
+    registry.add(&id("m1"), None, Some(hash)).unwrap();
+    assert!(!fs::read_to_string(&path).unwrap().contains(password.expose()));
+    assert!(!format!("{registry:?}{:?}", registry.list()).contains(password.expose()));
+}
