@@ -50,6 +50,16 @@ impl ReadingId {
         Self::over(&["panel", panel.key(), &anchor.to_string()])
     }
 
+    /// Of an Observation that joins exactly these readings, in the panel's order. Another set of
+    /// parts is another Observation, so that a late part can never overwrite or shadow the others.
+    #[must_use]
+    pub fn of_parts(panel: Metric, parts: &[ReadingId]) -> Self {
+        let texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+        let mut named = vec!["parts", panel.key()];
+        named.extend(texts.iter().map(String::as_str));
+        Self::over(&named)
+    }
+
     fn over(parts: &[&str]) -> Self {
         // A length before each part keeps ("ab","c") and ("a","bc") apart.
         let mut name = Vec::with_capacity(parts.iter().map(|part| part.len() + 8).sum());

@@ -1,6 +1,19 @@
 //! Admission: identity, duplicates, plausibility, clock and subject of what a device said.
+//!
+//! Nothing is dropped. A reading is admitted, or it is a duplicate of one that is on disk or in the
+//! commit under way, or it becomes a dead letter that names why. A device's own counter or time is
+//! never taken as an order: a clock that jumps back or a counter that restarts makes no duplicate.
 
-use vitalgate_domain::{Associations, DecodedSample, DeviceId, Entry, GatewayId, Now, ReadingId, Sequence};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use vitalgate_domain::limits::{PAYLOAD_BYTES_MAX, READINGS_PER_SAMPLE_MAX};
+use vitalgate_domain::{
+    Associations, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, Entry, Flags,
+    GatewayId, NoReading, Now, Reading, ReadingId, ReadingTime, Received, Reported, Sequence, SourceIdentity, Subject, UnixMs, Value,
+};
+
+use crate::recent::RecentIds;
 
 /// What is decided about admission once for the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +29,11 @@ pub struct AdmissionPolicy {
 
 /// Most ids remembered per device.
 pub const RECENT_IDS_MAX: usize = 4_096;
+/// A device whose clock battery is empty starts at 1970-01-01 or 2000-01-01; before 2000-02-01 its
+/// time is impossible, not merely doubtful.
+pub const DEVICE_TIME_MIN: UnixMs = UnixMs(949_363_200_000);
+/// From 2100-01-01 on a device's time is impossible.
+pub const DEVICE_TIME_MAX: UnixMs = UnixMs(4_102_444_800_000);
 
 impl Default for AdmissionPolicy {
     /// 512 ids per device; 5 minutes ahead; 30 days behind.
@@ -35,35 +53,275 @@ pub struct Admitted {
 }
 
 /// Decides what becomes of a decoded sample. One owner; lives beside the commit.
+///
+/// Devices come from the configuration ([`vitalgate_domain::limits::DEVICES_MAX`]); each keeps its
+/// last ids at 24 bytes apiece, so a thousand devices with 512 ids take 12 MiB.
 #[derive(Debug)]
 pub struct Admission {
     gateway: GatewayId,
     policy: AdmissionPolicy,
+    places: HashMap<DeviceId, usize>,
+    devices: Vec<(DeviceId, RecentIds)>,
+    /// Devices with ids that are not durable.
+    touched: Vec<usize>,
+}
+
+/// What is the same for all readings of a sample.
+struct SampleContext<'a> {
+    device: &'a DeviceId,
+    channel: &'a Arc<str>,
+    received: Received,
+    associations: &'a Associations,
+    /// The last answer of the associations: nearly always the same for the whole sample.
+    subject: Option<(Option<UnixMs>, Subject)>,
+}
+
+impl SampleContext<'_> {
+    fn subject_at(&mut self, moment: Option<UnixMs>) -> Subject {
+        if let Some((asked, subject)) = &self.subject
+            && *asked == moment
+        {
+            return subject.clone();
+        }
+        let subject = self.associations.subject_at(self.device, moment);
+        self.subject = Some((moment, subject.clone()));
+        subject
+    }
+
+    fn dead_letter(&self, kind: DeadLetterKind, detail: &str, decoded: &DecodedReading) -> Entry {
+        Entry::DeadLetter(DeadLetter {
+            device: self.device.clone(),
+            channel: Arc::clone(self.channel),
+            received: self.received,
+            reason: DeadLetterReason::new(kind, detail),
+            bytes: rendered(decoded).into_bytes(),
+        })
+    }
 }
 
 impl Admission {
     /// Starts with the ids that the journal remembers, oldest first.
     #[must_use]
     pub fn new(gateway: GatewayId, policy: AdmissionPolicy, seen: Vec<(DeviceId, Vec<ReadingId>)>) -> Self {
-        let _ = seen;
-        Self { gateway, policy }
+        let policy = AdmissionPolicy { recent_ids_per_device: policy.recent_ids_per_device.clamp(1, RECENT_IDS_MAX), ..policy };
+        let mut admission = Self { gateway, policy, places: HashMap::new(), devices: Vec::new(), touched: Vec::new() };
+        for (device, ids) in seen {
+            let place = admission.place_of(&device);
+            if let Some((_, recent)) = admission.devices.get_mut(place) {
+                *recent = RecentIds::restore(&ids, policy.recent_ids_per_device);
+            }
+        }
+        admission
     }
 
     /// Admits a sample; `next` is the sequence that its first entry will get.
+    ///
+    /// A sample that came while our clock was not set gets its time here, if the clock was set in
+    /// the meantime and in the same run of the machine.
     pub fn admit(&mut self, sample: DecodedSample, associations: &Associations, now: &Now, next: Sequence) -> Admitted {
-        let _ = (&self.gateway, self.policy, sample, associations, now, next);
-        Admitted::default()
+        let DecodedSample { device, channel, received, readings, unreadable } = sample;
+        let received = stamped(received, now);
+        let mut context = SampleContext { device: &device, channel: &channel, received, associations, subject: None };
+        let mut admitted = Admitted { entries: Vec::with_capacity(readings.len() + 1), duplicates: 0 };
+        let place = self.place_of(&device);
+        for (index, decoded) in readings.into_iter().enumerate() {
+            if index >= READINGS_PER_SAMPLE_MAX {
+                let detail = "more values in one message than a sample may hold; send them in several messages";
+                admitted.entries.push(context.dead_letter(DeadLetterKind::Undecodable, detail, &decoded));
+                continue;
+            }
+            let sequence = next.plus(admitted.entries.len() as u64);
+            match self.reading(place, decoded, sequence, &mut context) {
+                Some(entry) => admitted.entries.push(entry),
+                None => admitted.duplicates += 1,
+            }
+        }
+        if let Some((reason, mut bytes)) = unreadable {
+            bytes.truncate(PAYLOAD_BYTES_MAX);
+            admitted.entries.push(Entry::DeadLetter(DeadLetter { device, channel, received, reason, bytes }));
+        }
+        admitted
     }
 
     /// The commit of everything admitted since the last `confirm` or `rollback` is durable.
-    pub fn confirm(&mut self) {}
+    pub fn confirm(&mut self) {
+        for place in std::mem::take(&mut self.touched) {
+            if let Some((_, recent)) = self.devices.get_mut(place) {
+                recent.confirm(self.policy.recent_ids_per_device);
+            }
+        }
+    }
 
     /// That commit failed: what it held was never seen.
-    pub fn rollback(&mut self) {}
+    pub fn rollback(&mut self) {
+        for place in std::mem::take(&mut self.touched) {
+            if let Some((_, recent)) = self.devices.get_mut(place) {
+                recent.rollback();
+            }
+        }
+    }
 
     /// The ids that a restart must remember, oldest first; only what is durable.
     #[must_use]
     pub fn seen(&self) -> Vec<(DeviceId, Vec<ReadingId>)> {
-        Vec::new()
+        self.devices.iter().map(|(device, recent)| (device.clone(), recent.durable())).filter(|(_, ids)| !ids.is_empty()).collect()
     }
+
+    fn place_of(&mut self, device: &DeviceId) -> usize {
+        if let Some(&place) = self.places.get(device) {
+            return place;
+        }
+        let place = self.devices.len();
+        self.devices.push((device.clone(), RecentIds::default()));
+        self.places.insert(device.clone(), place);
+        place
+    }
+
+    /// One reading as its entry; `None` for a duplicate.
+    fn reading(&mut self, place: usize, decoded: DecodedReading, sequence: Sequence, context: &mut SampleContext<'_>) -> Option<Entry> {
+        let decoded = match checked(decoded) {
+            Ok(decoded) => decoded,
+            Err(refused) => return Some(context.dead_letter(refused.kind, refused.detail, &refused.decoded)),
+        };
+        let id = identity(&self.gateway, context, &decoded, sequence);
+        let digest = digest(&decoded.value);
+        let (_, recent) = self.devices.get_mut(place)?;
+        match recent.digest_of(id) {
+            Some(known) if known == 0 || known == digest => return None,
+            Some(_) => {
+                let detail = "another value under the time or counter of an earlier reading; \
+                              the device's profile needs a finer time or a counter";
+                return Some(context.dead_letter(DeadLetterKind::Undecodable, detail, &decoded));
+            }
+            None => recent.push(id, digest),
+        }
+        if self.touched.last() != Some(&place) {
+            self.touched.push(place);
+        }
+        let time = ReadingTime { device: decoded.device_time, received: context.received, correction_ms: 0 };
+        let subject = context.subject_at(time.effective());
+        Some(Entry::Reading(Reading {
+            id,
+            device: context.device.clone(),
+            metric: decoded.metric,
+            slot: decoded.slot,
+            flags: flags(&decoded, &time, &self.policy),
+            value: decoded.value,
+            reported: decoded.reported,
+            time,
+            device_sequence: match decoded.identity {
+                SourceIdentity::Counter { sequence, .. } => Some(sequence),
+                SourceIdentity::Time(_) | SourceIdentity::None => None,
+            },
+            subject,
+        }))
+    }
+}
+
+/// Our time of arrival, from the present where the clock was set since, in the same run.
+fn stamped(received: Received, now: &Now) -> Received {
+    if received.trust != ClockTrust::Unset || now.trust == ClockTrust::Unset || received.boot != now.boot {
+        return received;
+    }
+    match now.monotonic_ms.checked_sub(received.monotonic_ms).and_then(|ago| i64::try_from(ago).ok()) {
+        Some(ago) => Received { wall: now.wall.plus_ms(-ago), trust: now.trust, ..received },
+        None => received,
+    }
+}
+
+fn identity(gateway: &GatewayId, context: &SampleContext<'_>, decoded: &DecodedReading, sequence: Sequence) -> ReadingId {
+    match &decoded.identity {
+        SourceIdentity::Time(text) => ReadingId::from_device_time(context.device, decoded.metric, text, decoded.slot),
+        SourceIdentity::Counter { epoch, sequence } => {
+            ReadingId::from_device_sequence(context.device, decoded.metric, epoch, *sequence, decoded.slot)
+        }
+        SourceIdentity::None => ReadingId::from_commit(gateway, context.received.boot, sequence),
+    }
+}
+
+/// Why a decoded reading is not admitted.
+struct Refused {
+    kind: DeadLetterKind,
+    detail: &'static str,
+    decoded: DecodedReading,
+}
+
+/// What every profile should have done already, once more for all of them: the metric's own unit,
+/// no 0 from a sensor that is off, no impossible time.
+fn checked(mut decoded: DecodedReading) -> Result<DecodedReading, Box<Refused>> {
+    let refused = |kind, detail, decoded| Err(Box::new(Refused { kind, detail, decoded }));
+    if decoded.device_time.is_some_and(|time| time.unix_ms < DEVICE_TIME_MIN || time.unix_ms >= DEVICE_TIME_MAX) {
+        return refused(DeadLetterKind::ImpossibleTime, "the device's clock was never set; set it and replay", decoded);
+    }
+    let definition = decoded.metric.definition();
+    let Some(unit) = definition.unit else {
+        return refused(DeadLetterKind::UnknownMetric, "a panel has no value of its own; the profile must name its parts", decoded);
+    };
+    let Value::Quantity(quantity) = decoded.value else { return Ok(decoded) };
+    if quantity.unit != unit {
+        let Ok(converted) = quantity.convert(unit) else {
+            return refused(DeadLetterKind::WrongUnit, "the unit is not one of this metric; correct the profile", decoded);
+        };
+        keep_reported(&mut decoded, &quantity);
+        decoded.value = Value::Quantity(converted);
+    }
+    if definition.zero_is_absence && quantity.value.is_zero() {
+        keep_reported(&mut decoded, &quantity);
+        decoded.value = Value::Absent(NoReading::SensorDisconnected);
+    }
+    Ok(decoded)
+}
+
+fn keep_reported(decoded: &mut DecodedReading, quantity: &vitalgate_domain::Quantity) {
+    if decoded.reported.is_none() {
+        decoded.reported = Some(Reported { value: quantity.value.to_string().into(), unit: quantity.unit.ucum().into() });
+    }
+}
+
+fn flags(decoded: &DecodedReading, time: &ReadingTime, policy: &AdmissionPolicy) -> Flags {
+    let mut flags = decoded.flags;
+    if let Value::Quantity(quantity) = &decoded.value
+        && !decoded.metric.is_plausible(quantity)
+    {
+        flags = flags.with(Flags::IMPLAUSIBLE);
+    }
+    if let (Some(device), true) = (time.device, time.received.trust != ClockTrust::Unset) {
+        let ahead = i128::from(device.unix_ms.0) - i128::from(time.received.wall.0);
+        if ahead > i128::from(policy.device_ahead_max_ms) || -ahead > i128::from(policy.device_behind_max_ms) {
+            flags = flags.with(Flags::CLOCK_DOUBTFUL);
+        }
+    }
+    flags
+}
+
+/// A short hash of the value, never 0, to tell a resend from another value under the same identity.
+fn digest(value: &Value) -> u32 {
+    let mixed = match value {
+        Value::Quantity(quantity) => {
+            let mantissa = quantity.value.mantissa();
+            (mantissa as u64)
+                ^ ((mantissa >> 64) as u64)
+                ^ (u64::from(quantity.value.scale()) << 56)
+                ^ (u64::from(u16::from(quantity.unit)) << 40)
+        }
+        Value::Absent(reason) => u64::MAX - *reason as u64,
+    };
+    let spread = mixed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((spread >> 32) as u32).max(1)
+}
+
+/// A decoded reading as text, for a dead letter whose bytes are gone.
+fn rendered(decoded: &DecodedReading) -> String {
+    let value = match &decoded.value {
+        Value::Quantity(quantity) => format!("{} {}", quantity.value, quantity.unit.ucum()),
+        Value::Absent(reason) => format!("{reason:?}"),
+    };
+    let time = decoded.device_time.map(|time| time.unix_ms.rfc3339(time.offset_minutes.unwrap_or(0)));
+    format!(
+        "{} slot {} value {value} time {} identity {:?}",
+        decoded.metric.key(),
+        decoded.slot,
+        time.as_deref().unwrap_or("-"),
+        decoded.identity
+    )
 }

@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod delivery;
+mod recent;
 
 pub use admission::{Admission, AdmissionPolicy, Admitted};
 pub use delivery::{

@@ -1,22 +1,61 @@
 //! Delivery to one destination: batch, join, retry, settle.
+//!
+//! - Nothing is settled without an answer that accepts or refuses it, except what needs no delivery
+//!   (dead letters, device events) and what must be held (no patient, no moment), which is listed.
+//! - No patient and no identity is ever in two requests at once.
+//! - Memory is bounded by [`READ_AHEAD_READINGS_MAX`], the settled set by the same and [`HOLES_MAX`].
+//! - A patient or a reading that keeps failing while others are taken never blocks those. Only when
+//!   memory is full of such failures are they kept as dead letters, with an alarm.
 
+mod answers;
+mod gate;
+mod jitter;
+mod join;
+mod lanes;
 mod message;
 mod policy;
+mod queue;
+mod settlement;
+mod work;
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+pub use gate::{BREAKER_FAILURES, PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS, PROBE_WAIT_MAX_MS, RETRY_AFTER_MAX_MS};
+pub use jitter::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, BACKOFF_MIN_MS};
+pub use join::COMMIT_LAG_MS;
+pub use lanes::{HOLES_MAX, READ_ENTRIES_MAX, READ_ENTRIES_MIN, READ_RETRY_MS, SETTLED_RANGES_MAX, SKIP_ENTRIES_MIN};
 pub use message::{Alarm, AlarmKind, DeliveryAction, DeliveryEvent, Lane, RequestId};
-pub use policy::{BACKLOG_READINGS_MAX, DeliveryPolicy, JOIN_READINGS_MAX, LIVE_READINGS_MAX, READ_AHEAD_READINGS_MAX};
+pub use policy::{
+    BACKLOG_READINGS_MAX, DeliveryPolicy, ISOLATE_FAILURES, ITEM_FAILURES_MAX, JOIN_READINGS_MAX, LIVE_LAG_MAX, LIVE_READINGS_MAX,
+    LIVE_RECENT_MS, PATIENT_FAILURES_MAX, READ_AHEAD_READINGS_MAX, REJECTIONS_IN_A_ROW,
+};
+use vitalgate_domain::{
+    DeadLetterKind, DeadLetterReason, DestinationId, Entry, Item, Now, PatientReference, Reading, ReadingId, Record, Sequence,
+    SequenceRanges, Subject,
+};
 
-use vitalgate_domain::{DestinationId, Now, Sequence, SequenceRanges};
+use gate::{Gate, Permission};
+use jitter::Jitter;
+use join::{Join, Joined};
+use lanes::Lanes;
+use queue::{LANES, Queue, RequestLimits};
+use settlement::Settlement;
+use work::{Parcel, Work};
 
 /// What the status page shows of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryStatus {
     /// Entries committed and not settled.
     pub unsettled: u64,
-    /// Readings in memory.
+    /// Readings in memory, at most [`READ_AHEAD_READINGS_MAX`].
     pub held: usize,
     /// Requests under way.
     pub in_flight: usize,
+    /// Whether the breaker lets requests through.
+    pub open_for_requests: bool,
+    /// Whether a backlog is being drained behind the live readings.
+    pub has_backlog: bool,
     /// Alarms that are raised.
     pub alarms: Vec<Alarm>,
 }
@@ -28,21 +67,110 @@ pub struct Delivery {
     policy: DeliveryPolicy,
     settled: SequenceRanges,
     committed: Sequence,
-    jitter: u64,
+    jitter: Jitter,
+    gate: Gate,
+    lanes: Lanes,
+    join: Join,
+    queue: Queue,
+    in_flight: BTreeMap<RequestId, Work>,
+    next_request: u64,
+    /// Every identity in memory, with the places where the same identity came again.
+    identities: HashMap<ReadingId, Vec<(Lane, Sequence)>>,
+    /// Items that the destination takes in one request, as far as it showed.
+    items_limit: usize,
+    /// Answers that showed a working destination.
+    taken: u64,
+    /// Requests of a patient that failed in a row.
+    failing: HashMap<PatientReference, u32>,
+    rejections: u32,
+    /// The destination is back: the live lane is to jump ahead.
+    jump_due: bool,
+    live_seen_ms: Option<u64>,
+    join_due_ms: Option<u64>,
+    wake_ms: Option<u64>,
+    alarms: Vec<Alarm>,
+    unassigned: DeadLetterReason,
+    time_unknown: DeadLetterReason,
+}
+
+/// What one event leads to.
+struct Turn {
+    now: Now,
+    settlement: Settlement,
+    actions: Vec<DeliveryAction>,
 }
 
 impl Delivery {
     /// Starts from what is durably settled; `committed` is the last sequence on disk. Send a
-    /// [`DeliveryEvent::Tick`] to get the first actions.
+    /// [`DeliveryEvent::Tick`] to get the first actions. `jitter_seed` only spreads retries.
     #[must_use]
     pub fn new(destination: DestinationId, policy: DeliveryPolicy, settled: SequenceRanges, committed: Sequence, jitter_seed: u64) -> Self {
-        Self { destination, policy: policy.bounded(), settled, committed, jitter: jitter_seed }
+        let policy = policy.bounded();
+        Self {
+            destination,
+            lanes: Lanes::new(&settled, committed),
+            settled,
+            committed,
+            jitter: Jitter::new(jitter_seed),
+            gate: Gate::new(),
+            join: Join::new(policy.join_window_ms),
+            queue: Queue::default(),
+            in_flight: BTreeMap::new(),
+            next_request: 1,
+            identities: HashMap::new(),
+            items_limit: policy.batch_items_max,
+            taken: 0,
+            failing: HashMap::new(),
+            rejections: 0,
+            jump_due: false,
+            live_seen_ms: None,
+            join_due_ms: None,
+            wake_ms: None,
+            alarms: Vec::new(),
+            unassigned: DeadLetterReason::new(
+                DeadLetterKind::Unassigned,
+                "no patient was associated with the device at that moment; associate one and replay",
+            ),
+            time_unknown: DeadLetterReason::new(
+                DeadLetterKind::TimeUnknown,
+                "the gateway's clock was never set and the device gave no time; set the clock and replay",
+            ),
+            policy,
+        }
     }
 
-    /// Takes an event and says what to do now. Never waits, never panics.
+    /// Takes an event and says what to do now, settlements first. Never waits, never panics.
     pub fn handle(&mut self, event: DeliveryEvent, now: &Now) -> Vec<DeliveryAction> {
-        let _ = (&self.policy, self.jitter, event, now);
-        Vec::new()
+        let mut turn = Turn { now: *now, settlement: Settlement::default(), actions: Vec::new() };
+        let mut panels_due = self.join_due_ms.is_some_and(|due| due <= now.monotonic_ms);
+        match event {
+            DeliveryEvent::Committed(sequence) => self.committed = self.committed.max(sequence),
+            DeliveryEvent::Read { lane, records, reached } => {
+                self.take_records(lane, records, reached, &mut turn);
+                panels_due = true;
+            }
+            DeliveryEvent::ReadFailed { lane } => self.lanes.failed(lane, now.monotonic_ms),
+            DeliveryEvent::Answered { request, answer } => self.take_answer(request, answer, &mut turn),
+            DeliveryEvent::Tick => {}
+        }
+        self.queue.wake(now.monotonic_ms);
+        if panels_due && !self.join.is_empty() {
+            self.close_panels(now);
+        }
+        self.keep_up();
+        self.dispatch(&mut turn);
+        self.read_on(&mut turn);
+        let wake = self.next_wake(now.monotonic_ms);
+        if wake != self.wake_ms
+            && let Some(monotonic_ms) = wake
+        {
+            turn.actions.push(DeliveryAction::WakeAt { monotonic_ms });
+        }
+        self.wake_ms = wake;
+        if let Some(settle) = turn.settlement.finish(&mut self.settled) {
+            turn.actions.insert(0, settle);
+        }
+        turn.actions
     }
 
     /// The destination.
@@ -51,7 +179,7 @@ impl Delivery {
         &self.destination
     }
 
-    /// What is settled, as far as was asked to be written.
+    /// What is settled, as far as it was asked to be written.
     #[must_use]
     pub fn settled(&self) -> &SequenceRanges {
         &self.settled
@@ -60,6 +188,205 @@ impl Delivery {
     /// What the status page shows.
     #[must_use]
     pub fn status(&self) -> DeliveryStatus {
-        DeliveryStatus { unsettled: self.settled.missing_up_to(self.committed), held: 0, in_flight: 0, alarms: Vec::new() }
+        DeliveryStatus {
+            unsettled: self.settled.missing_up_to(self.committed),
+            held: self.held(),
+            in_flight: self.in_flight.len(),
+            open_for_requests: self.gate.is_closed(),
+            has_backlog: self.lanes.has_backlog() || self.queue.held(Lane::Backlog) > 0,
+            alarms: self.alarms.clone(),
+        }
     }
+
+    fn held(&self) -> usize {
+        self.queue.held(Lane::Live) + self.queue.held(Lane::Backlog) + self.join.held()
+    }
+
+    /// Readings that the lane may still take into memory.
+    fn room(&self, lane: Lane) -> usize {
+        let lane_max = match lane {
+            Lane::Live => LIVE_READINGS_MAX,
+            Lane::Backlog => BACKLOG_READINGS_MAX,
+        };
+        let asked: usize = LANES.iter().map(|&lane| self.lanes.asked_entries(lane)).sum();
+        let whole = READ_AHEAD_READINGS_MAX.saturating_sub(self.held() + asked);
+        lane_max.saturating_sub(self.queue.held(lane)).min(whole)
+    }
+
+    fn take_records(&mut self, lane: Lane, records: Vec<Record>, reached: Sequence, turn: &mut Turn) {
+        let now_ms = turn.now.monotonic_ms;
+        let Some(taken) = self.lanes.take(lane, records, reached, now_ms) else { return };
+        if lane == Lane::Live && !taken.records.is_empty() {
+            self.live_seen_ms = Some(now_ms);
+        }
+        let mut expected = taken.from;
+        let mut ready = Vec::new();
+        let mut records = taken.records.into_iter().peekable();
+        while let Some(record) = records.next() {
+            let sequence = record.sequence;
+            if sequence < expected {
+                continue;
+            }
+            self.settle_damaged(expected, sequence, turn);
+            expected = sequence.next();
+            let sample_goes_on = records.peek().is_some_and(|next| lanes::same_sample(&record, next));
+            if !self.settled.contains(sequence) {
+                self.take_entry(lane, sequence, record.entry, turn);
+            }
+            if !sample_goes_on {
+                self.join.end_of_sample(&mut ready);
+            }
+        }
+        self.settle_damaged(expected, taken.until.next(), turn);
+        self.enqueue(ready);
+    }
+
+    /// What was looked at from `from` to before `end` and was not there.
+    fn settle_damaged(&mut self, from: Sequence, end: Sequence, turn: &mut Turn) {
+        let mut first = self.settled.first_missing(from);
+        while first < end {
+            let gap_end = self.settled.gap_end(first).unwrap_or(end);
+            let last = gap_end.min(Sequence(end.0 - 1));
+            turn.settlement.damaged(first, last);
+            first = self.settled.first_missing(last.next());
+        }
+    }
+
+    fn take_entry(&mut self, lane: Lane, sequence: Sequence, entry: Entry, turn: &mut Turn) {
+        let Entry::Reading(reading) = entry else {
+            turn.settlement.settle(sequence);
+            return;
+        };
+        if reading.time.effective().is_none() {
+            turn.settlement.reject(sequence, reading.id, self.time_unknown.clone());
+            return;
+        }
+        let Subject::Patient(patient) = &reading.subject else {
+            turn.settlement.reject(sequence, reading.id, self.unassigned.clone());
+            return;
+        };
+        if let Some(again) = self.identities.get_mut(&reading.id) {
+            // The same statement of the source a second time: it is settled with the first.
+            again.push((lane, sequence));
+            self.queue.hold(lane, 1);
+            return;
+        }
+        self.identities.insert(reading.id, Vec::new());
+        let patient = patient.clone();
+        match reading.metric.definition().panel {
+            Some(panel) => self.join.add(panel, patient, lane, sequence, reading),
+            None => self.queue.push(&patient, Parcel { item: single(sequence, reading), lane }),
+        }
+    }
+
+    fn close_panels(&mut self, now: &Now) {
+        let mut ready = Vec::new();
+        let (lanes, committed) = (&self.lanes, self.committed);
+        self.join.sweep(JOIN_READINGS_MAX, |panel| lanes.is_past(panel, committed, now), &mut ready);
+        self.enqueue(ready);
+        self.join_due_ms = self.join.wake_ms(now);
+    }
+
+    fn enqueue(&mut self, ready: Vec<Joined>) {
+        for joined in ready {
+            self.queue.push(&joined.patient, Parcel { item: joined.item, lane: joined.lane });
+        }
+    }
+
+    /// The live lane jumps ahead when the destination is back, and when it cannot keep up.
+    fn keep_up(&mut self) {
+        let lag = self.lanes.live_lag(self.committed);
+        if !self.gate.is_closed() || lag == 0 {
+            self.jump_due &= lag > 0;
+            return;
+        }
+        let behind = lag > LIVE_LAG_MAX && self.room(Lane::Live) < READ_ENTRIES_MIN;
+        if (self.jump_due || behind)
+            && self.queue.held(Lane::Backlog) <= BACKLOG_READINGS_MAX
+            && self.lanes.jump(self.committed, &self.settled)
+        {
+            self.jump_due = false;
+            self.queue.demote();
+        }
+    }
+
+    fn dispatch(&mut self, turn: &mut Turn) {
+        while self.in_flight.len() < self.policy.requests_in_flight_max {
+            let permission = self.gate.permission(turn.now.monotonic_ms);
+            let work = match permission {
+                Permission::Shut => None,
+                Permission::Free => self.next_work(turn.now.monotonic_ms),
+                Permission::Probe => self.probe_work(),
+            };
+            let Some(work) = work else { return };
+            let request = RequestId(self.next_request);
+            self.next_request += 1;
+            if permission == Permission::Probe {
+                self.gate.probing(request);
+            }
+            turn.actions.push(DeliveryAction::Send { request, batch: work.batch() });
+            self.in_flight.insert(request, work);
+        }
+    }
+
+    fn limits(&self) -> RequestLimits {
+        RequestLimits { items: self.items_limit.clamp(1, self.policy.batch_items_max), bytes: self.policy.batch_bytes_max }
+    }
+
+    fn next_work(&mut self, now_ms: u64) -> Option<Work> {
+        let limits = self.limits();
+        if let Some(work) = self.queue.take(Lane::Live, limits) {
+            return Some(work);
+        }
+        // A live reading must not wait until one of the backlog's requests returns.
+        let live_recently = self.live_seen_ms.is_some_and(|seen| now_ms.saturating_sub(seen) <= LIVE_RECENT_MS);
+        let reserved = usize::from(live_recently && self.policy.requests_in_flight_max > 1);
+        let backlog = self.in_flight.values().filter(|work| work.lane == Lane::Backlog).count();
+        if backlog + reserved >= self.policy.requests_in_flight_max {
+            return None;
+        }
+        self.queue.take(Lane::Backlog, limits)
+    }
+
+    /// A probe tries the lanes in turn, so that one patient whose requests always fail cannot keep
+    /// the breaker open for all.
+    fn probe_work(&mut self) -> Option<Work> {
+        let limits = self.limits();
+        let [first, second] = if self.gate.openings() % 2 == 1 { LANES } else { [Lane::Backlog, Lane::Live] };
+        (self.queue.take(first, limits)).or_else(|| self.queue.take(second, limits)).or_else(|| self.queue.take_waiting())
+    }
+
+    fn read_on(&mut self, turn: &mut Turn) {
+        for lane in LANES {
+            let room = self.room(lane);
+            if let Some(asked) = self.lanes.ask(lane, room, self.committed, &self.settled, turn.now.monotonic_ms) {
+                let lanes::Asked { from, until, entries_max } = asked;
+                turn.actions.push(DeliveryAction::Read { lane, from, until, entries_max });
+            }
+        }
+    }
+
+    fn next_wake(&self, now_ms: u64) -> Option<u64> {
+        let gate = self.gate.wake_ms(now_ms).filter(|_| self.held() > 0);
+        let waiting = self.queue.wake_ms();
+        [gate, waiting, self.join_due_ms, self.lanes.wake_ms()].into_iter().flatten().filter(|&due| due > now_ms).min()
+    }
+
+    fn raise(&mut self, kind: AlarmKind, detail: &Arc<str>, turn: &mut Turn) {
+        if self.alarms.iter().all(|alarm| alarm.kind != kind) {
+            let alarm = Alarm { kind, detail: Arc::clone(detail) };
+            self.alarms.push(alarm.clone());
+            turn.actions.push(DeliveryAction::Alarm(alarm));
+        }
+    }
+
+    fn clear(&mut self, kind: AlarmKind, turn: &mut Turn) {
+        if let Some(index) = self.alarms.iter().position(|alarm| alarm.kind == kind) {
+            turn.actions.push(DeliveryAction::Cleared(self.alarms.remove(index)));
+        }
+    }
+}
+
+fn single(sequence: Sequence, reading: Reading) -> Item {
+    Item { id: reading.id, panel: None, readings: vec![(sequence, reading)] }
 }

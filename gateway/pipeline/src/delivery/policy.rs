@@ -43,3 +43,18 @@ pub const JOIN_READINGS_MAX: usize = 2_048;
 /// Most readings that one delivery holds in memory at once, about 0.5 KiB each: both lanes, a live
 /// lane that fell behind, and the parts of panels.
 pub const READ_AHEAD_READINGS_MAX: usize = 2 * LIVE_READINGS_MAX + BACKLOG_READINGS_MAX + JOIN_READINGS_MAX;
+/// Entries that the live lane may lag behind before it jumps ahead and leaves them to the backlog.
+pub const LIVE_LAG_MAX: u64 = 4_096;
+/// While something was committed within this time, the backlog leaves one request to the live lane, in milliseconds.
+pub const LIVE_RECENT_MS: u64 = 10_000;
+/// A request that failed again so often, although others were taken meanwhile, is sent in halves, to
+/// find the item that is to blame.
+pub const ISOLATE_FAILURES: u32 = 2;
+/// So many requests of one patient in a row must have failed, while others were taken and memory is
+/// full, before its readings are kept as dead letters to let the others pass.
+pub const PATIENT_FAILURES_MAX: u32 = 30;
+/// So often must one item alone have failed, although others were taken each time and memory is full,
+/// before it is kept as a dead letter.
+pub const ITEM_FAILURES_MAX: u32 = 20;
+/// So many items refused in a row, and none taken, raise an alarm.
+pub const REJECTIONS_IN_A_ROW: u32 = 100;

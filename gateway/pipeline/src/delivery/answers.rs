@@ -1,0 +1,210 @@
+//! What an answer leads to.
+
+use std::sync::Arc;
+
+use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, DeadLetterReason, ItemAnswer};
+
+use super::message::{AlarmKind, RequestId};
+use super::policy::{ISOLATE_FAILURES, ITEM_FAILURES_MAX, PATIENT_FAILURES_MAX, REJECTIONS_IN_A_ROW};
+use super::work::{Parcel, Work};
+use super::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, Delivery, READ_ENTRIES_MIN, Turn};
+
+impl Delivery {
+    pub(super) fn take_answer(&mut self, request: RequestId, answer: Answer, turn: &mut Turn) {
+        let Some(work) = self.in_flight.remove(&request) else { return };
+        let patient = work.patient.clone();
+        match answer {
+            Answer::Items(answers) if answers.len() == work.parcels.len() => self.take_items(request, work, answers, turn),
+            Answer::Items(answers) => {
+                let detail = format!("the answer has {} entries for {} sent", answers.len(), work.parcels.len());
+                self.whole_failed(request, work, None, detail.into(), turn);
+            }
+            Answer::Transient { retry_after_ms, detail } => self.whole_failed(request, work, retry_after_ms, detail, turn),
+            Answer::TooLarge { detail } => {
+                self.destination_answers(turn);
+                if work.parcels.len() > 1 {
+                    self.items_limit = work.parcels.len() / 2;
+                    self.retry_halves(work);
+                } else {
+                    self.reject_all(work, DeadLetterKind::Rejected, &detail, turn);
+                }
+            }
+            Answer::RejectedWhole { detail } => {
+                self.destination_answers(turn);
+                self.isolate(work, &detail, turn);
+            }
+            Answer::Paused { detail } => {
+                self.gate.refused(request, turn.now.monotonic_ms, &mut self.jitter);
+                self.clear(AlarmKind::Unreachable, turn);
+                self.raise(AlarmKind::Paused, &detail, turn);
+                self.retry_later(work, detail, turn);
+            }
+            Answer::PatientUnknown { detail } => {
+                self.destination_answers(turn);
+                self.reject_all(work, DeadLetterKind::Unassigned, &detail, turn);
+            }
+        }
+        self.queue.returned(&patient);
+    }
+
+    /// The destination works: the breaker closes, and what waited for that goes on.
+    fn destination_answers(&mut self, turn: &mut Turn) {
+        let reason = self.gate.reason();
+        self.gate.answered();
+        self.taken += 1;
+        self.clear(AlarmKind::Unreachable, turn);
+        self.clear(AlarmKind::Paused, turn);
+        if reason == Some(AlarmKind::Unreachable) {
+            self.queue.wake_all();
+        }
+        if reason.is_some() {
+            // Failures while nobody was served say nothing about a patient.
+            self.failing.clear();
+            self.jump_due = true;
+        }
+    }
+
+    fn take_items(&mut self, request: RequestId, mut work: Work, answers: Vec<ItemAnswer>, turn: &mut Turn) {
+        if let Some(detail) = all_transient(&answers) {
+            self.whole_failed(request, work, None, detail, turn);
+            return;
+        }
+        self.destination_answers(turn);
+        self.failing.remove(&work.patient);
+        if work.parcels.len() >= self.items_limit {
+            self.items_limit = (self.items_limit + 1).min(self.policy.batch_items_max);
+        }
+        let mut again = Vec::new();
+        let mut last_detail = None;
+        for (parcel, answer) in std::mem::take(&mut work.parcels).into_iter().zip(answers) {
+            match answer {
+                ItemAnswer::Accepted { remote_id } => self.accept(parcel, remote_id, turn),
+                ItemAnswer::AcceptedWithWarning { detail: _ } => self.accept(parcel, None, turn),
+                ItemAnswer::Rejected { detail } => self.reject(parcel, DeadLetterKind::Rejected, &detail, turn),
+                ItemAnswer::Transient { detail } => {
+                    again.push(parcel);
+                    last_detail = Some(detail);
+                }
+            }
+        }
+        if let Some(detail) = last_detail {
+            let mode = work.mode;
+            self.retry_later(work.with(again, mode), detail, turn);
+        }
+    }
+
+    /// The request failed as a whole and may pass.
+    fn whole_failed(&mut self, request: RequestId, work: Work, retry_after_ms: Option<u64>, detail: Arc<str>, turn: &mut Turn) {
+        let opened = self.gate.failed(request, turn.now.monotonic_ms, retry_after_ms, &mut self.jitter);
+        if opened {
+            self.clear(AlarmKind::Paused, turn);
+            self.raise(AlarmKind::Unreachable, &detail, turn);
+        }
+        *self.failing.entry(work.patient.clone()).or_default() += 1;
+        self.retry_later(work, detail, turn);
+    }
+
+    /// Sends it again after a back-off; in halves if others are taken meanwhile; never again if
+    /// memory is full of such failures.
+    fn retry_later(&mut self, mut work: Work, detail: Arc<str>, turn: &mut Turn) {
+        work.failed_again(self.taken);
+        if self.gate.is_closed() && self.gives_way(&work) {
+            self.raise(AlarmKind::PatientFailing, &detail, turn);
+            self.reject_all(work, DeadLetterKind::Rejected, &detail, turn);
+            return;
+        }
+        let wait = self.jitter.backoff_ms(work.attempts, BACKOFF_BASE_MS, BACKOFF_MAX_MS);
+        let due = turn.now.monotonic_ms.saturating_add(wait);
+        if work.passed_over >= ISOLATE_FAILURES && work.parcels.len() > 1 {
+            let mode = work.mode;
+            let (first, second) = work.halves(mode);
+            self.queue.retry_at(due, first);
+            self.queue.retry_at(due, second);
+        } else {
+            self.queue.retry_at(due, work);
+        }
+    }
+
+    /// Whether the others wait for room that this one occupies without hope.
+    fn gives_way(&self, work: &Work) -> bool {
+        let failures = self.failing.get(&work.patient).copied().unwrap_or(0);
+        let patient_fails = failures >= PATIENT_FAILURES_MAX && work.passed_over >= ISOLATE_FAILURES;
+        let item_fails = work.parcels.len() == 1 && work.passed_over >= ITEM_FAILURES_MAX;
+        (patient_fails || item_fails) && self.room(work.lane) < READ_ENTRIES_MIN
+    }
+
+    fn retry_halves(&mut self, work: Work) {
+        let mode = work.mode;
+        let (first, second) = work.halves(mode);
+        self.queue.retry_now(first);
+        self.queue.retry_now(second);
+    }
+
+    /// One of them is to blame: each on its own, and if that is refused as a whole too, in halves.
+    fn isolate(&mut self, mut work: Work, detail: &Arc<str>, turn: &mut Turn) {
+        match work.mode {
+            BatchMode::Together => {
+                work.mode = BatchMode::Separately;
+                self.queue.retry_now(work);
+            }
+            BatchMode::Separately if work.parcels.len() > 1 => self.retry_halves(work),
+            BatchMode::Separately => self.reject_all(work, DeadLetterKind::Rejected, detail, turn),
+        }
+    }
+
+    fn accept(&mut self, parcel: Parcel, remote_id: Option<Arc<str>>, turn: &mut Turn) {
+        self.rejections = 0;
+        self.clear(AlarmKind::OnlyRejections, turn);
+        // A part of a panel is found there under the panel's id.
+        let known_as = remote_id.or_else(|| parcel.item.panel.is_some().then(|| parcel.item.id.to_string().into()));
+        let Parcel { item, lane } = parcel;
+        for (sequence, reading) in item.readings {
+            self.queue.release(lane, 1);
+            let again = self.identities.remove(&reading.id).unwrap_or_default();
+            for (lane, _) in &again {
+                self.queue.release(*lane, 1);
+            }
+            for sequence in std::iter::once(sequence).chain(again.into_iter().map(|(_, sequence)| sequence)) {
+                turn.settlement.settle(sequence);
+                if let Some(id) = &known_as {
+                    turn.settlement.known_as(sequence, Arc::clone(id));
+                }
+            }
+        }
+    }
+
+    fn reject_all(&mut self, mut work: Work, kind: DeadLetterKind, detail: &Arc<str>, turn: &mut Turn) {
+        for parcel in std::mem::take(&mut work.parcels) {
+            self.reject(parcel, kind, detail, turn);
+        }
+    }
+
+    fn reject(&mut self, parcel: Parcel, kind: DeadLetterKind, detail: &Arc<str>, turn: &mut Turn) {
+        if kind == DeadLetterKind::Rejected {
+            self.rejections = self.rejections.saturating_add(1);
+            if self.rejections >= REJECTIONS_IN_A_ROW {
+                self.raise(AlarmKind::OnlyRejections, detail, turn);
+            }
+        }
+        let reason = DeadLetterReason::new(kind, detail);
+        let Parcel { item, lane } = parcel;
+        for (sequence, reading) in item.readings {
+            self.queue.release(lane, 1);
+            turn.settlement.reject(sequence, reading.id, reason.clone());
+            for (lane, sequence) in self.identities.remove(&reading.id).unwrap_or_default() {
+                self.queue.release(lane, 1);
+                turn.settlement.reject(sequence, reading.id, reason.clone());
+            }
+        }
+    }
+}
+
+/// What the destination said, if it said of every item that it may be tried again.
+fn all_transient(answers: &[ItemAnswer]) -> Option<Arc<str>> {
+    let mut said = None;
+    for answer in answers {
+        let ItemAnswer::Transient { detail } = answer else { return None };
+        said = Some(Arc::clone(detail));
+    }
+    said
+}

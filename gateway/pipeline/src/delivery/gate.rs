@@ -1,0 +1,188 @@
+//! The circuit breaker in front of one destination.
+
+use super::jitter::{BACKOFF_BASE_MS, Jitter};
+use super::message::{AlarmKind, RequestId};
+
+/// So many failures of whole requests in a row open the breaker.
+pub const BREAKER_FAILURES: u32 = 5;
+/// Longest wait between two probes of a destination that does not answer, in milliseconds.
+pub const PROBE_WAIT_MAX_MS: u64 = 15_000;
+/// Upper bound of the wait before the first probe of a destination that refuses us, in milliseconds.
+pub const PAUSED_BASE_MS: u64 = 1_000;
+/// Longest wait between two probes of a destination that refuses us, in milliseconds.
+pub const PAUSED_WAIT_MAX_MS: u64 = 60_000;
+/// Longest time that a destination's `Retry-After` is believed, in milliseconds.
+pub const RETRY_AFTER_MAX_MS: u64 = 3_600_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Everything may go.
+    Closed,
+    /// Nothing may go before this moment, then one probe.
+    Open { until_ms: u64 },
+    /// One probe is under way.
+    Probing(RequestId),
+}
+
+/// What may be sent now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Permission {
+    /// As much as there is room for.
+    Free,
+    /// One request, to see whether the destination is back.
+    Probe,
+    /// Nothing.
+    Shut,
+}
+
+/// The breaker. It remembers failures of whole requests only: a destination that answers for each
+/// reading is there.
+#[derive(Debug)]
+pub(super) struct Gate {
+    state: State,
+    failures: u32,
+    /// How often in a row it opened or a probe failed.
+    openings: u32,
+    reason: AlarmKind,
+    /// The destination asked to be left alone until then.
+    hold_until_ms: u64,
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self { state: State::Closed, failures: 0, openings: 0, reason: AlarmKind::Unreachable, hold_until_ms: 0 }
+    }
+
+    pub(super) fn permission(&self, now_ms: u64) -> Permission {
+        if now_ms < self.hold_until_ms {
+            return Permission::Shut;
+        }
+        match self.state {
+            State::Closed => Permission::Free,
+            State::Open { until_ms } if until_ms <= now_ms => Permission::Probe,
+            State::Open { .. } | State::Probing(_) => Permission::Shut,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// How many probes were tried since it opened, to vary whom they try.
+    pub(super) fn openings(&self) -> u32 {
+        self.openings
+    }
+
+    /// Why it is open; `None` when it is closed.
+    pub(super) fn reason(&self) -> Option<AlarmKind> {
+        (!self.is_closed()).then_some(self.reason)
+    }
+
+    /// When it lets something through again; `None` when it does already, or waits for an answer.
+    pub(super) fn wake_ms(&self, now_ms: u64) -> Option<u64> {
+        let hold = (now_ms < self.hold_until_ms).then_some(self.hold_until_ms);
+        match self.state {
+            State::Open { until_ms } if until_ms > now_ms => Some(until_ms.max(self.hold_until_ms)),
+            State::Open { .. } | State::Closed | State::Probing(_) => hold,
+        }
+    }
+
+    /// A probe left.
+    pub(super) fn probing(&mut self, request: RequestId) {
+        self.state = State::Probing(request);
+    }
+
+    /// The destination gave an answer that only a working destination gives.
+    pub(super) fn answered(&mut self) {
+        self.state = State::Closed;
+        self.failures = 0;
+        self.openings = 0;
+    }
+
+    /// A whole request failed and may be tried again. True when the breaker just opened.
+    pub(super) fn failed(&mut self, request: RequestId, now_ms: u64, retry_after_ms: Option<u64>, jitter: &mut Jitter) -> bool {
+        if let Some(wait) = retry_after_ms {
+            self.hold_until_ms = self.hold_until_ms.max(now_ms.saturating_add(wait.min(RETRY_AFTER_MAX_MS)));
+        }
+        self.failures = self.failures.saturating_add(1);
+        let opens = match self.state {
+            State::Closed => self.failures >= BREAKER_FAILURES,
+            State::Probing(probe) => probe == request,
+            State::Open { .. } => false,
+        };
+        if opens {
+            self.open(AlarmKind::Unreachable, now_ms, jitter);
+        }
+        opens
+    }
+
+    /// The destination refuses us, whatever we send.
+    pub(super) fn refused(&mut self, request: RequestId, now_ms: u64, jitter: &mut Jitter) {
+        let opens = match self.state {
+            State::Closed => true,
+            State::Probing(probe) => probe == request,
+            State::Open { .. } => false,
+        };
+        if opens {
+            self.open(AlarmKind::Paused, now_ms, jitter);
+        }
+    }
+
+    fn open(&mut self, reason: AlarmKind, now_ms: u64, jitter: &mut Jitter) {
+        self.reason = reason;
+        self.openings = self.openings.saturating_add(1);
+        let (base, max) = match reason {
+            AlarmKind::Paused => (PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS),
+            _ => (BACKOFF_BASE_MS, PROBE_WAIT_MAX_MS),
+        };
+        self.state = State::Open { until_ms: now_ms.saturating_add(jitter.backoff_ms(self.openings, base, max)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_gate(jitter: &mut Jitter) -> Gate {
+        let mut gate = Gate::new();
+        for number in 0..u64::from(BREAKER_FAILURES) {
+            assert_eq!(gate.permission(0), Permission::Free);
+            gate.failed(RequestId(number), 0, None, jitter);
+        }
+        gate
+    }
+
+    /// A destination that is down is asked once at a time, ever more rarely, and at least every 15 s.
+    #[test]
+    fn an_open_breaker_lets_one_probe_through_at_a_time() {
+        let mut jitter = Jitter::new(3);
+        let mut gate = open_gate(&mut jitter);
+        let mut now = 0;
+        for number in 100..200 {
+            let wake = gate.wake_ms(now).expect("an open breaker says when it probes");
+            assert!(wake > now && wake - now <= PROBE_WAIT_MAX_MS);
+            assert_eq!(gate.permission(wake - 1), Permission::Shut);
+            now = wake;
+            assert_eq!(gate.permission(now), Permission::Probe);
+            gate.probing(RequestId(number));
+            assert_eq!(gate.permission(now), Permission::Shut, "one probe at a time");
+            gate.failed(RequestId(1), now, None, &mut jitter);
+            assert_eq!(gate.permission(now), Permission::Shut, "a straggler's failure is not the probe's");
+            gate.failed(RequestId(number), now, None, &mut jitter);
+        }
+        gate.probing(RequestId(500));
+        gate.answered();
+        assert_eq!(gate.permission(now), Permission::Free);
+    }
+
+    /// Retry-After is honoured to the millisecond, and a server cannot silence us for ever with it.
+    #[test]
+    fn retry_after_is_honoured_and_capped() {
+        let mut jitter = Jitter::new(3);
+        let mut gate = Gate::new();
+        gate.failed(RequestId(1), 1_000, Some(7_000), &mut jitter);
+        assert_eq!((gate.permission(7_999), gate.permission(8_000)), (Permission::Shut, Permission::Free));
+        gate.failed(RequestId(2), 8_000, Some(u64::MAX), &mut jitter);
+        assert_eq!(gate.wake_ms(8_000), Some(8_000 + RETRY_AFTER_MAX_MS));
+    }
+}

@@ -1,0 +1,88 @@
+//! What waits for a request or is under way in one.
+
+use vitalgate_domain::{Batch, BatchMode, Item, PatientReference};
+
+use super::message::Lane;
+
+/// About what one Observation encodes to without its values and names, in bytes.
+const ITEM_BYTES: usize = 1_400;
+/// About what each further part of a panel adds, in bytes.
+const PART_BYTES: usize = 450;
+
+/// An item with the lane that it counts for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parcel {
+    pub(super) item: Item,
+    pub(super) lane: Lane,
+}
+
+impl Parcel {
+    pub(super) fn readings(&self) -> usize {
+        self.item.readings.len()
+    }
+
+    /// An estimate of the encoded size.
+    pub(super) fn bytes(&self) -> usize {
+        ITEM_BYTES + PART_BYTES * self.readings().saturating_sub(1)
+    }
+}
+
+/// The content of one request.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) patient: PatientReference,
+    /// At least one; no identity twice.
+    pub(super) parcels: Vec<Parcel>,
+    pub(super) lane: Lane,
+    pub(super) mode: BatchMode,
+    /// Failures so far that may pass.
+    pub(super) attempts: u32,
+    /// Failures among them although others were taken since the one before.
+    pub(super) passed_over: u32,
+    /// How many answers the destination had given when this failed last.
+    pub(super) failed_at: Option<u64>,
+}
+
+impl Work {
+    pub(super) fn new(patient: PatientReference, parcels: Vec<Parcel>) -> Self {
+        let lane = lane_of(&parcels);
+        Self { patient, parcels, lane, mode: BatchMode::Together, attempts: 0, passed_over: 0, failed_at: None }
+    }
+
+    /// The same history with other parcels.
+    pub(super) fn with(&self, parcels: Vec<Parcel>, mode: BatchMode) -> Self {
+        Self {
+            patient: self.patient.clone(),
+            lane: lane_of(&parcels),
+            parcels,
+            mode,
+            attempts: self.attempts,
+            passed_over: self.passed_over,
+            failed_at: self.failed_at,
+        }
+    }
+
+    /// It failed once more, after the destination's `answers`-th answer.
+    pub(super) fn failed_again(&mut self, answers: u64) {
+        self.attempts = self.attempts.saturating_add(1);
+        if self.failed_at.is_some_and(|at| answers > at) {
+            self.passed_over = self.passed_over.saturating_add(1);
+        }
+        self.failed_at = Some(answers);
+    }
+
+    /// Two halves, the first not smaller; the second is empty for a single parcel.
+    pub(super) fn halves(mut self, mode: BatchMode) -> (Self, Self) {
+        let second = self.parcels.split_off(self.parcels.len().div_ceil(2));
+        let first = std::mem::take(&mut self.parcels);
+        (self.with(first, mode), self.with(second, mode))
+    }
+
+    pub(super) fn batch(&self) -> Batch {
+        Batch { patient: self.patient.clone(), items: self.parcels.iter().map(|parcel| parcel.item.clone()).collect(), mode: self.mode }
+    }
+}
+
+fn lane_of(parcels: &[Parcel]) -> Lane {
+    if parcels.iter().any(|parcel| parcel.lane == Lane::Live) { Lane::Live } else { Lane::Backlog }
+}
