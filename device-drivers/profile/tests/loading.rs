@@ -1,0 +1,200 @@
+//! What a profile file may say, and that everything wrong with it is said at once.
+
+use vitalgate_profile::{Kind, ProfileErrors, Profiles};
+
+fn errors(text: &str) -> ProfileErrors {
+    Profiles::builtin().unwrap().load("ward.toml", text).unwrap_err()
+}
+
+/// `line place` of every error.
+fn places(text: &str) -> Vec<String> {
+    errors(text).0.iter().map(|error| format!("{} {}", error.line, error.place)).collect()
+}
+
+#[test]
+fn the_built_in_profiles_are_valid_and_of_their_kind() {
+    let profiles = Profiles::builtin().unwrap();
+    assert_eq!(profiles.ids().collect::<Vec<_>>(), ["vitals-json", "vitals-json-flat", "vitals-modbus"]);
+    assert!(matches!(profiles.get("vitals-json").unwrap().kind(), Kind::Publish(_)));
+    assert!(matches!(profiles.get("vitals-modbus").unwrap().kind(), Kind::Polled(_)));
+    assert!(profiles.get("unknown").is_none());
+}
+
+#[test]
+fn every_fault_of_a_file_is_told_at_once_with_its_line() {
+    let text = r#"id = "Ward 7"
+version = 3
+source = "Manual"
+colour = "blue"
+[polled]
+min_poll_interval_ms = 5
+[[polled.block]]
+name = "a"
+function = "write_registers"
+address = 70000
+count = 126
+source = "Manual"
+[[polled.block]]
+name = "b"
+function = "coils"
+address = 0
+count = 4
+source = "Manual"
+[[polled.register]]
+block = "b"
+address = 9
+type = "u17"
+order = "AABB"
+metric = "mood"
+unit = "/min"
+[[polled.register]]
+block = "c"
+address = 0
+type = "u16"
+metric = "heart_rate"
+unit = "kg"
+divisor = 0
+multiplier = "many"
+absent = [{ code = 65536, means = "ok" }]
+source = "Manual"
+[[polled.status]]
+block = "b"
+address = 0
+bit = 16
+means = "odd"
+metrics = ["mood"]
+source = "Manual"
+"#;
+    let found = places(text);
+    let expected = [
+        "1 id",
+        "2 version",
+        "4 colour",
+        "6 polled.min_poll_interval_ms",
+        "9 polled.block[0].function",
+        "10 polled.block[0].address",
+        "11 polled.block[0].count",
+        "19 polled.register[0].source",
+        "21 polled.register[0].address",
+        "22 polled.register[0].type",
+        "23 polled.register[0].order",
+        "24 polled.register[0].metric",
+        "27 polled.register[1].block",
+        "31 polled.register[1].unit",
+        "32 polled.register[1].divisor",
+        "33 polled.register[1].multiplier",
+        "34 polled.register[1].absent[0].code",
+        "39 polled.status[0].bit",
+        "40 polled.status[0].means",
+        "41 polled.status[0].metrics",
+    ];
+    for place in expected {
+        assert!(found.iter().any(|found| found == place), "{place} was not told; told were {found:#?}");
+    }
+    let text = errors(text).to_string();
+    assert!(text.contains("ward.toml:31: polled.register[1].unit: kg cannot be converted to /min, the unit of heart_rate; "), "{text}");
+}
+
+#[test]
+fn every_fault_of_a_publish_profile_is_told_at_once() {
+    let text = r#"id = "vitals-json"
+version = "1"
+source = "Manual"
+[publish]
+[publish.array]
+list = "values"
+metric_field = "/m"
+value_field = "/m"
+source = "Manual"
+[[publish.array.name]]
+name = "HF"
+metric = "heart_rate"
+source = "Manual"
+[[publish.field]]
+value_field = "/a/b"
+metric = "nibp"
+unit = "mm[Hg]"
+source = "Manual"
+[[publish.field]]
+value_field = "/a"
+metric = "glucose_blood_mass"
+unit = "mmol/L"
+source = "Manual"
+[publish.status]
+codes = [{ code = "x", means = "ok" }, { code = "x", means = "ok" }]
+"#;
+    let found = places(text);
+    for place in [
+        "1 id",
+        "4 publish",
+        "6 publish.array.list",
+        "8 publish.array.value_field",
+        "10 publish.array.name[0]",
+        "16 publish.field[0].metric",
+        "20 publish.field[1].value_field",
+        "22 publish.field[1].unit",
+        "24 publish.status.source",
+        "25 publish.status.codes[1].code",
+    ] {
+        assert!(found.iter().any(|found| found == place), "{place} was not told; told were {found:#?}");
+    }
+}
+
+#[test]
+fn times_need_a_format_and_local_time_its_offset() {
+    let of = |keys: &str| {
+        let head = "id = \"x\"\nversion = \"1\"\nsource = \"M\"\n[[publish.field]]\nvalue_field = \"/a\"\nmetric = \"spo2\"\nunit = \"%\"\nsource = \"M\"\n";
+        Profiles::default().load("t.toml", &format!("{head}[publish.time]\nfield = \"/t\"\nsource = \"M\"\n{keys}"))
+    };
+    assert!(of("formats = [\"rfc3339\", \"unix_s\"]").is_ok());
+    assert!(of("formats = [\"local\"]\nzone = \"-03:30\"").is_ok());
+    for bad in [
+        "",
+        "formats = []",
+        "formats = [\"local\"]",
+        "formats = [\"iso\"]",
+        "formats = [\"unix_s\", \"unix_ms\"]",
+        "formats = [\"local\"]\nzone = \"Europe/Berlin\"",
+        "formats = [\"rfc3339\"]\nage_days_max = 0",
+        "formats = \"rfc3339\"",
+    ] {
+        assert!(of(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn what_is_no_profile_is_refused_without_a_panic() {
+    for text in ["", "id", "[", "id = \"a\"", "= 1\n[x", "publish = 3", "polled = []", "[polled]\nblock = [1]\nregister = {}", "\u{0}"] {
+        assert!(!errors(text).0.is_empty(), "{text:?}");
+    }
+    assert!(!errors(&"[a]\n".repeat(100_000)).0.is_empty());
+    assert!(!errors(&format!("a = {}", "[".repeat(50_000))).0.is_empty());
+}
+
+#[test]
+fn registers_that_overlap_or_leave_their_block_are_refused() {
+    let of = |first: u16, second: u16| {
+        let register = |address, metric| {
+            format!("{{ block = \"b\", address = {address}, type = \"u32\", metric = \"{metric}\", unit = \"/min\", source = \"M\" }}")
+        };
+        let text = format!(
+            "id = \"x\"\nversion = \"1\"\nsource = \"M\"\n[polled]\nmin_poll_interval_ms = 100\nblock = [{{ name = \"b\", function = \"input_registers\", address = 10, count = 4, source = \"M\" }}]\nregister = [{}, {}]\n",
+            register(first, "heart_rate"),
+            register(second, "resp_rate")
+        );
+        Profiles::default().load("t.toml", &text)
+    };
+    assert!(of(10, 12).is_ok());
+    for (first, second) in [(10, 11), (12, 13), (9, 12), (10, 13), (10, 10)] {
+        assert!(of(first, second).is_err(), "{first} {second}");
+    }
+}
+
+#[test]
+fn a_profile_does_not_replace_another() {
+    let mut profiles = Profiles::builtin().unwrap();
+    let text = "id = \"vitals-json\"\nversion = \"2\"\nsource = \"M\"\n[publish]\nresend_indistinct = true\nfield = [{ value_field = \"/a\", metric = \"spo2\", unit = \"%\", source = \"M\" }]\n";
+    assert!(profiles.load("mine.toml", text).is_err());
+    assert_eq!(profiles.get("vitals-json").unwrap().version(), "1");
+    assert_eq!(&*profiles.load("mine.toml", &text.replace("vitals-json", "mine")).unwrap(), "mine");
+}
