@@ -109,9 +109,8 @@ impl Recording {
         let sets = self.patients.entry(Arc::from(patient)).or_default();
         let value = ChartedValue { metric, value: Arc::from(value), unit: Arc::from(unit) };
         match sets.last_mut() {
-            // The same vital charted twice for one moment would be one reading with two values.
+            // A vital charted twice for one moment starts another set: two values are two readings.
             Some(set) if set.offset_s == offset_s && set.values.iter().all(|other| other.metric != metric) => set.values.push(value),
-            Some(set) if set.offset_s == offset_s => self.left_out += 1,
             _ => sets.push(ChartedSet { offset_s, values: vec![value] }),
         }
         Ok(())
@@ -128,7 +127,7 @@ impl Recording {
         self.patients.get(patient).map_or(&[], Vec::as_slice)
     }
 
-    /// Rows that no metric of the catalogue stands for, or that repeat a vital within one set.
+    /// Rows that no metric of the catalogue stands for.
     #[must_use]
     pub fn left_out(&self) -> usize {
         self.left_out

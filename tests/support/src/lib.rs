@@ -1,1 +1,14 @@
-//! Test support: an EHR with faults, proxies, oracles.
+//! Test support: an EHR with faults, the real daemon as a process, and an oracle that compares
+//! what was acknowledged with what arrived.
+
+#![forbid(unsafe_code)]
+
+pub mod ehr;
+pub mod gateway;
+pub mod oracle;
+pub mod wait;
+
+pub use ehr::{Ehr, EhrOptions, Fault, FaultMix, Poison};
+pub use gateway::{ConfigText, DeviceLine, GatewayProcess};
+pub use oracle::{Expected, Oracle, Verdict};
+pub use wait::{free_port, wait_until};

@@ -1,0 +1,155 @@
+//! What can go wrong with a server, on demand or at random from a seed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Gives the text to refuse an Observation with, `None` to take it.
+pub type Poison = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
+
+/// One way to misbehave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers with this status and nothing is stored; any request.
+    Status(u16),
+    /// Answers 429 with `Retry-After` in seconds; any request.
+    Busy {
+        /// Seconds to wait.
+        retry_after_s: u32,
+    },
+    /// Takes the request and never answers; any request.
+    Hang,
+    /// Answers late; any request.
+    Late(Duration),
+    /// Stores everything, then cuts the connection without an answer; writes only.
+    ResetAfterStored,
+    /// Stores everything and answers 2xx with half of the JSON; writes only.
+    TruncatedBody,
+    /// Stores everything, announces the whole answer and cuts the connection in its middle; writes only.
+    CutBody,
+    /// Refuses transactions with 422 and answers this status for every `every`-th entry of a batch.
+    PartOfBatch {
+        /// From 1: every entry.
+        every: usize,
+        /// The status of those entries; they are not stored.
+        status: u16,
+    },
+}
+
+/// Faults at random.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultMix {
+    /// The same seed and order of requests gives the same faults.
+    pub seed: u64,
+    /// Part of the requests that meet a fault, 0 to 1.
+    pub part: f64,
+    /// Those that are drawn from; all alike.
+    pub faults: Vec<Fault>,
+}
+
+impl FaultMix {
+    /// Everything that passes by itself, a third of the requests.
+    #[must_use]
+    pub fn transient(seed: u64) -> Self {
+        let faults = vec![
+            Fault::Status(500),
+            Fault::Status(502),
+            Fault::Status(503),
+            Fault::Status(408),
+            Fault::Busy { retry_after_s: 1 },
+            Fault::ResetAfterStored,
+            Fault::TruncatedBody,
+            Fault::CutBody,
+            Fault::Late(Duration::from_millis(200)),
+        ];
+        Self { seed, part: 0.33, faults }
+    }
+}
+
+impl Fault {
+    fn concerns(self, write: bool) -> bool {
+        match self {
+            Self::Status(_) | Self::Busy { .. } | Self::Hang | Self::Late(_) => true,
+            Self::ResetAfterStored | Self::TruncatedBody | Self::CutBody | Self::PartOfBatch { .. } => write,
+        }
+    }
+}
+
+/// What stands at the moment.
+#[derive(Default)]
+pub(crate) struct Faults {
+    standing: Option<Fault>,
+    queued: VecDeque<(Fault, u32)>,
+    mix: Option<(FaultMix, fastrand::Rng)>,
+    pub(crate) poison: Option<Poison>,
+    pub(crate) entries_max: Option<usize>,
+}
+
+impl Faults {
+    pub(crate) fn stand(&mut self, fault: Fault) {
+        self.standing = Some(fault);
+    }
+
+    pub(crate) fn queue(&mut self, fault: Fault, times: u32) {
+        if times > 0 {
+            self.queued.push_back((fault, times));
+        }
+    }
+
+    pub(crate) fn mix(&mut self, mix: FaultMix) {
+        let rng = fastrand::Rng::with_seed(mix.seed);
+        self.mix = Some((mix, rng));
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.standing = None;
+        self.queued.clear();
+        self.mix = None;
+    }
+
+    /// The fault that the next request meets.
+    pub(crate) fn next(&mut self, write: bool) -> Option<Fault> {
+        if let Some((fault, left)) = self.queued.front_mut().filter(|(fault, _)| fault.concerns(write)) {
+            let fault = *fault;
+            *left -= 1;
+            if *left == 0 {
+                self.queued.pop_front();
+            }
+            return Some(fault);
+        }
+        if let Some(fault) = self.standing.filter(|fault| fault.concerns(write)) {
+            return Some(fault);
+        }
+        let (mix, rng) = self.mix.as_mut()?;
+        if rng.f64() >= mix.part {
+            return None;
+        }
+        rng.choice(&mix.faults).copied().filter(|fault| fault.concerns(write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_faults() {
+        let drawn = |seed| {
+            let mut faults = Faults::default();
+            faults.mix(FaultMix::transient(seed));
+            (0..50).map(|_| faults.next(true)).collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(7), drawn(7));
+        assert_ne!(drawn(7), drawn(8));
+        assert!(drawn(7).iter().any(Option::is_some) && drawn(7).iter().any(Option::is_none));
+    }
+
+    #[test]
+    fn a_fault_of_writes_waits_for_a_write() {
+        let mut faults = Faults::default();
+        faults.queue(Fault::ResetAfterStored, 1);
+        assert_eq!([faults.next(false), faults.next(true), faults.next(true)], [None, Some(Fault::ResetAfterStored), None]);
+    }
+}
