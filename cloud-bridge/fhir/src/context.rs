@@ -46,13 +46,20 @@ impl EncodeContext {
     /// `identifier=system|value`, each percent-encoded where a URL needs it.
     #[must_use]
     pub fn identifier_query(&self, value: &str) -> String {
-        let mut query = String::with_capacity(64 + self.identifier_system.len());
-        query.push_str("identifier=");
-        push_query(&mut query, &self.identifier_system);
-        query.push('|');
-        push_query(&mut query, value);
-        query
+        identifier_query(&self.identifier_system, value)
     }
+}
+
+/// The search for an identifier as the query part of a URL, `identifier=system|value`. The bar stays as it is, as in
+/// FHIR's own examples of `ifNoneExist`; in a URL it must become `%7C`.
+#[must_use]
+pub fn identifier_query(system: &str, value: &str) -> String {
+    let mut query = String::with_capacity(64 + system.len());
+    query.push_str("identifier=");
+    push_query(&mut query, system);
+    query.push('|');
+    push_query(&mut query, value);
+    query
 }
 
 /// The identifier's value of an Observation: `urn:uuid:{id}`.

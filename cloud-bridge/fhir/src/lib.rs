@@ -27,7 +27,7 @@ pub use answer::{Classified, classify};
 pub use bundle::{EncodedBatch, encode};
 pub use capability::{CAPABILITY_BYTES_MAX, Capability, CapabilityError, ResourceCapability, parse_capability};
 pub use check::{EncodeError, ItemFault, faults};
-pub use context::{EncodeContext, IDENTIFIER_SYSTEM, WriteMode, identifier_value};
+pub use context::{EncodeContext, IDENTIFIER_SYSTEM, WriteMode, identifier_query, identifier_value};
 pub use device::{EncodedDevice, device_resource_id, encode_device, encode_gateway, gateway_resource_id};
 pub use outcome::{OUTCOME_TEXT_CHARS_MAX, outcome_codes};
 pub use search::{Found, SearchError, find_in_search, parse_resource_id, read_carries_identifier};

@@ -5,26 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use vitalgate_domain::{Batch, ItemAnswer};
-use vitalgate_fhir::{EncodeContext, Found, WriteMode, find_in_search, identifier_value, read_carries_identifier};
+use vitalgate_fhir::{EncodeContext, Found, WriteMode, find_in_search, identifier_query, identifier_value, read_carries_identifier};
 
 use crate::exchange::{Exchange, Request};
 
-/// `identifier={system}%7C{value}`, percent-encoded.
+/// The search for an identifier as a URL carries it.
 pub(crate) fn query(system: &str, value: &str) -> String {
-    let mut context_free = String::from("identifier=");
-    for (index, part) in [system, value].into_iter().enumerate() {
-        if index > 0 {
-            context_free.push_str("%7C");
-        }
-        for byte in part.bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/') {
-                context_free.push(char::from(byte));
-            } else {
-                context_free.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    context_free
+    identifier_query(system, value).replace('|', "%7C")
 }
 
 /// Fills in every `None`: what the server shows with its identifier is accepted, what it does not show is

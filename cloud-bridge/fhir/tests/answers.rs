@@ -1,0 +1,240 @@
+//! The outcome table: what an answer means, and that nothing counts as delivered unless it truly is.
+
+mod common;
+
+use common::{batch, context, ordinary, reading, single};
+use proptest::prelude::*;
+use vitalgate_domain::{Answer, Batch, BatchMode, ItemAnswer, Metric};
+use vitalgate_fhir::{Classified, WriteMode, classify};
+
+const PUT: WriteMode = WriteMode::PutById;
+const CONDITIONAL: WriteMode = WriteMode::ConditionalCreate;
+
+fn items(count: u64, mode: BatchMode) -> Batch {
+    batch(mode, (1..=count).map(|number| single(reading(number, Metric::HeartRate, ordinary(Metric::HeartRate)))).collect())
+}
+
+fn outcome(code: &str, text: &str) -> String {
+    format!(r#"{{"resourceType":"OperationOutcome","issue":[{{"severity":"error","code":"{code}","diagnostics":"{text}"}}]}}"#)
+}
+
+fn response(mode: BatchMode, entries: &[&str]) -> String {
+    let kind = if mode == BatchMode::Together { "transaction-response" } else { "batch-response" };
+    let entries: Vec<String> = entries.iter().map(|entry| format!(r#"{{"response":{entry}}}"#)).collect();
+    format!(r#"{{"resourceType":"Bundle","type":"{kind}","entry":[{}]}}"#, entries.join(","))
+}
+
+fn said(status: u16, body: &str, batch: &Batch, write: WriteMode) -> Classified {
+    classify(status, Some(7_000), body.as_bytes(), batch, &context(write))
+}
+
+/// The name of the outcome, short enough for a table.
+fn name(classified: &Classified) -> &'static str {
+    match classified {
+        Classified::VerifyById { .. } => "verify",
+        Classified::DevicesUnknown { .. } => "devices",
+        Classified::Answer(answer) => match answer {
+            Answer::Items(_) => "items",
+            Answer::Transient { .. } => "transient",
+            Answer::TooLarge { .. } => "too large",
+            Answer::RejectedWhole { .. } => "rejected",
+            Answer::Paused { .. } => "paused",
+            Answer::PatientUnknown { .. } => "patient",
+        },
+    }
+}
+
+#[test]
+fn a_status_without_a_bundle_means_what_the_table_says() {
+    let table: [(&[u16], &str); 6] = [
+        (&[408, 421, 425, 429, 500, 502, 503, 504, 507, 409], "transient"),
+        (&[401, 403, 404, 410, 405, 406, 415, 301, 302, 307, 308, 501, 407, 451], "paused"),
+        (&[400, 422], "rejected"),
+        (&[413], "too large"),
+        (&[200, 201, 202, 204], "verify"),
+        (&[0, 100, 600, 999], "transient"),
+    ];
+    for (statuses, wanted) in table {
+        for &status in statuses {
+            for write in [PUT, CONDITIONAL] {
+                for body in ["", "<html>", "{}", "null"] {
+                    let classified = said(status, body, &items(2, BatchMode::Together), write);
+                    assert_eq!(name(&classified), wanted, "{status} {body:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wait_that_the_server_asks_for_is_passed_on() {
+    let Classified::Answer(Answer::Transient { retry_after_ms, .. }) = said(429, "", &items(1, BatchMode::Together), PUT) else { panic!() };
+    assert_eq!(retry_after_ms, Some(7_000));
+}
+
+#[test]
+fn a_refusal_is_told_apart_by_what_it_says() {
+    let many = items(3, BatchMode::Together);
+    let table = [
+        (400, outcome("invalid", "status is missing"), PUT, "rejected"),
+        (400, outcome("invalid", "The number of entries in the bundle exceeded the configured limit of 500"), PUT, "too large"),
+        (422, outcome("too-costly", ""), PUT, "too large"),
+        (400, outcome("not-found", "Resource Patient/4711 not found, specified in path: Observation.subject"), PUT, "patient"),
+        (404, outcome("not-found", "Patient/4711 is not known"), PUT, "patient"),
+        (409, outcome("conflict", "version"), PUT, "transient"),
+        (409, outcome("duplicate", "already exists"), CONDITIONAL, "rejected"),
+        (400, outcome("processing", "Device/77 does not exist"), PUT, "devices"),
+        (412, outcome("multiple-matches", ""), CONDITIONAL, "rejected"),
+        (412, outcome("conflict", ""), PUT, "transient"),
+    ];
+    for (status, body, write, wanted) in table {
+        assert_eq!(name(&said(status, &body, &many, write)), wanted, "{status} {body}");
+    }
+    let single = items(1, BatchMode::Together);
+    assert_eq!(name(&said(413, "", &single, PUT)), "paused", "one entry cannot be halved, and is not to blame");
+    assert_eq!(name(&said(400, &outcome("invalid", "request too large: limit"), &single, PUT)), "rejected");
+    assert_eq!(name(&said(412, &outcome("multiple-matches", ""), &single, CONDITIONAL)), "verify");
+}
+
+#[test]
+fn items_count_as_delivered_only_in_a_complete_answer_of_the_right_kind() {
+    for mode in [BatchMode::Together, BatchMode::Separately] {
+        let batch = items(2, mode);
+        let whole = response(mode, &[r#"{"status":"201 Created","location":"Observation/abc/_history/1"}"#, r#"{"status":"200"}"#]);
+        let Classified::Answer(Answer::Items(answers)) = said(200, &whole, &batch, CONDITIONAL) else { panic!("{whole}") };
+        assert_eq!(answers[0], ItemAnswer::Accepted { remote_id: Some("abc".into()) });
+        assert_eq!(answers[1], ItemAnswer::Accepted { remote_id: None });
+        let other = if mode == BatchMode::Together { BatchMode::Separately } else { BatchMode::Together };
+        let broken = [
+            whole[..whole.len() - 1].to_owned(),
+            response(mode, &[r#"{"status":"201"}"#]),
+            response(mode, &[r#"{"status":"201"}"#; 3]),
+            response(mode, &[r#"{"status":"201"}"#, "{}"]),
+            response(mode, &[r#"{"status":"201"}"#, r#"{"status":"2011"}"#]),
+            response(mode, &[r#"{"status":"201"}"#, r#"{"status":" OK"}"#]),
+            response(other, &[r#"{"status":"201"}"#, r#"{"status":"201"}"#]),
+            whole.replace("Bundle", "Basic"),
+        ];
+        for body in broken {
+            assert_eq!(name(&said(200, &body, &batch, CONDITIONAL)), "verify", "{body}");
+        }
+    }
+}
+
+#[test]
+fn our_own_id_is_not_reported_as_the_servers() {
+    let batch = items(1, BatchMode::Together);
+    let location = format!(r#"{{"status":"201","location":"http://ehr/fhir/Observation/{}/_history/1"}}"#, batch.items[0].id);
+    let answer = said(200, &response(BatchMode::Together, &[&location]), &batch, PUT);
+    assert_eq!(answer, Classified::Answer(Answer::Items(vec![ItemAnswer::Accepted { remote_id: None }])));
+}
+
+#[test]
+fn each_entry_of_a_batch_gets_its_own_answer() {
+    let batch = items(6, BatchMode::Separately);
+    let poison = format!(r#"{{"status":"422","outcome":{}}}"#, outcome("invalid", "value of Patient/4711"));
+    let multiple = format!(r#"{{"status":"412","outcome":{}}}"#, outcome("multiple-matches", ""));
+    let entries = [r#"{"status":"201"}"#, &poison, r#"{"status":"503"}"#, r#"{"status":"409"}"#, r#"{"status":"429"}"#, &multiple];
+    let Classified::Answer(Answer::Items(answers)) = said(200, &response(BatchMode::Separately, &entries), &batch, CONDITIONAL) else {
+        panic!()
+    };
+    assert_eq!(answers[0], ItemAnswer::Accepted { remote_id: None });
+    assert_eq!(answers[1], ItemAnswer::Rejected { detail: "HTTP 422 error/invalid: value of Patient/***".into() });
+    for answer in &answers[2..5] {
+        assert!(matches!(answer, ItemAnswer::Transient { .. }), "{answer:?}");
+    }
+    assert!(matches!(answers[5], ItemAnswer::AcceptedWithWarning { .. }));
+}
+
+#[test]
+fn an_entry_that_leaves_its_fate_open_is_looked_up_and_the_others_are_not() {
+    let batch = items(3, BatchMode::Separately);
+    let entries = [r#"{"status":"201"}"#, r#"{"status":"202"}"#, r#"{"status":"412"}"#];
+    let Classified::VerifyById { known, .. } = said(200, &response(BatchMode::Separately, &entries), &batch, CONDITIONAL) else { panic!() };
+    assert_eq!(known, [Some(ItemAnswer::Accepted { remote_id: None }), None, None]);
+}
+
+#[test]
+fn a_transaction_that_claims_success_with_a_refused_entry_settles_nothing() {
+    let batch = items(2, BatchMode::Together);
+    let refused = response(BatchMode::Together, &[r#"{"status":"201"}"#, r#"{"status":"422"}"#]);
+    assert_eq!(name(&said(200, &refused, &batch, PUT)), "rejected");
+    let passing = response(BatchMode::Together, &[r#"{"status":"201"}"#, r#"{"status":"503"}"#]);
+    assert_eq!(name(&said(200, &passing, &batch, PUT)), "transient");
+}
+
+#[test]
+fn what_is_wrong_with_all_entries_is_not_blamed_on_them() {
+    let batch = items(2, BatchMode::Separately);
+    let all = |entry: &str| response(BatchMode::Separately, &[entry, entry]);
+    assert_eq!(name(&said(200, &all(r#"{"status":"403"}"#), &batch, PUT)), "paused");
+    let patient = format!(r#"{{"status":"400","outcome":{}}}"#, outcome("not-found", "Patient/4711 not found"));
+    assert_eq!(name(&said(200, &all(&patient), &batch, PUT)), "patient");
+    let device = format!(r#"{{"status":"400","outcome":{}}}"#, outcome("not-found", "Device/1 not found"));
+    assert_eq!(name(&said(200, &all(&device), &batch, PUT)), "devices");
+}
+
+#[test]
+fn what_may_be_logged_never_repeats_the_servers_text() {
+    let secret = "Max Muster";
+    let batch = items(2, BatchMode::Together);
+    for status in [401, 403, 404, 405, 408, 409, 413, 429, 500, 501, 503] {
+        let classified = said(status, &outcome("processing", secret), &batch, PUT);
+        assert!(!format!("{classified:?}").contains(secret), "{classified:?}");
+    }
+}
+
+fn accepted(classified: &Classified) -> usize {
+    match classified {
+        Classified::Answer(Answer::Items(answers)) => answers.iter().filter(|answer| matches!(answer, ItemAnswer::Accepted { .. })).count(),
+        Classified::VerifyById { known, .. } => known.iter().filter(|answer| matches!(answer, Some(ItemAnswer::Accepted { .. }))).count(),
+        _ => 0,
+    }
+}
+
+proptest! {
+    /// Bytes changed, cut or doubled in a good answer: no panic, and an item counts as delivered only where the changed
+    /// answer is still a complete bundle that says so.
+    #[test]
+    fn a_damaged_answer_never_delivers_what_it_does_not_state(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6), cut in any::<Option<prop::sample::Index>>(),
+        together in any::<bool>(), write in prop::sample::select(vec![PUT, CONDITIONAL]),
+    ) {
+        let mode = if together { BatchMode::Together } else { BatchMode::Separately };
+        let batch = items(3, mode);
+        let entries = [r#"{"status":"201 Created","location":"Observation/1/_history/1"}"#, r#"{"status":"200"}"#, r#"{"status":"422"}"#];
+        let mut body = response(mode, &entries).into_bytes();
+        for (place, byte) in changes {
+            let place = place.index(body.len());
+            body[place] = byte;
+        }
+        if let Some(cut) = cut {
+            body.truncate(cut.index(body.len()));
+        }
+        let classified = classify(200, None, &body, &batch, &context(write));
+        let stated = serde_json::from_slice::<serde_json::Value>(&body).ok().map_or(0, |bundle| {
+            let entries = bundle["entry"].as_array().cloned().unwrap_or_default();
+            let good = |entry: &&serde_json::Value| entry["response"]["status"].as_str().is_some_and(|s| s.trim_start().starts_with("20"));
+            entries.iter().filter(good).count()
+        });
+        prop_assert!(accepted(&classified) <= stated);
+        if together {
+            prop_assert!(accepted(&classified) == 0 || accepted(&classified) == 3);
+        }
+    }
+
+    /// Any status and any bytes at all.
+    #[test]
+    fn any_answer_at_all_is_classified(status in any::<u16>(), body in prop::collection::vec(any::<u8>(), 0..400)) {
+        let classified = classify(status, None, &body, &items(2, BatchMode::Separately), &context(CONDITIONAL));
+        prop_assert_eq!(accepted(&classified), 0);
+    }
+}
+
+#[test]
+fn an_answer_of_a_million_entries_is_refused_without_growing() {
+    let body = format!(r#"{{"resourceType":"Bundle","type":"batch-response","entry":[{}{{}}]}}"#, "{},".repeat(1_000_000));
+    assert_eq!(name(&said(200, &body, &items(2, BatchMode::Separately), PUT)), "verify");
+    let deep = "[".repeat(100_000);
+    assert_eq!(name(&said(200, &deep, &items(2, BatchMode::Separately), PUT)), "verify");
+}

@@ -1,0 +1,43 @@
+//! Bundles as files, reviewed as differences. `VITALGATE_GOLDEN=write` writes them anew.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::{batch, context, encoded, everything};
+use vitalgate_domain::{BatchMode, DeviceId};
+use vitalgate_fhir::{WriteMode, encode_device, encode_gateway};
+
+fn compare(name: &str, text: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    // One entry a line keeps the differences readable.
+    let text = text.replace("{\"fullUrl\"", "\n{\"fullUrl\"") + "\n";
+    if std::env::var("VITALGATE_GOLDEN").as_deref() == Ok("write") {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == text, "{} differs from what is encoded now; if that is meant, run with VITALGATE_GOLDEN=write", path.display());
+}
+
+#[test]
+fn the_bundles_are_the_ones_on_file() {
+    compare("transaction-put.json", &encoded(&batch(BatchMode::Together, everything()), &context(WriteMode::PutById)));
+    let few = everything().into_iter().take(3).collect();
+    compare("batch-conditional.json", &encoded(&batch(BatchMode::Separately, few), &context(WriteMode::ConditionalCreate)));
+    let mut no_devices = context(WriteMode::ConditionalCreate);
+    no_devices.gateway_reference.clear();
+    let one = batch(BatchMode::Together, everything().into_iter().take(1).collect());
+    let body = vitalgate_fhir::encode(&one, &no_devices, &|_| String::new(), "Patient/4711").unwrap().body;
+    compare("transaction-without-devices.json", &String::from_utf8(body).unwrap());
+}
+
+#[test]
+fn the_device_resources_are_the_ones_on_file() {
+    let device = DeviceId::new("monitor-01").unwrap();
+    let put = context(WriteMode::PutById);
+    compare("device.json", &String::from_utf8(encode_device(&device, &put).body).unwrap());
+    compare("gateway.json", &String::from_utf8(encode_gateway(&put).body).unwrap());
+    let conditional = encode_device(&device, &context(WriteMode::ConditionalCreate));
+    assert!(!String::from_utf8(conditional.body).unwrap().contains("\"id\""), "the server chooses the id of a conditional create");
+    assert_eq!(conditional.query, format!("identifier=urn:ietf:rfc:3986|urn:uuid:{}", conditional.id));
+}
