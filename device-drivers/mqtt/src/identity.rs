@@ -1,0 +1,131 @@
+//! Who a device is: what it proved must be what it calls itself.
+
+use vitalgate_domain::DeviceId;
+
+use crate::refusal::Refusal;
+use crate::wire::connect::Connect;
+
+/// What the endpoint asks of those who keep the devices' credentials.
+pub trait Credentials: Send + Sync {
+    /// Whether this is the device's password. Takes the same time whether the device exists or not.
+    fn verify_password(&self, device: &DeviceId, password: &[u8]) -> bool;
+
+    /// Whether the device is configured here, not revoked, and (where it proved itself by a certificate)
+    /// this is a certificate it may use. Asked at CONNECT and every few seconds, so it must be quick.
+    fn is_admitted(&self, device: &DeviceId, certificate_fingerprint: Option<&[u8; 32]>) -> bool;
+}
+
+/// The SHA-256 of a client certificate in DER.
+pub(crate) type Fingerprint = [u8; 32];
+
+/// What the transport proved before the first MQTT packet.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// Plain TCP, which the configuration allowed: the device is who it says.
+    Plain,
+    /// TLS without a client certificate: a password must follow.
+    Tls,
+    /// TLS with the certificate of this device.
+    Certificate(DeviceId, Fingerprint),
+}
+
+impl Proof {
+    /// The fingerprint of the certificate, if there is one.
+    pub(crate) fn fingerprint(&self) -> Option<&Fingerprint> {
+        match self {
+            Self::Certificate(_, fingerprint) => Some(fingerprint),
+            Self::Plain | Self::Tls => None,
+        }
+    }
+}
+
+/// Finds out who connects. An empty client id is taken as the device's own where the device proved itself.
+pub(crate) fn identify(proof: &Proof, connect: &Connect, credentials: &dyn Credentials) -> Result<DeviceId, Refusal> {
+    let device = match proof {
+        Proof::Plain if connect.client_id.is_empty() => return Err(Refusal::NoClientId),
+        Proof::Plain => DeviceId::new(&connect.client_id).map_err(|_invalid| Refusal::NotAdmitted)?,
+        Proof::Tls => {
+            let login = connect.login.as_ref().ok_or(Refusal::Credentials)?;
+            let device = DeviceId::new(&login.username).map_err(|_invalid| Refusal::Credentials)?;
+            if !credentials.verify_password(&device, login.password.as_bytes()) {
+                return Err(Refusal::Credentials);
+            }
+            device
+        }
+        Proof::Certificate(device, _) => device.clone(),
+    };
+    let claims_another = !connect.client_id.is_empty() && connect.client_id != device.as_str();
+    let logs_in_as_another = match (proof, &connect.login) {
+        (Proof::Certificate(..), Some(login)) => !login.username.is_empty() && login.username != device.as_str(),
+        _ => false,
+    };
+    if claims_another || logs_in_as_another {
+        return Err(Refusal::ForeignClientId);
+    }
+    if !credentials.is_admitted(&device, proof.fingerprint()) {
+        return Err(Refusal::NotAdmitted);
+    }
+    Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Level;
+    use crate::wire::connect::Login;
+
+    struct Book;
+
+    impl Credentials for Book {
+        fn verify_password(&self, device: &DeviceId, password: &[u8]) -> bool {
+            device.as_str() == "m1" && password == b"right"
+        }
+        fn is_admitted(&self, device: &DeviceId, fingerprint: Option<&[u8; 32]>) -> bool {
+            device.as_str() != "revoked" && fingerprint.is_none_or(|fingerprint| fingerprint == &[7; 32])
+        }
+    }
+
+    fn connect(client_id: &str, login: Option<(&str, &str)>) -> Connect {
+        let login = login.map(|(username, password)| Login { username: username.to_owned(), password: password.to_owned() });
+        Connect {
+            level: Level::V5,
+            client_id: client_id.to_owned(),
+            clean: true,
+            keep_alive_s: 0,
+            session_expiry_s: 0,
+            will_delay_s: None,
+            login,
+            packet_bytes_max: usize::MAX,
+        }
+    }
+
+    fn certificate(device: &str, byte: u8) -> Proof {
+        Proof::Certificate(DeviceId::new(device).unwrap(), [byte; 32])
+    }
+
+    /// Nobody may speak for another device, whatever it proved about itself.
+    #[test]
+    fn what_is_proven_must_be_what_is_claimed() {
+        let cases = [
+            (certificate("m1", 7), connect("m1", None), Ok("m1")),
+            (certificate("m1", 7), connect("", None), Ok("m1")),
+            (certificate("m1", 7), connect("m2", None), Err(Refusal::ForeignClientId)),
+            (certificate("m1", 7), connect("m1", Some(("m2", "x"))), Err(Refusal::ForeignClientId)),
+            (certificate("m1", 8), connect("m1", None), Err(Refusal::NotAdmitted)),
+            (certificate("revoked", 7), connect("revoked", None), Err(Refusal::NotAdmitted)),
+            (Proof::Tls, connect("m1", Some(("m1", "right"))), Ok("m1")),
+            (Proof::Tls, connect("m1", Some(("m1", "wrong"))), Err(Refusal::Credentials)),
+            (Proof::Tls, connect("m2", Some(("m1", "right"))), Err(Refusal::ForeignClientId)),
+            (Proof::Tls, connect("m1", None), Err(Refusal::Credentials)),
+            (Proof::Tls, connect("m1", Some(("../m1", "right"))), Err(Refusal::Credentials)),
+            (Proof::Plain, connect("m1", None), Ok("m1")),
+            (Proof::Plain, connect("", None), Err(Refusal::NoClientId)),
+            (Proof::Plain, connect("a/b", None), Err(Refusal::NotAdmitted)),
+            (Proof::Plain, connect("revoked", None), Err(Refusal::NotAdmitted)),
+        ];
+        for (index, (proof, connect, expected)) in cases.into_iter().enumerate() {
+            let found = identify(&proof, &connect, &Book);
+            assert_eq!(found.as_ref().map(DeviceId::as_str).map_err(|refusal| *refusal), expected, "case {index}");
+        }
+    }
+}

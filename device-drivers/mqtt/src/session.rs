@@ -1,0 +1,98 @@
+//! What is kept for a device beyond one connection (section 4.1 of both versions), in memory and bounded.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use vitalgate_intake::PendingReceipt;
+
+use crate::limits::UNRELEASED_MAX;
+
+/// What is known of a QoS 2 message that comes (again).
+#[derive(Debug)]
+pub(crate) enum Recall {
+    /// Nothing: submit it.
+    New,
+    /// It is on disk and the device has not let go of it: only say so again.
+    Committed,
+    /// It was submitted on an earlier connection: its receipt is still to be waited for.
+    Submitted(PendingReceipt),
+}
+
+/// The state of one device.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Whether it wants the time.
+    pub(crate) time: bool,
+    /// Whether it wants to hear how many of its messages were committed.
+    pub(crate) acknowledgements: bool,
+    /// QoS 2 messages on disk that the device has not let go of: identifier and digest.
+    unreleased: HashMap<u16, u64>,
+    /// QoS 2 messages submitted on an earlier connection whose receipt had not come.
+    submitted: HashMap<u16, (u64, PendingReceipt)>,
+    digests: RandomState,
+}
+
+impl Session {
+    /// Nothing known.
+    pub(crate) fn new() -> Self {
+        Self { time: false, acknowledgements: false, unreleased: HashMap::new(), submitted: HashMap::new(), digests: RandomState::new() }
+    }
+
+    /// A digest of a message. A device that lost its memory reuses identifiers for other messages:
+    /// those must be stored, although the standard would let them pass for a repetition.
+    pub(crate) fn digest(&self, topic: &str, payload: &[u8]) -> u64 {
+        self.digests.hash_one((topic, payload))
+    }
+
+    /// What is known of the QoS 2 message with this identifier and digest.
+    pub(crate) fn recall(&mut self, id: u16, digest: u64) -> Recall {
+        if self.unreleased.get(&id) == Some(&digest) {
+            return Recall::Committed;
+        }
+        match self.submitted.remove(&id) {
+            Some((known, receipt)) if known == digest => Recall::Submitted(receipt),
+            _ => Recall::New,
+        }
+    }
+
+    /// Whether one more QoS 2 message can be kept.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unreleased.len() < UNRELEASED_MAX
+    }
+
+    /// The message is on disk and the device is about to be told.
+    pub(crate) fn committed(&mut self, id: u16, digest: u64) {
+        self.unreleased.insert(id, digest);
+    }
+
+    /// The device lets go of it; whether it was known.
+    pub(crate) fn release(&mut self, id: u16) -> bool {
+        self.unreleased.remove(&id).is_some()
+    }
+
+    /// The connection ended before the receipt came.
+    pub(crate) fn abandon(&mut self, id: u16, digest: u64, receipt: PendingReceipt) {
+        if self.submitted.len() < UNRELEASED_MAX {
+            self.submitted.insert(id, (digest, receipt));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that lost its memory and reuses an identifier must not have its new reading taken for the old one.
+    #[test]
+    fn a_reused_identifier_with_another_message_is_new() {
+        let mut session = Session::new();
+        let first = session.digest("vitals/m1/a", b"72");
+        session.committed(5, first);
+        assert!(matches!(session.recall(5, first), Recall::Committed));
+        let other = session.digest("vitals/m1/a", b"73");
+        assert!(matches!(session.recall(5, other), Recall::New));
+        assert!(session.release(5));
+        assert!(matches!(session.recall(5, first), Recall::New));
+        assert!(!session.release(5));
+    }
+}
