@@ -1,5 +1,8 @@
 //! What a profile file may say, and that everything wrong with it is said at once.
 
+// Helpers of tests are not test functions for clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use vitalgate_profile::{Kind, ProfileErrors, Profiles};
 
 fn errors(text: &str) -> ProfileErrors {

@@ -1,5 +1,8 @@
 //! What a publishing device's message becomes.
 
+// Helpers of tests are not test functions for clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

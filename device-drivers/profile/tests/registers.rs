@@ -1,5 +1,8 @@
 //! What the registers of a polled device become.
 
+// Helpers of tests are not test functions for clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
