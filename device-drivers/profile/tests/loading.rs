@@ -23,9 +23,8 @@ fn the_built_in_profiles_are_valid_and_of_their_kind() {
     assert!(profiles.get("unknown").is_none());
 }
 
-#[test]
-fn every_fault_of_a_file_is_told_at_once_with_its_line() {
-    let text = r#"id = "Ward 7"
+/// A profile with as many faults as fit.
+const FAULTY: &str = r#"id = "Ward 7"
 version = 3
 source = "Manual"
 colour = "blue"
@@ -68,7 +67,10 @@ means = "odd"
 metrics = ["mood"]
 source = "Manual"
 "#;
-    let found = places(text);
+
+#[test]
+fn every_fault_of_a_file_is_told_at_once_with_its_line() {
+    let found = places(FAULTY);
     let expected = [
         "1 id",
         "2 version",
@@ -94,7 +96,7 @@ source = "Manual"
     for place in expected {
         assert!(found.iter().any(|found| found == place), "{place} was not told; told were {found:#?}");
     }
-    let text = errors(text).to_string();
+    let text = errors(FAULTY).to_string();
     assert!(text.contains("ward.toml:31: polled.register[1].unit: kg cannot be converted to /min, the unit of heart_rate; "), "{text}");
 }
 
