@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod copy;
+pub mod keyed;
 
 pub use copy::{BlockKind, BlockSource, KeyedCopy, KeyedError, Ordinal, SealedBlock, SourceError, Watermark};

@@ -1,0 +1,288 @@
+//! The thread that opens the store, lets it follow the journal, checkpoints it and closes it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::apply;
+use super::checkpoint::{DB, has_blobs};
+use super::compare::{self, Comparison};
+use super::event::KeyedEvent;
+use super::opening::{self, Opened, io_error};
+use super::rebuild;
+use super::scrub::Scrub;
+use super::shared::{Open, Shared, SourceCell, Stop};
+use super::watch::{KeyedStatus, Worker};
+use crate::copy::{BlockSource, KeyedError, SharedSource, SourceError, Watermark};
+
+/// Most bytes of records fed in one piece of work.
+pub(super) const FEED_BYTES_MAX: usize = 256 * 1024;
+/// Records after which a checkpoint is due under load; at 6 KiB each, 24 MiB.
+const CHECKPOINT_RECORDS: u64 = 4_096;
+/// Records dropped in one piece of work.
+const FORGET_STEPS: u64 = 64;
+/// Wait after the journal could not be read.
+const SOURCE_PAUSE: Duration = Duration::from_millis(500);
+/// Longest sleep with nothing to do; a wish wakes it at once.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// The feeder's own state.
+struct Feeder {
+    shared: Arc<Shared>,
+    trees: Open,
+    source: SharedSource,
+    /// How far it has come, and how far that is synced.
+    applied: Watermark,
+    checkpointed: Watermark,
+    last_applied_at: Instant,
+    oldest_unsynced_at: Instant,
+    scrub: Scrub,
+}
+
+/// The body of the feeder's thread.
+pub(super) fn run(shared: &Arc<Shared>) {
+    if let Err(failure) = live(shared) {
+        shared.watch.fail(failure);
+    }
+    shared.progress.notify_all();
+}
+
+fn live(shared: &Arc<Shared>) -> Result<(), KeyedError> {
+    let opened = opening::open_store(shared)?;
+    shared.publish(Some(Arc::clone(&opened.trees)));
+    shared.reach(|reached| reached.applied = opened.applied);
+    shared.watch.enter(KeyedStatus::Running);
+    let attached = shared.await_wish(
+        Duration::MAX,
+        |wishes| wishes.source.is_some() || wishes.stop.is_some(),
+        |wishes| wishes.source.take().map(|SourceCell(source)| source),
+    );
+    let Some(source) = attached else {
+        opening::close(shared, opened.trees);
+        shared.watch.enter(KeyedStatus::Stopped);
+        return Ok(());
+    };
+    let opened = compared(shared, source.as_ref(), opened)?;
+    let now = Instant::now();
+    let mut feeder = Feeder {
+        shared: Arc::clone(shared),
+        trees: opened.trees,
+        source,
+        applied: opened.applied,
+        checkpointed: Watermark::default(),
+        last_applied_at: now,
+        oldest_unsynced_at: now,
+        scrub: Scrub::default(),
+    };
+    if feeder.applied == Watermark::default() {
+        feeder.begin_anew(opened.quarantined.as_deref())?;
+    }
+    *super::watch::lock(&shared.source) = Some(Arc::clone(&feeder.source));
+    feeder.checkpoint()?;
+    feeder.follow()?;
+    opening::close(shared, feeder.trees);
+    shared.watch.enter(KeyedStatus::Stopped);
+    Ok(())
+}
+
+/// Holds what is here against the journal before anything is built on it.
+fn compared(shared: &Shared, source: &dyn BlockSource, opened: Opened) -> Result<Opened, KeyedError> {
+    let reason = match compare::compare(shared, &opened.trees, source, opened.applied)? {
+        Comparison::Same => return Ok(opened),
+        Comparison::Different(reason) => reason,
+    };
+    shared.reach(|reached| reached.applied = Watermark::default());
+    opening::close(shared, opened.trees);
+    let moved = opening::set_aside(shared, reason)?;
+    let mut anew = opening::open_store(shared)?;
+    anew.quarantined = anew.quarantined.or(moved).or(opened.quarantined);
+    shared.publish(Some(Arc::clone(&anew.trees)));
+    shared.reach(|reached| reached.applied = anew.applied);
+    Ok(anew)
+}
+
+impl Feeder {
+    fn call<T>(&self, what: &'static str, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, KeyedError> {
+        self.shared.watch.call(Worker::Feeder, what, self.shared.times.call, work)
+    }
+
+    /// An empty store begins where the journal begins; what was only in the old one is salvaged.
+    fn begin_anew(&mut self, old: Option<&Path>) -> Result<(), KeyedError> {
+        let begin = rebuild::begin(&self.shared, &self.trees, self.source.as_ref())?;
+        self.applied = begin;
+        self.shared.reach(|reached| reached.applied = begin);
+        if begin.ordinal.0 == 0 {
+            return Ok(());
+        }
+        rebuild::salvage(&self.shared, &self.trees, self.source.as_ref(), old, begin)
+    }
+
+    fn follow(&mut self) -> Result<(), KeyedError> {
+        let shared = Arc::clone(&self.shared);
+        self.source.subscribe(Box::new(move |_| shared.wish(|wishes| wishes.committed = true)));
+        let mut pause = Duration::ZERO;
+        loop {
+            let (stop, forget) = self.rest(pause);
+            pause = match self.feed()? {
+                Fed::All => self.shared.times.checkpoint_idle,
+                Fed::Some => Duration::ZERO,
+                Fed::NotNow => SOURCE_PAUSE,
+            };
+            if let Some(stop) = stop {
+                return self.finish(stop);
+            }
+            if forget.ordinal > self.scrub.forgotten().ordinal && self.forget(forget)? {
+                pause = Duration::ZERO;
+            }
+            self.checkpoint_if_due()?;
+            let idle = pause >= self.shared.times.checkpoint_idle;
+            if idle && self.scrub.step(&self.shared, &self.trees, self.source.as_ref(), self.applied)? {
+                pause = Scrub::PAUSE;
+            } else if idle && self.checkpointed == self.applied {
+                pause = IDLE;
+            }
+        }
+    }
+
+    /// Waits for the next commit or another wish, then a moment more so that commits gather.
+    fn rest(&self, pause: Duration) -> (Option<Stop>, Watermark) {
+        let applied = self.applied;
+        let forgotten = self.scrub.forgotten();
+        if !pause.is_zero() {
+            let woken = self.shared.await_wish(
+                pause,
+                |wishes| wishes.committed || wishes.stop.is_some() || wishes.forget.ordinal.min(applied.ordinal) > forgotten.ordinal,
+                |wishes| wishes.committed,
+            );
+            if woken && self.source.committed().ordinal.0 < applied.ordinal.0.saturating_add(CHECKPOINT_RECORDS) {
+                self.shared.await_wish(self.shared.times.gather, |wishes| wishes.stop.is_some(), |_| ());
+            }
+        }
+        self.shared.await_wish(
+            Duration::ZERO,
+            |_| true,
+            |wishes| {
+                wishes.committed = false;
+                (wishes.stop, wishes.forget)
+            },
+        )
+    }
+
+    /// Takes the next records from the journal.
+    fn feed(&mut self) -> Result<Fed, KeyedError> {
+        let blocks = match self.source.blocks_after(self.applied.ordinal, FEED_BYTES_MAX) {
+            Ok(blocks) => blocks,
+            Err(SourceError::Lost { until, .. }) => {
+                self.pass_over(until)?;
+                return Ok(Fed::Some);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the keyed store cannot follow the journal just now");
+                return Ok(Fed::NotNow);
+            }
+        };
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return Ok(Fed::All) };
+        if first.ordinal > self.applied.ordinal.next() {
+            // The journal has let go of records that were settled before they came here.
+            let before = Watermark {
+                ordinal: crate::copy::Ordinal(first.ordinal.0 - 1),
+                sequence: vitalgate_domain::Sequence(first.first.0.saturating_sub(1)),
+            };
+            self.shared.tell(KeyedEvent::HistoryLost { from: self.applied.ordinal.next(), until: before.ordinal });
+            self.note_lost(before)?;
+        }
+        let reached = last.watermark();
+        let mut prepared = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let ordinal = block.ordinal;
+            let (ready, problem) = apply::prepare(self.source.as_ref(), block);
+            if problem.is_some() {
+                self.shared.tell(KeyedEvent::Unreadable { ordinal });
+            }
+            prepared.push(ready);
+        }
+        self.call("following the journal", || apply::apply(&self.trees, &prepared))?;
+        self.move_to(reached);
+        Ok(Fed::Some)
+    }
+
+    fn move_to(&mut self, applied: Watermark) {
+        let now = Instant::now();
+        if self.checkpointed == self.applied {
+            self.oldest_unsynced_at = now;
+        }
+        self.last_applied_at = now;
+        self.applied = applied;
+        self.shared.reach(|reached| reached.applied = applied);
+    }
+
+    fn pass_over(&mut self, until: Watermark) -> Result<(), KeyedError> {
+        if until.ordinal <= self.applied.ordinal {
+            return Err(KeyedError::Unavailable("the journal names a lost range that lies behind".into()));
+        }
+        if until.sequence > self.applied.sequence {
+            self.shared.tell(KeyedEvent::Lost { from: self.applied.sequence.next(), until: until.sequence });
+        }
+        self.note_lost(until)
+    }
+
+    fn note_lost(&mut self, until: Watermark) -> Result<(), KeyedError> {
+        self.call("noting what is lost", || apply::apply_lost(&self.trees, self.applied, until))?;
+        self.move_to(until);
+        Ok(())
+    }
+
+    /// Drops a bounded number of records; `true` while more are left.
+    fn forget(&mut self, wished: Watermark) -> Result<bool, KeyedError> {
+        let upto = if wished.ordinal > self.applied.ordinal { self.applied } else { wished };
+        let reached = self.call("forgetting", || apply::forget(&self.trees, self.source.as_ref(), upto, FORGET_STEPS))?;
+        self.scrub.set_forgotten(reached);
+        Ok(reached.ordinal < upto.ordinal)
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), KeyedError> {
+        let times = self.shared.times;
+        let waiting = self.applied.ordinal.0 - self.checkpointed.ordinal.0;
+        let due = waiting >= CHECKPOINT_RECORDS
+            || (waiting > 0 && self.last_applied_at.elapsed() >= times.checkpoint_idle)
+            || (waiting > 0 && self.oldest_unsynced_at.elapsed() >= times.checkpoint_age);
+        if due { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// Makes everything so far certain; only then the journal may let go of it.
+    fn checkpoint(&mut self) -> Result<(), KeyedError> {
+        let keys = self.source.wrapped_keys();
+        let dir = self.shared.places.store();
+        self.call("a checkpoint", || {
+            apply::put_wrapped_keys(&self.trees, &keys)?;
+            self.trees.db.flush().map(drop)
+        })?;
+        // Under the watch too: a disk that hangs in a sync is a hang like any other.
+        let synced = self.call("a sync", || Ok(self.shared.sync.sync_data(&dir.join(DB))))?;
+        synced.map_err(|error| io_error("syncing db", &error))?;
+        if has_blobs(&dir).map_err(|error| io_error("reading blobs", &error))? {
+            return Err(KeyedError::Damaged("a value left the segments for blobs/".into()));
+        }
+        self.checkpointed = self.applied;
+        let applied = self.applied;
+        self.shared.reach(|reached| reached.checkpointed = applied);
+        Ok(())
+    }
+
+    /// Catches up as far as the time allows, then checkpoints.
+    fn finish(&mut self, stop: Stop) -> Result<(), KeyedError> {
+        while Instant::now() < stop.until && matches!(self.feed()?, Fed::Some) {}
+        if self.checkpointed == self.applied { Ok(()) } else { self.checkpoint() }
+    }
+}
+
+/// How much one feeding took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fed {
+    /// Nothing was left.
+    All,
+    /// Something; there may be more.
+    Some,
+    /// The journal could not be read; later perhaps.
+    NotNow,
+}

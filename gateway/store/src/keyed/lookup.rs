@@ -1,0 +1,299 @@
+//! The thread that answers questions, in short ranges and bounded steps.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use vitalgate_domain::{Change, DestinationId, DeviceId, Entry, ReadingId, Record, RejectedReading, Sequence, UnixMs};
+
+use super::layout::{Slot, Trees, destination_hash, device_hash, rejected_key, take_u32, take_u64};
+use super::shared::Shared;
+use super::summary::{Summary, fingerprint, place_of};
+use super::watch::{KeyedStatus, Worker};
+use crate::copy::{BlockKind, BlockSource, KeyedError, Ordinal, SealedBlock, SharedSource};
+
+/// Questions that may wait.
+pub(super) const QUEUE_MAX: usize = 32;
+/// Index entries read in one piece of work.
+const INDEX_CHUNK: usize = 64;
+/// Keys of `delivered` or `rejected` looked at for one answer.
+const SETTLED_KEYS_MAX: usize = 4_096;
+
+/// One question, answered on the reader's thread.
+pub(super) type Question = Box<dyn FnOnce(&Lookups) + Send>;
+
+/// What a search over the index gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search<T> {
+    /// What was found.
+    pub found: T,
+    /// The time for one answer ran out: ask again for what lies below this sequence. `None` when
+    /// everything was searched.
+    pub below: Option<Sequence>,
+}
+
+/// The body of the reader's thread: ends when nobody can ask any more.
+pub(super) fn run(shared: &Arc<Shared>, questions: &Receiver<Question>) {
+    while let Ok(question) = questions.recv() {
+        question(&Lookups { shared: Arc::clone(shared), until: Instant::now() + shared.times.lookup / 2 });
+    }
+}
+
+/// Puts a question and waits for the answer, but never longer than the deadline.
+pub(super) fn ask<T: Send + 'static>(
+    shared: &Shared,
+    questions: &SyncSender<Question>,
+    work: impl FnOnce(&Lookups) -> Result<T, KeyedError> + Send + 'static,
+) -> Result<T, KeyedError> {
+    let deadline = shared.times.lookup;
+    let until = Instant::now() + deadline;
+    match shared.watch.wait_open(deadline) {
+        KeyedStatus::Running => {}
+        KeyedStatus::Opening => return Err(KeyedError::Unavailable("it is still being opened".into())),
+        KeyedStatus::Stopped => return Err(KeyedError::Unavailable("it is shut down".into())),
+        KeyedStatus::Failed(failure) => return Err(failure),
+    }
+    let (tell, hear) = sync_channel(1);
+    let question: Question = Box::new(move |lookups| {
+        // Who asked may have given up.
+        let _ = tell.try_send(work(lookups));
+    });
+    match questions.try_send(question) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => return Err(KeyedError::Unavailable("too many lookups at once".into())),
+        Err(TrySendError::Disconnected(_)) => return Err(KeyedError::Unavailable("its reader has ended".into())),
+    }
+    match hear.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Disconnected) => Err(KeyedError::Unavailable("the lookup broke off".into())),
+        Err(RecvTimeoutError::Timeout) => match shared.watch.status() {
+            KeyedStatus::Failed(failure) => Err(failure),
+            _ => Err(KeyedError::Unavailable(format!("no answer within {} ms", deadline.as_millis()))),
+        },
+    }
+}
+
+/// The answers.
+pub(super) struct Lookups {
+    shared: Arc<Shared>,
+    /// A search that takes longer stops here and says how far it came.
+    until: Instant,
+}
+
+type Chunk = Vec<(Sequence, Summary)>;
+
+impl Lookups {
+    fn call<T>(&self, work: impl FnOnce(&Trees) -> Result<T, sled::Error>) -> Result<T, KeyedError> {
+        let open = self.shared.trees().ok_or_else(|| KeyedError::Unavailable("it is being set aside".into()))?;
+        self.shared.watch.call(Worker::Reader, "a lookup", self.shared.times.call.min(CALL_MAX), || work(&open))
+    }
+
+    fn source(&self) -> Result<SharedSource, KeyedError> {
+        let source = super::watch::lock(&self.shared.source).clone();
+        source.ok_or_else(|| KeyedError::Unavailable("no journal is attached yet".into()))
+    }
+
+    /// The record at an ordinal.
+    pub(super) fn block_at(&self, ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {
+        match self.call(|trees| trees.slot(ordinal))? {
+            Slot::Block(block) => Ok(Some(block)),
+            Slot::Absent | Slot::Superseded | Slot::Lost(_) => Ok(None),
+            Slot::Damaged => Err(KeyedError::Damaged(format!("its record {} is not whole", ordinal.0))),
+        }
+    }
+
+    /// The record of entries that holds the sequence.
+    pub(super) fn block_covering(&self, sequence: Sequence) -> Result<Option<SealedBlock>, KeyedError> {
+        let chunk = self.call(|trees| index_below(trees, sequence.next(), 1))?;
+        let Some((_, summary)) = chunk.into_iter().next().filter(|(_, summary)| !summary.lost) else { return Ok(None) };
+        Ok(self.block_at(summary.ordinal)?.filter(|block| block.covers(sequence)))
+    }
+
+    /// The latest snapshot.
+    pub(super) fn latest_state(&self) -> Result<Option<SealedBlock>, KeyedError> {
+        match self.call(Trees::snapshot)? {
+            Some(ordinal) => Ok(self.block_at(ordinal)?.filter(|block| block.kind == BlockKind::State)),
+            None => Ok(None),
+        }
+    }
+
+    /// The wrapped data keys.
+    pub(super) fn wrapped_keys(&self) -> Result<Vec<(u32, Vec<u8>)>, KeyedError> {
+        self.call(Trees::wrapped_keys)
+    }
+
+    /// Walks the index from below `below` towards the oldest, newest record first, until `look`
+    /// says that it is enough or the time is over. Gives back where to go on.
+    fn walk(
+        &self,
+        below: Sequence,
+        may_hold: impl Fn(&Summary) -> bool,
+        mut look: impl FnMut(Vec<Record>) -> bool,
+    ) -> Result<Option<Sequence>, KeyedError> {
+        let source = self.source()?;
+        let mut below = below;
+        loop {
+            let chunk: Chunk = self.call(|trees| index_below(trees, below, INDEX_CHUNK))?;
+            let ended = chunk.len() < INDEX_CHUNK;
+            for (first, summary) in chunk {
+                below = first;
+                if !may_hold(&summary) {
+                    continue;
+                }
+                let records = self.open(source.as_ref(), summary.ordinal)?;
+                if look(records) {
+                    return Ok(None);
+                }
+            }
+            if ended {
+                return Ok(None);
+            }
+            if Instant::now() >= self.until {
+                return Ok(Some(below));
+            }
+        }
+    }
+
+    /// The entries of a record; none of one that does not open, which was told when it came.
+    fn open(&self, source: &dyn BlockSource, ordinal: Ordinal) -> Result<Vec<Record>, KeyedError> {
+        let Some(block) = self.block_at(ordinal)? else { return Ok(Vec::new()) };
+        Ok(source.open_entries(&block).unwrap_or_default())
+    }
+
+    /// The newest reading with that id below a sequence.
+    pub(super) fn find_id(&self, id: ReadingId, below: Sequence) -> Result<Search<Option<Record>>, KeyedError> {
+        let wanted = fingerprint(&id);
+        let mut found = None;
+        let below = self.walk(
+            below,
+            |summary| summary.may_hold_id(wanted),
+            |records| {
+                let same = |record: &Record| matches!(&record.entry, Entry::Reading(reading) if reading.id == id);
+                found = records.into_iter().rev().find(same);
+                found.is_some()
+            },
+        )?;
+        Ok(Search { found, below })
+    }
+
+    /// The newest entries of a device whose moment lies within the window, newest first.
+    pub(super) fn find_device(
+        &self,
+        device: &DeviceId,
+        around: UnixMs,
+        window_ms: u64,
+        max: usize,
+        below: Sequence,
+    ) -> Result<Search<Vec<Record>>, KeyedError> {
+        let window = i64::try_from(window_ms).unwrap_or(i64::MAX);
+        let (from, until) = (around.plus_ms(window.saturating_neg()), around.plus_ms(window));
+        let hash = device_hash(device);
+        let mut found: Vec<Record> = Vec::new();
+        let within = |record: &Record| {
+            let (of, moment) = place_of(&record.entry);
+            of == device && from <= moment && moment <= until
+        };
+        let below = self.walk(
+            below,
+            |summary| summary.may_hold_device(hash, from, until),
+            |records| {
+                let room = max.saturating_sub(found.len());
+                found.extend(records.into_iter().rev().filter(|record| within(record)).take(room));
+                found.len() >= max
+            },
+        )?;
+        Ok(Search { found, below })
+    }
+
+    /// What destinations refused for good in a range of sequences, ascending, at most `max`.
+    pub(super) fn rejected(
+        &self,
+        from: Sequence,
+        until: Sequence,
+        max: usize,
+    ) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        let source = self.source()?;
+        let keys = self.call(|trees| {
+            let range = rejected_key(from, 0, Ordinal(0))..=rejected_key(until, u32::MAX, Ordinal(u64::MAX));
+            trees.rejected.range(range).keys().take(max.min(SETTLED_KEYS_MAX)).collect::<Result<Vec<_>, _>>()
+        })?;
+        let places: BTreeSet<(Ordinal, Sequence)> =
+            keys.iter().filter_map(|key| Some((Ordinal(take_u64(key, 12)?), Sequence(take_u64(key, 0)?)))).collect();
+        let mut found = Vec::new();
+        let mut changes: Option<(Ordinal, Vec<Change>)> = None;
+        for (ordinal, sequence) in places {
+            if changes.as_ref().is_none_or(|(held, _)| *held != ordinal) {
+                changes = Some((ordinal, self.changes(source.as_ref(), ordinal)?));
+            }
+            for (destination, rejected, _) in changes.iter().flat_map(|(_, changes)| settled(changes)) {
+                let here = rejected.iter().filter(|reading| reading.sequence == sequence);
+                found.extend(here.map(|reading| (destination.clone(), reading.clone())));
+            }
+        }
+        found.sort_by_key(|(_, reading)| reading.sequence);
+        found.truncate(max);
+        Ok(found)
+    }
+
+    /// The id that a destination gave to the entry at this sequence.
+    pub(super) fn remote_id(&self, sequence: Sequence, destination: &DestinationId) -> Result<Option<Arc<str>>, KeyedError> {
+        let source = self.source()?;
+        let hash = destination_hash(destination);
+        let ordinals = self.call(|trees| delivered_at(trees, hash, sequence))?;
+        for ordinal in ordinals {
+            let changes = self.changes(source.as_ref(), ordinal)?;
+            for (_, _, remote_ids) in settled(&changes).filter(|(name, ..)| *name == destination) {
+                if let Some((_, remote_id)) = remote_ids.iter().find(|(at, _)| *at == sequence) {
+                    return Ok(Some(Arc::clone(remote_id)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn changes(&self, source: &dyn BlockSource, ordinal: Ordinal) -> Result<Vec<Change>, KeyedError> {
+        let Some(block) = self.block_at(ordinal)? else { return Ok(Vec::new()) };
+        Ok(source.open_changes(&block).unwrap_or_default())
+    }
+}
+
+/// Longest that one piece of a lookup may take.
+const CALL_MAX: Duration = Duration::from_secs(10);
+
+type Settled<'a> = (&'a DestinationId, &'a [RejectedReading], &'a [(Sequence, Arc<str>)]);
+
+fn settled(changes: &[Change]) -> impl Iterator<Item = Settled<'_>> {
+    changes.iter().filter_map(|change| match change {
+        Change::Settled { destination, rejected, remote_ids, .. } => Some((destination, rejected.as_slice(), remote_ids.as_slice())),
+        _ => None,
+    })
+}
+
+/// The index entries that begin below a sequence, newest first.
+fn index_below(trees: &Trees, below: Sequence, max: usize) -> Result<Chunk, sled::Error> {
+    let mut chunk = Vec::with_capacity(max);
+    for entry in trees.index.range(..below.0.to_be_bytes()).rev().take(max) {
+        let (key, value) = entry?;
+        let first = Sequence(take_u64(&key, 0).unwrap_or_default());
+        // One that does not decode is passed over here; the first look and the scrub report it.
+        chunk.push((first, Summary::decode(&value).unwrap_or_else(|| Summary::lost(Ordinal(0), 0))));
+    }
+    Ok(chunk)
+}
+
+/// Where a destination's id for the sequence may be, newest candidate first.
+fn delivered_at(trees: &Trees, destination: u32, sequence: Sequence) -> Result<Vec<Ordinal>, sled::Error> {
+    let range = super::layout::delivered_key(destination, Sequence(0), Ordinal(0))
+        ..=super::layout::delivered_key(destination, sequence, Ordinal(u64::MAX));
+    let mut found = Vec::new();
+    for entry in trees.delivered.range(range).rev().take(SETTLED_KEYS_MAX) {
+        let (key, value) = entry?;
+        let (Some(lowest), Some(ordinal)) = (take_u64(&key, 4), take_u64(&key, 12)) else { continue };
+        let mut differences = value.chunks_exact(4).filter_map(|bytes| take_u32(bytes, 0));
+        if differences.any(|difference| lowest + u64::from(difference) == sequence.0) {
+            found.push(Ordinal(ordinal));
+        }
+    }
+    Ok(found)
+}

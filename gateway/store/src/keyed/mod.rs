@@ -1,0 +1,256 @@
+//! The keyed side of the outbox: the journal's records by place and by identity, in sled.
+//!
+//! It is fed from the journal in order, may lag behind it, and answers what would be slow to find
+//! there: the record that covers a sequence, a reading by its id, a device's readings around a
+//! moment, what a destination refused, the id that it gave. It holds the very same sealed bytes, so
+//! that each copy can heal the other; an acknowledgement never waits for it.
+//!
+//! # What can go wrong, and what happens then
+//! - Damaged files make sled 0.34 return errors, panic, hang, abort, or silently hold less. So the
+//!   first look happens in a child process ([`ProbeCommand`]) or on a thread that can be given up,
+//!   reads what the store says it has, and a store that does not pass is moved to `quarantine/` and
+//!   filled again from the journal. What only it held (history that the journal let go of) is
+//!   salvaged as far as it is whole.
+//! - An error, panic or hang later on makes it [`KeyedStatus::Failed`] and leaves the note
+//!   `sled.damaged`; the process exits for a supervised restart, which sets the store aside.
+//! - sled's flush does not make anything certain on Linux: each flush is followed by a sync of its own.
+//! - Records lost in every copy are passed over and told ([`KeyedEvent::Lost`]).
+//!
+//! # Threads
+//! `sled-feeder` opens, follows, checkpoints, closes; `sled-reader` answers; `sled-look` and
+//! `sled-probe` come and go. sled adds its own `sled-io-*`. A panic on a thread named `sled-*` is
+//! contained here and must not end the process.
+
+mod apply;
+mod checkpoint;
+mod compare;
+mod event;
+mod feeder;
+mod layout;
+mod look;
+mod lookup;
+mod opening;
+mod probe;
+mod quarantine;
+mod rebuild;
+mod scrub;
+mod shared;
+mod summary;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use vitalgate_domain::{DestinationId, DeviceId, ReadingId, Record, RejectedReading, Sequence, UnixMs};
+
+use crate::copy::{KeyedCopy, KeyedError, Ordinal, SealedBlock, SharedSource, Watermark};
+
+pub use checkpoint::{DiskSync, RealSync};
+pub use event::KeyedEvent;
+pub use lookup::Search;
+pub use probe::{ProbeCommand, serve_probe};
+pub use shared::KeyedTimes;
+pub use watch::KeyedStatus;
+
+use lookup::{Lookups, QUEUE_MAX, Question};
+use quarantine::Places;
+use shared::{Shared, SourceCell, Stop};
+
+/// What the keyed store needs to know.
+#[derive(Clone)]
+pub struct KeyedOptions {
+    /// The state folder; the store lies in `sled/` below it, what was set aside in `quarantine/`.
+    pub dir: PathBuf,
+    /// The child process for the first look.
+    pub probe: ProbeCommand,
+    /// How files are synced.
+    pub sync: Arc<dyn DiskSync>,
+    /// Time limits.
+    pub times: KeyedTimes,
+}
+
+impl KeyedOptions {
+    /// With the usual times, real syncs and no child process.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), probe: None, sync: Arc::new(RealSync), times: KeyedTimes::default() }
+    }
+}
+
+impl std::fmt::Debug for KeyedOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("KeyedOptions").field("dir", &self.dir).field("probe", &self.probe).finish_non_exhaustive()
+    }
+}
+
+/// The handle to the keyed store. Dropping it stops the store without catching up.
+pub struct Keyed {
+    shared: Arc<Shared>,
+    questions: SyncSender<Question>,
+}
+
+impl Keyed {
+    /// Opens the store in the background; [`Keyed::wait_open`] waits for it. Never fails by itself:
+    /// a store that cannot be opened has the status [`KeyedStatus::Failed`].
+    #[must_use]
+    pub fn open(options: KeyedOptions) -> Self {
+        let KeyedOptions { dir, probe, sync, times } = options;
+        let shared = Arc::new(Shared::new(Places::new(&dir), probe, sync, times));
+        let (questions, asked) = sync_channel(QUEUE_MAX);
+        let (feeding, reading) = (Arc::clone(&shared), Arc::clone(&shared));
+        let feeder = std::thread::Builder::new().name("sled-feeder".into()).spawn(move || feeder::run(&feeding));
+        let reader = std::thread::Builder::new().name("sled-reader".into()).spawn(move || lookup::run(&reading, &asked));
+        if let Err(error) = feeder.and(reader) {
+            shared.watch.fail(KeyedError::Unavailable(format!("no thread could be started: {}", error.kind())));
+        }
+        Self { shared, questions }
+    }
+
+    /// Lets it follow this journal, once. It first holds what it has against it.
+    pub fn attach(&self, source: SharedSource) {
+        self.shared.wish(|wishes| wishes.source = Some(SourceCell(source)));
+    }
+
+    /// How it is. The daemon asks this regularly, and exits when it has failed.
+    #[must_use]
+    pub fn status(&self) -> KeyedStatus {
+        self.shared.watch.status()
+    }
+
+    /// Waits until it is open or has failed, but no longer than this.
+    #[must_use]
+    pub fn wait_open(&self, within: Duration) -> KeyedStatus {
+        self.shared.watch.wait_open(within)
+    }
+
+    /// Waits until it has applied, or with `synced` also checkpointed, the record; `false` when the
+    /// time is over or it has failed or stopped before.
+    #[must_use]
+    pub fn wait_reached(&self, ordinal: Ordinal, synced: bool, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        let mut reached = watch::lock(&self.shared.reached);
+        loop {
+            let at = if synced { reached.checkpointed } else { reached.applied };
+            let left = until.saturating_duration_since(Instant::now());
+            if at.ordinal >= ordinal || left.is_zero() {
+                return at.ordinal >= ordinal;
+            }
+            if matches!(self.shared.watch.status(), KeyedStatus::Failed(_) | KeyedStatus::Stopped) {
+                return false;
+            }
+            let waited = self.shared.progress.wait_timeout(reached, left.min(Duration::from_millis(100)));
+            reached = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// What happened so far, oldest first.
+    #[must_use]
+    pub fn events(&self) -> Vec<KeyedEvent> {
+        self.shared.events()
+    }
+
+    /// Catches up with the journal as far as the time allows, checkpoints and closes. What it did
+    /// not reach it takes from the journal at the next start.
+    pub fn shutdown(&self, within: Duration) -> KeyedStatus {
+        let until = Instant::now() + within;
+        self.shared.wish(|wishes| wishes.stop = Some(Stop { until }));
+        // The last checkpoint and the closing come on top of the catching up.
+        let end = until + self.shared.times.call;
+        let mut reached = watch::lock(&self.shared.reached);
+        loop {
+            let status = self.shared.watch.status();
+            let left = end.saturating_duration_since(Instant::now());
+            if matches!(status, KeyedStatus::Stopped | KeyedStatus::Failed(_)) || left.is_zero() {
+                return status;
+            }
+            let waited = self.shared.progress.wait_timeout(reached, left.min(Duration::from_millis(20)));
+            reached = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn ask<T: Send + 'static>(&self, work: impl FnOnce(&Lookups) -> Result<T, KeyedError> + Send + 'static) -> Result<T, KeyedError> {
+        lookup::ask(&self.shared, &self.questions, work)
+    }
+
+    /// The newest reading with that id; with `below`, only before that sequence.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn find_id(&self, id: ReadingId, below: Option<Sequence>) -> Result<Search<Option<Record>>, KeyedError> {
+        self.ask(move |lookups| lookups.find_id(id, below.unwrap_or(Sequence(u64::MAX))))
+    }
+
+    /// The newest `max` entries of a device within `window_ms` of a moment, newest first.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn find_device(
+        &self,
+        device: &DeviceId,
+        around: UnixMs,
+        window_ms: u64,
+        max: usize,
+        below: Option<Sequence>,
+    ) -> Result<Search<Vec<Record>>, KeyedError> {
+        let device = device.clone();
+        self.ask(move |lookups| lookups.find_device(&device, around, window_ms, max, below.unwrap_or(Sequence(u64::MAX))))
+    }
+
+    /// What destinations refused for good between two sequences, inclusive, ascending, at most `max`.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn rejected(&self, from: Sequence, until: Sequence, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        self.ask(move |lookups| lookups.rejected(from, until, max))
+    }
+
+    /// The id that a destination gave to the entry, where it is not ours.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn remote_id(&self, sequence: Sequence, destination: &DestinationId) -> Result<Option<Arc<str>>, KeyedError> {
+        let destination = destination.clone();
+        self.ask(move |lookups| lookups.remote_id(sequence, &destination))
+    }
+}
+
+impl KeyedCopy for Keyed {
+    fn block_covering(&self, sequence: Sequence) -> Result<Option<SealedBlock>, KeyedError> {
+        self.ask(move |lookups| lookups.block_covering(sequence))
+    }
+
+    fn block_at(&self, ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {
+        self.ask(move |lookups| lookups.block_at(ordinal))
+    }
+
+    fn applied(&self) -> Watermark {
+        self.shared.reached().applied
+    }
+
+    fn checkpointed(&self) -> Watermark {
+        self.shared.reached().checkpointed
+    }
+
+    fn latest_state(&self) -> Result<Option<SealedBlock>, KeyedError> {
+        self.ask(Lookups::latest_state)
+    }
+
+    fn wrapped_keys(&self) -> Result<Vec<(u32, Vec<u8>)>, KeyedError> {
+        self.ask(Lookups::wrapped_keys)
+    }
+
+    fn forget_up_to(&self, watermark: Watermark) {
+        self.shared.wish(|wishes| wishes.forget = wishes.forget.max(watermark));
+    }
+}
+
+impl Drop for Keyed {
+    fn drop(&mut self) {
+        self.shared.wish(|wishes| {
+            wishes.stop.get_or_insert(Stop { until: Instant::now() });
+        });
+    }
+}

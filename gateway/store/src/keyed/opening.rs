@@ -1,0 +1,114 @@
+//! From whatever lies on disk to an open store: a sound one as it is, a damaged one set aside and a
+//! new one in its place.
+
+use std::fs;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::checkpoint::{DB, sync_everything};
+use super::event::KeyedEvent;
+use super::layout::{CONF, CONF_CHECKSUM};
+use super::probe;
+use super::shared::{Open, Shared};
+use crate::copy::{KeyedError, Watermark};
+
+/// An open store, and where the one before it was moved.
+pub(super) struct Opened {
+    pub(super) trees: Open,
+    pub(super) applied: Watermark,
+    pub(super) quarantined: Option<PathBuf>,
+}
+
+/// Opens the store.
+///
+/// # Errors
+/// When not even a new store can be opened, or the disk fails.
+pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
+    let dir = shared.places.store();
+    let mut quarantined = None;
+    if let Some(reason) = shared.places.read_note() {
+        quarantined = set_aside(shared, reason)?;
+        shared.places.remove_note(shared.sync.as_ref()).map_err(|error| io_error("removing the note", &error))?;
+    }
+    let unfinished = shared.places.set_aside_unfinished(shared.sync.as_ref());
+    for to in unfinished.map_err(|error| io_error("setting a snapshot aside", &error))? {
+        shared.tell(KeyedEvent::SnapshotSetAside { to });
+    }
+    match open_present(shared, &dir) {
+        Ok((trees, applied)) => return Ok(Opened { trees, applied, quarantined }),
+        Err(reason) => quarantined = set_aside(shared, reason)?.or(quarantined),
+    }
+    let (trees, applied) = open_present(shared, &dir).map_err(KeyedError::Unavailable)?;
+    Ok(Opened { trees, applied, quarantined })
+}
+
+/// Moves the store away, and says so.
+pub(super) fn set_aside(shared: &Shared, reason: String) -> Result<Option<PathBuf>, KeyedError> {
+    let moved = shared.places.set_aside_store(shared.sync.as_ref()).map_err(|error| io_error("setting it aside", &error))?;
+    if let Some(to) = moved.clone() {
+        shared.tell(KeyedEvent::Quarantined { reason, to });
+    }
+    Ok(moved)
+}
+
+/// An I/O error with its place, without the path.
+pub(super) fn io_error(what: &str, error: &io::Error) -> KeyedError {
+    KeyedError::Io(format!("{what}: {}", error.kind()))
+}
+
+fn open_present(shared: &Shared, dir: &Path) -> Result<(Open, Watermark), String> {
+    fs::create_dir_all(dir).map_err(|error| format!("the folder cannot be made: {}", error.kind()))?;
+    let present = fs::symlink_metadata(dir.join(DB)).is_ok();
+    if present && heal_conf(dir).map_err(|error| format!("conf cannot be read: {}", error.kind()))? {
+        shared.tell(KeyedEvent::ConfigurationHealed);
+    }
+    let looked = match &shared.probe {
+        Some(command) if present => probe::look_in_child(command, dir, shared.times.open),
+        _ => None,
+    };
+    let checked = looked.transpose()?.is_some();
+    let (trees, applied) = probe::open(dir, present && !checked, shared.times.open)?;
+    // What was read may still be in memory only, from the run before; and sled never syncs conf.
+    sync_everything(shared.sync.as_ref(), dir).map_err(|error| format!("it cannot be synced: {}", error.kind()))?;
+    Ok((Arc::new(ManuallyDrop::new(trees)), applied))
+}
+
+/// Writes `conf` anew where it is not what it always is. sled would refuse, or silently take, a
+/// damaged one.
+fn heal_conf(dir: &Path) -> io::Result<bool> {
+    let path = dir.join("conf");
+    let right = [CONF, &CONF_CHECKSUM].concat();
+    match fs::read(&path) {
+        Ok(found) if found == right => return Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let new = dir.join("conf.new");
+    fs::write(&new, right)?;
+    fs::File::open(&new)?.sync_all()?;
+    fs::rename(&new, &path)?;
+    Ok(true)
+}
+
+/// Closes the store in order, once nobody uses it any more; else leaves it to the end of the process.
+pub(super) fn close(shared: &Shared, trees: Open) {
+    let until = std::time::Instant::now() + shared.times.call;
+    let mut trees = trees;
+    shared.publish(None);
+    while std::time::Instant::now() < until {
+        match Arc::try_unwrap(trees) {
+            Ok(trees) => {
+                // sled flushes and syncs when it is dropped, which can panic on a failing disk.
+                let _ = shared.watch.call(super::watch::Worker::Feeder, "closing", shared.times.call, move || {
+                    drop(ManuallyDrop::into_inner(trees));
+                    Ok(())
+                });
+                return;
+            }
+            Err(used) => trees = used,
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+}

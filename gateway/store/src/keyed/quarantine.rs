@@ -1,0 +1,147 @@
+//! Sets damaged files aside, where a person can look at them, and keeps the note of a failure for
+//! the next start.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::DiskSync;
+
+/// Where the keyed store and what was set aside lie below the state folder.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    /// The state folder.
+    root: PathBuf,
+}
+
+/// Most stores kept in quarantine; the oldest goes first. Each may be as large as the store.
+const QUARANTINED_MAX: usize = 3;
+/// Highest number of a quarantined store.
+const NUMBER_MAX: u32 = 1_000_000;
+/// Longest note that is read, in bytes.
+const NOTE_BYTES_MAX: usize = 512;
+
+impl Places {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
+    /// sled's folder.
+    pub(super) fn store(&self) -> PathBuf {
+        self.root.join("sled")
+    }
+
+    fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    fn note(&self) -> PathBuf {
+        self.root.join("sled.damaged")
+    }
+
+    /// Where salvaged records wait until they are in the new store.
+    pub(super) fn salvaged(&self) -> PathBuf {
+        self.root.join("sled.salvaged")
+    }
+
+    /// Leaves the reason for the next start. Best effort: without it the next start finds out itself.
+    pub(super) fn leave_note(&self, sync: &dyn DiskSync, reason: &str) {
+        let path = self.note();
+        let left = fs::write(&path, reason).and_then(|()| sync.sync_all(&path)).and_then(|()| sync.sync_all(&self.root));
+        if let Err(error) = left {
+            tracing::warn!(%error, "the note about the damaged keyed store could not be written");
+        }
+    }
+
+    /// The note that the last run left.
+    pub(super) fn read_note(&self) -> Option<String> {
+        let bytes = fs::read(self.note()).ok()?;
+        Some(String::from_utf8_lossy(bytes.get(..bytes.len().min(NOTE_BYTES_MAX)).unwrap_or_default()).into_owned())
+    }
+
+    /// Takes the note away once its store is set aside.
+    pub(super) fn remove_note(&self, sync: &dyn DiskSync) -> io::Result<()> {
+        remove_if_there(&self.note())?;
+        sync.sync_all(&self.root)
+    }
+
+    /// Moves the whole store to `quarantine/sled-<n>`; `None` when there is none.
+    pub(super) fn set_aside_store(&self, sync: &dyn DiskSync) -> io::Result<Option<PathBuf>> {
+        let store = self.store();
+        if fs::symlink_metadata(&store).is_err() {
+            return Ok(None);
+        }
+        let target = self.free_place("sled")?;
+        fs::rename(&store, &target)?;
+        sync.sync_all(&self.quarantine())?;
+        sync.sync_all(&self.root)?;
+        self.drop_oldest()?;
+        Ok(Some(target))
+    }
+
+    /// Moves unfinished snapshots aside: sled takes one for the newest finished one and never opens.
+    pub(super) fn set_aside_unfinished(&self, sync: &dyn DiskSync) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(self.store()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut moved = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("snap.") && name.ends_with(".generating") {
+                let target = self.free_place("snapshot")?;
+                fs::rename(entry.path(), &target)?;
+                moved.push(target);
+            }
+        }
+        if !moved.is_empty() {
+            sync.sync_all(&self.quarantine())?;
+            sync.sync_all(&self.store())?;
+            self.drop_oldest()?;
+        }
+        Ok(moved)
+    }
+
+    fn free_place(&self, stem: &str) -> io::Result<PathBuf> {
+        fs::create_dir_all(self.quarantine())?;
+        let taken = self.numbered(stem)?;
+        let next = taken.last().map_or(1, |(number, _)| number.saturating_add(1));
+        if next > NUMBER_MAX {
+            return Err(io::Error::other("quarantine/ is numbered to its end; empty it"));
+        }
+        Ok(self.quarantine().join(format!("{stem}-{next}")))
+    }
+
+    fn numbered(&self, stem: &str) -> io::Result<Vec<(u32, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.quarantine())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(stem)?.strip_prefix('-')?.parse::<u32>().ok());
+            found.extend(number.map(|number| (number, entry.path())));
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn drop_oldest(&self) -> io::Result<()> {
+        for stem in ["sled", "snapshot"] {
+            let mut found = self.numbered(stem)?;
+            while found.len() > QUARANTINED_MAX {
+                let (_, oldest) = found.remove(0);
+                if oldest.is_dir() { fs::remove_dir_all(&oldest)? } else { fs::remove_file(&oldest)? }
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

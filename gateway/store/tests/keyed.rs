@@ -1,0 +1,257 @@
+//! The keyed side as the journal and the console see it.
+
+mod keyed_support;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keyed_support::*;
+use vitalgate_domain::{DeviceId, Sequence};
+use vitalgate_store::keyed::{DiskSync, Keyed, KeyedEvent, KeyedOptions, KeyedStatus, KeyedTimes, RealSync};
+use vitalgate_store::{BlockSource, KeyedCopy, KeyedError, Ordinal, Watermark};
+
+#[test]
+fn probe_child() {
+    probe_child_main();
+}
+
+fn attached(dir: &Path, journal: &Arc<MemoryJournal>) -> Keyed {
+    let keyed = Keyed::open(options(dir));
+    keyed.attach(Arc::clone(journal) as Arc<dyn BlockSource>);
+    keyed
+}
+
+/// What the journal committed is found here by place, by id, by device and by what became of it,
+/// also after a restart.
+#[test]
+fn everything_committed_is_found_by_every_way_of_asking() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(60);
+    filled_store(folder.path(), &journal);
+    let keyed = Keyed::open(KeyedOptions { probe: probe_by_this_binary(), ..options(folder.path()) });
+    keyed.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert_complete(&keyed, &journal);
+    let around = keyed.find_device(&device(700), moment(700), 20_000, 100, None).unwrap();
+    let expected: Vec<u64> = (680..=720).rev().filter(|number| number % 5 == 0).collect();
+    assert_eq!(around.found.iter().map(|record| record.sequence.0).collect::<Vec<_>>(), expected);
+    assert_eq!(around.below, None);
+    assert_eq!(keyed.find_device(&device(700), moment(700), 20_000, 3, None).unwrap().found.len(), 3);
+    assert_eq!(keyed.find_device(&DeviceId::new("nobody").unwrap(), moment(700), 20_000, 3, None).unwrap().found, []);
+    assert_eq!(keyed.find_id(id(999_999), None).unwrap().found, None);
+    assert_eq!(keyed.find_id(id(700), Some(Sequence(600))).unwrap().found, None, "only what lies below was asked for");
+    assert_eq!(keyed.events(), []);
+    assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+}
+
+/// The keyed side may lag: it follows while commits go on, and stops reading without failing while
+/// the journal cannot be read.
+#[test]
+fn it_follows_commits_and_catches_up_after_an_outage_of_the_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(3);
+    let keyed = attached(folder.path(), &journal);
+    assert!(keyed.wait_reached(journal.committed().ordinal, false, PATIENCE));
+    for _ in 0..20 {
+        journal.commit_readings(PER_BLOCK);
+    }
+    assert!(keyed.wait_reached(journal.committed().ordinal, false, PATIENCE));
+    journal.broken.store(true, Ordering::SeqCst);
+    journal.commit_readings(PER_BLOCK);
+    assert!(!keyed.wait_reached(journal.committed().ordinal, false, Duration::from_millis(50)));
+    assert_eq!(keyed.status(), KeyedStatus::Running);
+    journal.broken.store(false, Ordering::SeqCst);
+    journal.commit_readings(PER_BLOCK);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert_eq!(keyed.checkpointed(), journal.committed());
+    assert_complete(&keyed, &journal);
+}
+
+/// A shutdown right after commits leaves nothing to be replayed when there was time to catch up.
+#[test]
+fn a_shutdown_catches_up_and_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(40);
+    let keyed = attached(folder.path(), &journal);
+    assert_eq!(keyed.wait_open(PATIENCE), KeyedStatus::Running);
+    for _ in 0..40 {
+        journal.commit_readings(PER_BLOCK);
+    }
+    assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+    assert_eq!(keyed.checkpointed(), journal.committed());
+    assert!(matches!(keyed.block_at(Ordinal(1)), Err(KeyedError::Unavailable(_))));
+    drop(keyed);
+    let again = Keyed::open(options(folder.path()));
+    assert_eq!(again.wait_open(PATIENCE), KeyedStatus::Running);
+    assert_eq!(again.applied(), journal.committed());
+    assert_eq!(again.checkpointed(), Watermark::default(), "nothing may be let go of before it was held against the journal");
+}
+
+/// Counts syncs, notes what was synced, and refuses or hangs on demand.
+#[derive(Default)]
+struct WatchedSync {
+    data: Mutex<Vec<PathBuf>>,
+    all: Mutex<Vec<PathBuf>>,
+    refuse: AtomicBool,
+    hang: AtomicBool,
+    gate: Mutex<()>,
+}
+
+impl DiskSync for WatchedSync {
+    fn sync_data(&self, path: &Path) -> io::Result<()> {
+        if self.hang.load(Ordering::SeqCst) {
+            drop(self.gate.lock());
+        }
+        if self.refuse.load(Ordering::SeqCst) {
+            return Err(io::Error::other("refused by the test"));
+        }
+        self.data.lock().unwrap().push(path.to_path_buf());
+        RealSync.sync_data(path)
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        self.all.lock().unwrap().push(path.to_path_buf());
+        RealSync.sync_all(path)
+    }
+}
+
+fn watched(dir: &Path, sync: &Arc<WatchedSync>, times: KeyedTimes) -> KeyedOptions {
+    KeyedOptions { sync: Arc::clone(sync) as Arc<dyn DiskSync>, times, ..KeyedOptions::new(dir) }
+}
+
+/// `checkpointed` is what the journal deletes by: it moves only after the data file was synced
+/// through a handle of our own, and after every file and folder was synced once since opening.
+#[test]
+fn a_checkpoint_syncs_the_data_file_and_the_opening_syncs_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(10);
+    let sync = Arc::new(WatchedSync::default());
+    let keyed = Keyed::open(watched(folder.path(), &sync, quick_times()));
+    assert_eq!(keyed.wait_open(PATIENCE), KeyedStatus::Running);
+    let store = folder.path().join("sled");
+    let all = sync.all.lock().unwrap().clone();
+    for path in [store.join("db"), store.join("conf"), store.join("blobs"), store.clone(), folder.path().to_path_buf()] {
+        assert!(all.contains(&path), "{} was never synced", path.display());
+    }
+    keyed.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert!(sync.data.lock().unwrap().contains(&store.join("db")));
+    sync.refuse.store(true, Ordering::SeqCst);
+    let before = keyed.checkpointed();
+    journal.commit_readings(PER_BLOCK);
+    assert!(!keyed.wait_reached(journal.committed().ordinal, true, PATIENCE), "a refused sync must not count");
+    assert_eq!(keyed.checkpointed(), before);
+    assert!(matches!(keyed.status(), KeyedStatus::Failed(KeyedError::Io(_))), "{:?}", keyed.status());
+}
+
+/// A disk that never answers is seen from outside the thread that waits for it, every lookup ends
+/// in time, and the next start sets the store aside.
+#[test]
+fn a_hang_is_a_failure_after_the_deadline_and_leaves_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(2);
+    let sync = Arc::new(WatchedSync::default());
+    let times = KeyedTimes { call: Duration::from_millis(200), ..quick_times() };
+    let keyed = Keyed::open(watched(folder.path(), &sync, times));
+    keyed.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    let held = sync.gate.lock().unwrap();
+    sync.hang.store(true, Ordering::SeqCst);
+    journal.commit_readings(PER_BLOCK);
+    assert!(!keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert_eq!(keyed.status(), KeyedStatus::Failed(KeyedError::Deadline(200)));
+    assert_eq!(keyed.block_at(Ordinal(1)), Err(KeyedError::Deadline(200)));
+    assert_eq!(keyed.shutdown(Duration::ZERO), KeyedStatus::Failed(KeyedError::Deadline(200)));
+    assert!(folder.path().join("sled.damaged").exists());
+    drop(held);
+    drop(keyed);
+    let again = attached(folder.path(), &journal);
+    assert!(again.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert!(matches!(again.events().as_slice(), [KeyedEvent::Quarantined { .. }]), "{:?}", again.events());
+    assert!(!folder.path().join("sled.damaged").exists());
+    assert_complete(&again, &journal);
+}
+
+/// What the journal has let go of may be dropped here too, in steps; the latest snapshot stays, and
+/// the store still passes its first look.
+#[test]
+fn forgotten_records_go_and_the_rest_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(200);
+    let keyed = attached(folder.path(), &journal);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    let (long_gone, gone) = (journal.block(140).watermark(), journal.block(150).watermark());
+    journal.reclaim_before(Ordinal(151));
+    keyed.forget_up_to(gone);
+    journal.commit_readings(PER_BLOCK);
+    assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+    drop(keyed);
+    let again = attached(folder.path(), &journal);
+    again.forget_up_to(gone);
+    assert!(again.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    let before = |again: &Keyed| (again.block_at(Ordinal(150)).unwrap(), again.block_covering(gone.sequence).unwrap());
+    let until = std::time::Instant::now() + PATIENCE;
+    while before(&again) != (None, None) {
+        assert!(std::time::Instant::now() < until, "the records up to {gone:?} are still there");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert_complete(&again, &journal);
+    assert_eq!(again.rejected(Sequence(1), long_gone.sequence, 1_000).unwrap(), []);
+    assert_eq!(again.shutdown(PATIENCE), KeyedStatus::Stopped);
+    drop(again);
+    let third = Keyed::open(KeyedOptions { probe: probe_by_this_binary(), ..options(folder.path()) });
+    third.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
+    assert!(third.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert_complete(&third, &journal);
+    assert_eq!(third.events(), []);
+}
+
+/// Records that no copy has are passed over, told, and do not stop what comes after.
+#[test]
+fn a_range_lost_in_every_copy_is_told_and_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(40);
+    let (from, until) = (journal.block(10), journal.block(14));
+    journal.lose(from.ordinal, until.watermark());
+    filled_through_loss(folder.path(), &journal, from.first, until.watermark().sequence);
+    // The gap is known: the next start does not take it for damage.
+    let again = Keyed::open(KeyedOptions { probe: probe_by_this_binary(), ..options(folder.path()) });
+    again.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
+    assert!(again.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert_eq!(again.events(), []);
+}
+
+fn filled_through_loss(dir: &Path, journal: &Arc<MemoryJournal>, from: Sequence, until: Sequence) {
+    let keyed = attached(dir, journal);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE), "{:?}", keyed.status());
+    assert_eq!(keyed.events(), [KeyedEvent::Lost { from, until }]);
+    assert_complete(&keyed, journal);
+    assert_eq!(keyed.block_covering(from).unwrap(), None);
+    assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+}
+
+/// A store that is not this journal's copy is not built upon.
+#[test]
+fn the_store_of_another_journal_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    filled_store(folder.path(), &full_journal(30));
+    let other = MemoryJournal::new();
+    for _ in 0..60 {
+        other.commit_readings(7);
+    }
+    let keyed = attached(folder.path(), &other);
+    assert!(keyed.wait_reached(other.committed().ordinal, true, PATIENCE), "{:?}", keyed.status());
+    assert!(matches!(keyed.events().as_slice(), [KeyedEvent::Quarantined { .. }]), "{:?}", keyed.events());
+    assert_complete(&keyed, &other);
+    assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+    // One that is ahead of the journal neither.
+    let short = MemoryJournal::new();
+    short.commit_readings(7);
+    let behind = attached(folder.path(), &short);
+    assert!(behind.wait_reached(short.committed().ordinal, true, PATIENCE));
+    assert!(matches!(behind.events().as_slice(), [KeyedEvent::Quarantined { .. }]), "{:?}", behind.events());
+    assert_complete(&behind, &short);
+}
