@@ -1,4 +1,5 @@
 //! Any reading whatsoever becomes valid JSON that reads back as the same decimal, identity and text.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test code.
 
 mod common;
 

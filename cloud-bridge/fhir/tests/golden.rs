@@ -1,4 +1,5 @@
 //! Bundles as files, reviewed as differences. `VITALGATE_GOLDEN=write` writes them anew.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test code.
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The rules of the R4 vital-signs profiles hold for everything that leaves the encoder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test code.
 
 mod common;
 #[path = "common/rules.rs"]

@@ -122,7 +122,8 @@ pub fn tls_remedy(error: &TlsError) -> String {
 
 fn certificate_remedy(problem: &CertificateError) -> String {
     let text = match problem {
-        CertificateError::UnknownIssuer => {
+        // A bad signature is a re-made authority of the same name, of which the old certificate is still entered.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the server's certificate comes from an authority that is not trusted here; enter its CA certificate as ca_file"
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -1,5 +1,5 @@
 //! Readings and batches for the tests.
-#![allow(dead_code, unreachable_pub, missing_docs)] // Each test binary uses a part of it.
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test code, used in parts.
 
 use std::sync::Arc;
 

@@ -1,0 +1,194 @@
+//! Who the server is, whom it lets in, and which patient is meant.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test code.
+
+mod common;
+
+use common::ehr::{Ehr, capability};
+use common::serve::Served;
+use common::{Certificates, accepted, batch, batch_of, endpoint, is_transient};
+use serde_json::json;
+use vitalgate_domain::{Answer, BatchMode, PatientReference};
+use vitalgate_transport::{FhirClient, WritePolicy};
+
+fn client(served: &Served) -> FhirClient {
+    FhirClient::new(endpoint(&served.url(), WritePolicy::Auto), served.certificates.client()).unwrap()
+}
+
+fn detail(answer: &Answer) -> &str {
+    match answer {
+        Answer::Transient { detail, .. } | Answer::Paused { detail } | Answer::PatientUnknown { detail } => detail,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_renewed_meanwhile_is_used_after_one_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "old\n").unwrap();
+    let ehr = Ehr::new(true);
+    ehr.state().token = Some("renewed".into());
+    ehr.state().renews_token_in = Some(file.clone());
+    let served = Served::start(ehr).await;
+    let mut guarded = endpoint(&served.url(), WritePolicy::Put);
+    guarded.bearer_token_file = Some(file);
+    let client = FhirClient::new(guarded, served.certificates.client()).unwrap();
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    let refused = served.ehr.state().requests.iter().filter(|request| request.authorization.as_deref() == Some("Bearer old")).count();
+    assert_eq!(refused, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_stays_refused_pauses_and_is_not_hammered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "old").unwrap();
+    let ehr = Ehr::new(true);
+    ehr.state().token = Some("other".into());
+    let served = Served::start(ehr).await;
+    let mut guarded = endpoint(&served.url(), WritePolicy::Put);
+    guarded.bearer_token_file = Some(file.clone());
+    let client = FhirClient::new(guarded, served.certificates.client()).unwrap();
+    let answer = client.deliver(&batch(BatchMode::Together)).await;
+    assert!(matches!(answer, Answer::Paused { .. }), "{answer:?}");
+    assert!(!detail(&answer).contains("old"));
+    let once = served.ehr.state().requests.len();
+    assert!(once <= 2, "one look for the device and one write at most, not {once}");
+    // A new token in the file is noticed without a restart.
+    std::fs::write(&file, "other").unwrap();
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    std::fs::remove_file(&file).unwrap();
+    let answer = client.deliver(&batch(BatchMode::Together)).await;
+    assert!(matches!(answer, Answer::Paused { .. }) && detail(&answer).contains("token"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_prove_who_it_is_gets_nothing_and_the_remedy_is_named() {
+    let cases = [
+        (Certificates::new(&["localhost"], true), None, "expired"),
+        (Certificates::new(&["other.example"], false), None, "another name"),
+        (Certificates::new(&["localhost"], false), Some(Certificates::new(&["localhost"], false).roots), "not trusted here"),
+        (Certificates::new(&["localhost"], false), Some(rustls::RootCertStore::empty()), "not trusted here"),
+    ];
+    for (mut certificates, trusted, remedy) in cases {
+        certificates.roots = trusted.unwrap_or(certificates.roots);
+        let own = certificates.client();
+        let served = Served::start_with(Ehr::new(true), certificates).await;
+        let client = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), own).unwrap();
+        let answer = client.deliver(&batch(BatchMode::Together)).await;
+        assert!(is_transient(&answer) && detail(&answer).contains(remedy), "{answer:?}");
+        assert!(!detail(&answer).contains("example") && served.ehr.state().requests.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_with_its_place() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let client = common::plain_client(endpoint(&format!("http://{closed}/fhir"), WritePolicy::Auto));
+    let answer = client.deliver(&batch(BatchMode::Together)).await;
+    assert!(is_transient(&answer) && detail(&answer).contains("refused") && detail(&answer).contains(&closed.to_string()), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_plain_server_behind_an_https_url_is_told_apart() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 1024]).await;
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let client = common::plain_client(endpoint(&format!("https://localhost:{}/fhir", address.port()), WritePolicy::Put));
+    let answer = client.deliver(&batch(BatchMode::Together)).await;
+    assert!(is_transient(&answer) && detail(&answer).contains("does not speak TLS"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_probe_decides_and_what_could_double_readings_is_refused() {
+    let cases = [
+        (200, capability(&json!({"updateCreate": false, "conditionalCreate": false})), "neither"),
+        (200, json!({"resourceType": "CapabilityStatement", "fhirVersion": "5.0.0"}), "FHIR 5.0.0"),
+        (200, json!({"hello": "world"}), "no CapabilityStatement"),
+        (404, json!(null), "URL"),
+        (403, json!(null), "credentials"),
+    ];
+    for (status, body, words) in cases {
+        let ehr = Ehr::new(true);
+        ehr.state().metadata = Some((status, body));
+        let served = Served::start(ehr).await;
+        let answer = client(&served).deliver(&batch(BatchMode::Together)).await;
+        assert!(matches!(answer, Answer::Paused { .. }) && detail(&answer).contains(words), "{words}: {answer:?}");
+        assert_eq!(served.ehr.bundles(), 0);
+    }
+    let ehr = Ehr::new(true);
+    ehr.state().metadata = Some((503, json!(null)));
+    let served = Served::start(ehr).await;
+    let client = client(&served);
+    assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+    served.ehr.state().metadata = Some((200, capability(&json!({"updateCreate": true}))));
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5, "a failed probe is not remembered");
+}
+
+/// A reading that was stored under an id of the server's would be stored again under ours.
+#[tokio::test]
+async fn a_server_that_learns_to_update_does_not_change_the_way_of_writing() {
+    let ehr = Ehr::new(false);
+    ehr.state().faults.extend([common::ehr::Fault::Answer(503, Vec::new(), String::new()), common::ehr::Fault::Reset]);
+    let served = Served::start(ehr).await;
+    let client = client(&served);
+    client.deliver(&batch(BatchMode::Together)).await;
+    served.ehr.state().metadata = Some((200, capability(&json!({"updateCreate": true, "conditionalCreate": true}))));
+    client.deliver(&batch(BatchMode::Together)).await;
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.ehr.count("GET", "/fhir/metadata"), 2, "asked again after the connection broke");
+    let last = served.ehr.state().requests.iter().rev().find(|request| request.target == "/fhir").cloned().unwrap();
+    assert!(String::from_utf8(last.body).unwrap().contains("ifNoneExist"));
+}
+
+fn known_by_identifier() -> PatientReference {
+    PatientReference::Identifier { system: "urn:oid:1.2.40".into(), value: "77|&x".into() }
+}
+
+fn patient_resource() -> serde_json::Value {
+    json!({"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.40", "value": "77%7C%26x"}, {"system": "urn:oid:1.2.40", "value": "77|&x"}]})
+}
+
+#[tokio::test]
+async fn a_patient_known_by_identifier_is_found_once_and_never_guessed() {
+    let served = Served::start(Ehr::new(true)).await;
+    let client = client(&served);
+    let batch = batch_of(1..=3, BatchMode::Together, &known_by_identifier());
+    let answer = client.deliver(&batch).await;
+    assert!(matches!(answer, Answer::PatientUnknown { .. }), "{answer:?}");
+    assert!(!detail(&answer).contains("77"));
+    let patient = json!({"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.40", "value": "77|%26x"}, {"system": "urn:oid:1.2.40", "value": "77|&x"}]});
+    let id = served.ehr.state().store("Patient", patient.clone());
+    for _ in 0..2 {
+        assert_eq!(accepted(&client.deliver(&batch).await), 3);
+    }
+    assert_eq!(served.ehr.count("GET", "/fhir/Patient"), 2, "remembered once it was found");
+    let observation = served.ehr.state().stored.iter().find(|((kind, _), _)| kind == "Observation").unwrap().1[0].clone();
+    assert_eq!(observation["subject"]["reference"], format!("Patient/{id}"));
+    served.ehr.state().store("Patient", patient);
+    let fresh = self::client(&served);
+    assert!(matches!(fresh.deliver(&batch).await, Answer::PatientUnknown { .. }), "two patients with one identifier");
+}
+
+#[tokio::test]
+async fn a_patient_whose_record_was_merged_is_looked_up_again() {
+    let served = Served::start(Ehr::new(true)).await;
+    served.ehr.state().checks_references = true;
+    let client = client(&served);
+    let batch = batch_of(1..=3, BatchMode::Together, &known_by_identifier());
+    let mut patient = patient_resource();
+    patient["identifier"][0]["value"] = "77|%26x".into();
+    let old = served.ehr.state().store("Patient", patient.clone());
+    assert_eq!(accepted(&client.deliver(&batch).await), 3);
+    served.ehr.state().stored.remove(&("Patient".to_owned(), old));
+    served.ehr.state().store("Patient", patient);
+    let more = batch_of(4..=6, BatchMode::Together, &known_by_identifier());
+    assert_eq!(accepted(&client.deliver(&more).await), 3, "the new id was found without help");
+}

@@ -1,0 +1,265 @@
+//! What the server holds and how it answers: a small FHIR server with faults to order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use serde_json::{Value as Json, json};
+
+/// What goes wrong with the next bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// This status, these headers and this body; nothing is stored.
+    Answer(u16, Vec<(&'static str, String)>, String),
+    /// No answer at all; nothing is stored.
+    Hang,
+    /// Everything is stored, then no answer.
+    HangAfterStoring,
+    /// The connection breaks; nothing is stored.
+    Reset,
+    /// Everything is stored, then the connection breaks.
+    ResetAfterStoring,
+    /// Everything is stored, half of the answer is sent, then the connection breaks.
+    TruncateAfterStoring,
+    /// Everything is stored, the answer is this body with 200.
+    OtherBodyAfterStoring(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub method: String,
+    /// Path and query, percent-encoded as it came.
+    pub target: String,
+    pub authorization: Option<String>,
+    pub if_none_exist: Option<String>,
+    pub body: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Vec<u8>,
+    pub ending: Ending,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Whole,
+    Half,
+    Nothing,
+    Never,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    /// Resources by type and id, oldest version first.
+    pub stored: BTreeMap<(String, String), Vec<Json>>,
+    pub faults: VecDeque<Fault>,
+    pub requests: Vec<Request>,
+    pub metadata: Option<(u16, Json)>,
+    /// Identifier values of Observations that are refused with 422.
+    pub poison: Vec<String>,
+    /// Whether Device resources are refused.
+    pub no_devices: bool,
+    /// Whether references to Devices and Patients are checked.
+    pub checks_references: bool,
+    /// The only token that is let in, and the file that gets it when a wrong one comes.
+    pub token: Option<String>,
+    pub renews_token_in: Option<PathBuf>,
+    next_id: u64,
+}
+
+pub struct Ehr(Mutex<State>);
+
+pub fn capability(observation: &Json) -> Json {
+    let mut resource = observation.clone();
+    resource["type"] = "Observation".into();
+    json!({"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1", "rest": [{
+        "mode": "server", "interaction": [{"code": "transaction"}, {"code": "batch"}],
+        "resource": [resource, {"type": "Device", "updateCreate": observation["updateCreate"], "conditionalCreate": true}]}]})
+}
+
+impl Ehr {
+    pub fn new(update_create: bool) -> Self {
+        let metadata = capability(&json!({"updateCreate": update_create, "conditionalCreate": true}));
+        Self(Mutex::new(State { metadata: Some((200, metadata)), ..State::default() }))
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// How many Observations there are, and how many distinct identifiers they carry.
+    pub fn observations(&self) -> (usize, usize) {
+        let state = self.state();
+        let all: Vec<&Json> =
+            state.stored.iter().filter(|((kind, _), _)| kind == "Observation").filter_map(|(_, versions)| versions.last()).collect();
+        let mut identifiers: Vec<String> = all.iter().map(|resource| resource["identifier"][0]["value"].to_string()).collect();
+        identifiers.sort();
+        identifiers.dedup();
+        (all.len(), identifiers.len())
+    }
+
+    /// How many requests had this method and a target that begins so.
+    pub fn count(&self, method: &str, target: &str) -> usize {
+        self.state().requests.iter().filter(|request| request.method == method && request.target.starts_with(target)).count()
+    }
+
+    pub fn bundles(&self) -> usize {
+        self.state().requests.iter().filter(|request| request.method == "POST" && request.target == "/fhir").count()
+    }
+
+    pub fn answer(&self, request: Request) -> Reply {
+        let mut state = self.state();
+        state.requests.push(request.clone());
+        if let Some(token) = &state.token
+            && request.authorization.as_deref() != Some(&format!("Bearer {token}"))
+        {
+            if let Some(file) = &state.renews_token_in {
+                std::fs::write(file, token).unwrap();
+            }
+            return reply(401, &Json::Null);
+        }
+        let target = request.target.replace("%7C", "|").replace("%3A", ":");
+        let path = target.strip_prefix("/fhir").unwrap_or("/elsewhere").to_owned();
+        match (request.method.as_str(), path.as_str()) {
+            ("GET", "/metadata") => state.metadata.as_ref().map_or_else(|| reply(404, &Json::Null), |(status, body)| reply(*status, body)),
+            ("POST", "") => state.bundle(&request.body),
+            ("POST", "/Device") | ("PUT", _) if state.no_devices => reply(422, &Json::Null),
+            ("POST", "/Device") => state.create("Device", &request),
+            ("PUT", path) => state.put(path, &request.body),
+            ("GET", path) => state.get(path),
+            _ => reply(405, &Json::Null),
+        }
+    }
+}
+
+impl State {
+    fn bundle(&mut self, body: &[u8]) -> Reply {
+        let bundle: Json = serde_json::from_slice(body).unwrap();
+        let fault = self.faults.pop_front();
+        match fault {
+            Some(Fault::Answer(status, headers, body)) => return Reply { status, headers, body: body.into_bytes(), ending: Ending::Whole },
+            Some(Fault::Hang) => return Reply { ending: Ending::Never, ..reply(200, &Json::Null) },
+            Some(Fault::Reset) => return Reply { ending: Ending::Nothing, ..reply(200, &Json::Null) },
+            _ => {}
+        }
+        let answer = self.apply(&bundle);
+        match fault {
+            Some(Fault::HangAfterStoring) => Reply { ending: Ending::Never, ..answer },
+            Some(Fault::ResetAfterStoring) => Reply { ending: Ending::Nothing, ..answer },
+            Some(Fault::TruncateAfterStoring) => Reply { ending: Ending::Half, ..answer },
+            Some(Fault::OtherBodyAfterStoring(body)) => Reply { body: body.into_bytes(), ..answer },
+            _ => answer,
+        }
+    }
+
+    fn apply(&mut self, bundle: &Json) -> Reply {
+        let together = bundle["type"] == "transaction";
+        let before = self.stored.clone();
+        let mut responses = Vec::new();
+        for entry in bundle["entry"].as_array().unwrap() {
+            let response = self.entry(entry);
+            let refused = !response["status"].as_str().unwrap().starts_with("20");
+            if refused && together {
+                self.stored = before;
+                return reply(response["status"].as_str().unwrap().parse().unwrap(), &response["outcome"]);
+            }
+            responses.push(json!({"response": response}));
+        }
+        let kind = if together { "transaction-response" } else { "batch-response" };
+        reply(200, &json!({"resourceType": "Bundle", "type": kind, "entry": responses}))
+    }
+
+    fn entry(&mut self, entry: &Json) -> Json {
+        let resource = &entry["resource"];
+        let identifier = resource["identifier"][0]["value"].as_str().unwrap().to_owned();
+        if self.poison.contains(&identifier) {
+            return json!({"status": "422", "outcome": outcome("invalid", "Observation.value of Max Muster")});
+        }
+        if self.checks_references {
+            for reference in [&resource["subject"]["reference"], &resource["device"]["reference"]] {
+                let (kind, id) = reference.as_str().unwrap().split_once('/').unwrap();
+                if !self.stored.contains_key(&(kind.to_owned(), id.to_owned())) {
+                    return json!({"status": "400", "outcome": outcome("processing", &format!("Resource {kind}/{id} not found"))});
+                }
+            }
+        }
+        if entry["request"]["method"] == "PUT" {
+            let id = resource["id"].as_str().unwrap().to_owned();
+            let versions = self.stored.entry(("Observation".into(), id.clone())).or_default();
+            versions.push(resource.clone());
+            return json!({"status": if versions.len() == 1 { "201 Created" } else { "200 OK" }, "location": format!("Observation/{id}/_history/{}", versions.len())});
+        }
+        assert_eq!(entry["request"]["ifNoneExist"], format!("identifier=urn:ietf:rfc:3986|{identifier}"));
+        match self.with_identifier("Observation", &identifier).as_slice() {
+            [] => {
+                let id = self.store("Observation", resource.clone());
+                json!({"status": "201 Created", "location": format!("http://ehr/fhir/Observation/{id}/_history/1")})
+            }
+            [id] => json!({"status": "200 OK", "location": format!("http://ehr/fhir/Observation/{id}/_history/1")}),
+            _ => json!({"status": "412", "outcome": outcome("multiple-matches", "")}),
+        }
+    }
+
+    pub fn store(&mut self, kind: &str, mut resource: Json) -> String {
+        self.next_id += 1;
+        let id = format!("{}", 1_000 + self.next_id);
+        resource["id"] = id.clone().into();
+        self.stored.insert((kind.to_owned(), id.clone()), vec![resource]);
+        id
+    }
+
+    fn with_identifier(&self, kind: &str, value: &str) -> Vec<String> {
+        let carries = |resource: &Json| resource["identifier"].as_array().unwrap().iter().any(|identifier| identifier["value"] == value);
+        self.stored
+            .iter()
+            .filter(|((stored, _), versions)| stored == kind && carries(versions.last().unwrap()))
+            .map(|((_, id), _)| id.clone())
+            .collect()
+    }
+
+    fn create(&mut self, kind: &str, request: &Request) -> Reply {
+        let resource: Json = serde_json::from_slice(&request.body).unwrap();
+        let value = resource["identifier"][0]["value"].as_str().unwrap().to_owned();
+        assert_eq!(request.if_none_exist, Some(format!("identifier=urn:ietf:rfc:3986|{value}")));
+        let (status, id) = match self.with_identifier(kind, &value).first() {
+            Some(id) => (200, id.clone()),
+            None => (201, self.store(kind, resource)),
+        };
+        Reply { headers: vec![("Location", format!("http://ehr/fhir/{kind}/{id}/_history/1"))], ..reply(status, &Json::Null) }
+    }
+
+    fn put(&mut self, path: &str, body: &[u8]) -> Reply {
+        let (kind, id) = path.trim_start_matches('/').split_once('/').unwrap();
+        let versions = self.stored.entry((kind.to_owned(), id.to_owned())).or_default();
+        versions.push(serde_json::from_slice(body).unwrap());
+        reply(if versions.len() == 1 { 201 } else { 200 }, &Json::Null)
+    }
+
+    fn get(&mut self, path: &str) -> Reply {
+        let path = path.trim_start_matches('/');
+        if let Some((kind, query)) = path.split_once('?') {
+            let value = query.split('&').next().unwrap().strip_prefix("identifier=").unwrap().split_once('|').unwrap().1;
+            let ids = self.with_identifier(kind, value);
+            let entries: Vec<Json> =
+                ids.iter().map(|id| json!({"resource": self.stored[&(kind.to_owned(), id.clone())].last().unwrap()})).collect();
+            return reply(200, &json!({"resourceType": "Bundle", "type": "searchset", "total": entries.len(), "entry": entries}));
+        }
+        let key = path.split_once('/').map(|(kind, id)| (kind.to_owned(), id.to_owned()));
+        match key.and_then(|key| self.stored.get(&key)).and_then(|versions| versions.last()) {
+            Some(resource) => reply(200, resource),
+            None => reply(404, &outcome("not-found", "")),
+        }
+    }
+}
+
+pub fn outcome(code: &str, text: &str) -> Json {
+    json!({"resourceType": "OperationOutcome", "issue": [{"severity": "error", "code": code, "diagnostics": text}]})
+}
+
+pub fn reply(status: u16, body: &Json) -> Reply {
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    Reply { status, headers: Vec::new(), body, ending: Ending::Whole }
+}

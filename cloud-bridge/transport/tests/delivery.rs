@@ -1,0 +1,306 @@
+//! Delivery to a server of our own that misbehaves: exactly once, and the outcome is the true one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test code.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::ehr::{Ehr, Fault, outcome};
+use common::serve::Served;
+use common::{accepted, batch, batch_of, endpoint, is_transient, patient, reading};
+use serde_json::{Value as Json, json};
+use vitalgate_domain::{Answer, BatchMode, ClockTrust, Item, ItemAnswer, Sequence};
+use vitalgate_transport::{FhirClient, WritePolicy};
+
+const MODES: [bool; 2] = [true, false];
+
+fn client(served: &Served) -> FhirClient {
+    FhirClient::new(endpoint(&served.url(), WritePolicy::Auto), served.certificates.client()).unwrap()
+}
+
+async fn served(update_create: bool, faults: impl IntoIterator<Item = Fault>) -> (Served, FhirClient) {
+    let ehr = Ehr::new(update_create);
+    ehr.state().faults.extend(faults);
+    let served = Served::start(ehr).await;
+    let client = client(&served);
+    (served, client)
+}
+
+#[tokio::test]
+async fn a_batch_sent_twice_is_there_once_in_both_modes_together_and_separately() {
+    for update_create in MODES {
+        for mode in [BatchMode::Together, BatchMode::Separately] {
+            let (served, client) = served(update_create, []).await;
+            for _ in 0..2 {
+                assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5);
+            }
+            assert_eq!(served.ehr.observations(), (5, 5));
+            assert_eq!(served.ehr.count("GET", "/fhir/metadata"), 1, "the probe is remembered");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_servers_ids_are_reported_where_it_chose_them() {
+    let (_, client) = served(false, []).await;
+    let Answer::Items(items) = client.deliver(&batch(BatchMode::Together)).await else { panic!() };
+    assert!(items.iter().all(|item| matches!(item, ItemAnswer::Accepted { remote_id: Some(_) })), "{items:?}");
+    let (_, client) = served(true, []).await;
+    let Answer::Items(items) = client.deliver(&batch(BatchMode::Together)).await else { panic!() };
+    assert!(items.iter().all(|item| *item == ItemAnswer::Accepted { remote_id: None }), "{items:?}");
+}
+
+#[tokio::test]
+async fn a_server_in_trouble_is_tried_again_and_its_wish_to_wait_is_passed_on() {
+    let busy = Fault::Answer(429, vec![("Retry-After", "7".to_owned())], String::new());
+    let down = Fault::Answer(503, Vec::new(), "<html>".to_owned());
+    let (served, client) = served(true, [busy, down]).await;
+    let answer = client.deliver(&batch(BatchMode::Together)).await;
+    assert!(matches!(answer, Answer::Transient { retry_after_ms: Some(7_000), .. }), "{answer:?}");
+    assert!(matches!(client.deliver(&batch(BatchMode::Together)).await, Answer::Transient { retry_after_ms: None, .. }));
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.ehr.observations(), (5, 5));
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_holds_nothing_up_longer_than_the_time_out() {
+    for update_create in MODES {
+        for fault in [Fault::Hang, Fault::HangAfterStoring] {
+            let ehr = Ehr::new(update_create);
+            ehr.state().faults.push_back(fault);
+            let served = Served::start(ehr).await;
+            let mut short = endpoint(&served.url(), WritePolicy::Auto);
+            short.request_timeout_ms = 600;
+            let client = FhirClient::new(short, served.certificates.client()).unwrap();
+            let started = Instant::now();
+            let answer = client.deliver(&batch(BatchMode::Together)).await;
+            assert!(is_transient(&answer), "{answer:?}");
+            assert!(started.elapsed() < Duration::from_secs(10));
+            assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+            assert_eq!(served.ehr.observations(), (5, 5));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_after_storing_doubles_nothing() {
+    for update_create in MODES {
+        let (served, client) = served(update_create, [Fault::ResetAfterStoring]).await;
+        let first = client.deliver(&batch(BatchMode::Together)).await;
+        if update_create {
+            assert!(is_transient(&first), "PUT by id needs no question: {first:?}");
+            assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+        } else {
+            assert_eq!(accepted(&first), 5, "asked the server before sending again: {first:?}");
+            assert_eq!(served.ehr.bundles(), 1);
+        }
+        assert_eq!(served.ehr.observations(), (5, 5));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_before_storing_loses_nothing() {
+    for update_create in MODES {
+        let (served, client) = served(update_create, [Fault::Reset]).await;
+        assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+        assert_eq!(served.ehr.observations(), (0, 0));
+        assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+        assert_eq!(served.ehr.observations(), (5, 5));
+    }
+}
+
+#[tokio::test]
+async fn half_an_answer_or_another_one_is_believed_only_after_a_look_at_the_server() {
+    for update_create in MODES {
+        for mode in [BatchMode::Together, BatchMode::Separately] {
+            let odd = ["<html>OK</html>", "", "{\"resourceType\":\"Bundle\",\"type\":\"batch-response\"}"]
+                .map(|body| Fault::OtherBodyAfterStoring(body.into()));
+            let huge = Fault::OtherBodyAfterStoring(" ".repeat(5 * 1024 * 1024));
+            for fault in odd.into_iter().chain([Fault::TruncateAfterStoring, huge]) {
+                let (served, client) = served(update_create, [fault]).await;
+                assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5);
+                assert_eq!((served.ehr.bundles(), served.ehr.observations()), (1, (5, 5)));
+            }
+            let empty = Fault::Answer(200, Vec::new(), "<html>OK</html>".to_owned());
+            let (served, client) = served(update_create, [empty]).await;
+            assert!(is_transient(&client.deliver(&batch(mode)).await), "200, and nothing is there");
+            assert_eq!(served.ehr.observations(), (0, 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_poison_entry_is_isolated_with_its_reason_and_the_others_arrive() {
+    for update_create in MODES {
+        let (served, client) = served(update_create, []).await;
+        let poison = format!("urn:uuid:{}", batch(BatchMode::Together).items[2].id);
+        served.ehr.state().poison.push(poison);
+        let together = client.deliver(&batch(BatchMode::Together)).await;
+        assert!(matches!(together, Answer::RejectedWhole { .. }), "{together:?}");
+        assert_eq!(served.ehr.observations(), (0, 0));
+        let Answer::Items(items) = client.deliver(&batch(BatchMode::Separately)).await else { panic!() };
+        for (index, item) in items.iter().enumerate() {
+            match item {
+                ItemAnswer::Rejected { detail } if index == 2 => assert!(detail.contains("422 error/invalid"), "{detail}"),
+                ItemAnswer::Accepted { .. } if index != 2 => {}
+                other => panic!("{index}: {other:?}"),
+            }
+        }
+        assert_eq!(served.ehr.observations(), (4, 4));
+    }
+}
+
+#[tokio::test]
+async fn an_identifier_that_is_there_twice_already_is_reported_and_not_sent_a_third_time() {
+    let (served, client) = served(false, []).await;
+    let id = batch(BatchMode::Together).items[1].id;
+    let twin = json!({"resourceType": "Observation", "identifier": [{"system": "urn:ietf:rfc:3986", "value": format!("urn:uuid:{id}")}]});
+    for _ in 0..2 {
+        served.ehr.state().store("Observation", twin.clone());
+    }
+    let together = client.deliver(&batch(BatchMode::Together)).await;
+    assert!(matches!(together, Answer::RejectedWhole { .. }), "{together:?}");
+    let Answer::Items(items) = client.deliver(&batch(BatchMode::Separately)).await else { panic!() };
+    assert!(matches!(items[1], ItemAnswer::AcceptedWithWarning { .. }), "{items:?}");
+    assert_eq!(served.ehr.observations(), (6, 5));
+}
+
+#[tokio::test]
+async fn what_the_server_calls_too_large_is_to_be_halved() {
+    let limit = outcome("invalid", "The bundle has more entries than the limit").to_string();
+    let faults = [Fault::Answer(413, Vec::new(), String::new()), Fault::Answer(400, Vec::new(), limit)];
+    let (_, client) = served(true, faults).await;
+    for _ in 0..2 {
+        let answer = client.deliver(&batch(BatchMode::Together)).await;
+        assert!(matches!(answer, Answer::TooLarge { .. }), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_never_followed_with_readings() {
+    let other = Served::start(Ehr::new(true)).await;
+    for status in [301, 302, 307, 308] {
+        let (_, client) = served(true, [Fault::Answer(status, vec![("Location", other.url())], String::new())]).await;
+        let answer = client.deliver(&batch(BatchMode::Together)).await;
+        assert!(matches!(answer, Answer::Paused { .. }), "{answer:?}");
+    }
+    assert!(other.ehr.state().requests.is_empty());
+}
+
+#[tokio::test]
+async fn a_faulty_item_never_holds_back_the_others() {
+    let (served, client) = served(true, []).await;
+    let mut odd = batch(BatchMode::Separately);
+    odd.items.push(odd.items[0].clone());
+    let mut timeless = reading(77, &patient());
+    timeless.time.device = None;
+    timeless.time.received.trust = ClockTrust::Unset;
+    odd.items.insert(0, Item { id: timeless.id, panel: None, readings: vec![(Sequence(77), timeless)] });
+    let Answer::Items(items) = client.deliver(&odd).await else { panic!() };
+    assert!(matches!(items[0], ItemAnswer::Rejected { .. }), "without a moment");
+    assert!(items[1..6].iter().all(|item| matches!(item, ItemAnswer::Accepted { .. })));
+    assert!(matches!(items[6], ItemAnswer::Transient { .. }), "its twin was in the same bundle");
+    assert_eq!(served.ehr.observations(), (5, 5));
+    odd.mode = BatchMode::Together;
+    assert!(matches!(client.deliver(&odd).await, Answer::RejectedWhole { .. }));
+}
+
+#[tokio::test]
+async fn devices_are_made_sure_of_once_and_never_overwritten() {
+    for update_create in MODES {
+        let (served, client) = served(update_create, []).await;
+        served.ehr.state().checks_references = true;
+        served
+            .ehr
+            .state()
+            .stored
+            .insert(("Patient".into(), "4711".into()), vec![json!({"resourceType": "Patient", "id": "4711", "identifier": []})]);
+        for _ in 0..3 {
+            assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+        }
+        let writes = served.ehr.count("PUT", "/fhir/Device") + served.ehr.count("POST", "/fhir/Device");
+        assert_eq!(writes, 2, "the gateway's and the monitor's");
+        // Another process of ours finds them there and leaves what the EHR's keeper added.
+        let again = self::client(&served);
+        assert_eq!(accepted(&again.deliver(&batch(BatchMode::Together)).await), 5);
+        assert!(served.ehr.state().stored.iter().all(|((kind, _), versions)| kind != "Device" || versions.len() == 1));
+        // The server lost them (restored from a backup): they are put back, and nothing is refused.
+        served.ehr.state().stored.retain(|(kind, _), _| kind != "Device");
+        assert_eq!(accepted(&client.deliver(&batch_of(6..=9, BatchMode::Together, &patient())).await), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_devices_still_gets_the_readings() {
+    let (served, client) = served(true, []).await;
+    served.ehr.state().no_devices = true;
+    for _ in 0..2 {
+        assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    }
+    assert_eq!(served.ehr.count("PUT", "/fhir/Device"), 2, "asked once for each, then believed");
+    let state = served.ehr.state();
+    let observation = state.stored.values().next().unwrap().last().unwrap();
+    assert!(observation["device"]["reference"].is_null());
+    assert!(observation["device"]["identifier"]["value"].as_str().unwrap().starts_with("urn:uuid:"));
+}
+
+#[tokio::test]
+async fn one_connection_serves_many_batches() {
+    let (served, client) = served(true, []).await;
+    for number in 0..20 {
+        assert_eq!(accepted(&client.deliver(&batch_of(number * 5 + 1..=number * 5 + 5, BatchMode::Together, &patient())).await), 5);
+    }
+    assert_eq!(served.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(served.ehr.observations(), (100, 100));
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_the_server_offers_it() {
+    let served = Served::start_http2(Ehr::new(true)).await;
+    let client = client(&served);
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn no_more_requests_are_under_way_than_allowed() {
+    let ehr = Ehr::new(true);
+    ehr.state().faults.extend([Fault::Hang, Fault::Hang]);
+    let served = Served::start(ehr).await;
+    let mut narrow = endpoint(&served.url(), WritePolicy::Put);
+    narrow.requests_in_flight_max = 2;
+    narrow.request_timeout_ms = 700;
+    let client = FhirClient::new(narrow, served.certificates.client()).unwrap();
+    let (first, second, third) =
+        (batch(BatchMode::Together), batch_of(6..=6, BatchMode::Together, &patient()), batch_of(7..=7, BatchMode::Together, &patient()));
+    let (one, two, three) = tokio::join!(client.deliver(&first), client.deliver(&second), client.deliver(&third));
+    assert!(is_transient(&one) && is_transient(&two));
+    assert_eq!(accepted(&three), 1, "it came after the time-out of another: {three:?}");
+}
+
+#[tokio::test]
+async fn what_is_counted_names_no_patient_and_no_url() {
+    let (served, client) = served(false, [Fault::ResetAfterStoring]).await;
+    client.deliver(&batch(BatchMode::Together)).await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    client.metrics().register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("delivery_items_total{outcome=\"accepted\"} 5"), "{text}");
+    assert!(text.contains("delivery_requests_total{purpose=\"bundle\",class=\"broken\"} 1"), "{text}");
+    assert!(!text.contains("4711") && !text.contains(&served.address.port().to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_without_transactions_is_asked_separately() {
+    let ehr = Ehr::new(true);
+    let mut metadata: Json = ehr.state().metadata.clone().unwrap().1;
+    metadata["rest"][0]["interaction"] = json!([{"code": "batch"}]);
+    ehr.state().metadata = Some((200, metadata));
+    let served = Served::start(ehr).await;
+    let client = client(&served);
+    assert!(matches!(client.deliver(&batch(BatchMode::Together)).await, Answer::RejectedWhole { .. }));
+    assert_eq!(served.ehr.bundles(), 0);
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Separately)).await), 5);
+}
