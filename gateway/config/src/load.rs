@@ -1,6 +1,6 @@
 //! From a file or its text to a checked configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -70,19 +70,30 @@ fn checked(text: &str, file: &str, profiles: Option<ProfileLookup<'_>>) -> Resul
         return Err(report.into_errors().unwrap_or_default());
     }
     let (root, syntax) = DeTable::parse_recoverable(text);
-    let mut readable = true;
-    for error in &syntax {
-        let at = error.span().map_or(0, |span| span.start);
-        let (remedy, harmless) = syntax_remedy(error.message());
-        readable &= harmless;
-        report.at(at, format!("not valid TOML: {}", error.message().lines().next().unwrap_or_default()), remedy);
-    }
+    let readable = report_syntax(&mut report, &syntax);
     // What the parser made of broken text would only lead to errors that are none.
     let config = if readable { sections::read(&mut report, root.get_ref(), file, profiles) } else { None };
     match (report.into_errors(), config) {
         (None, Some(config)) => Ok(config),
         (errors, _) => Err(errors.unwrap_or_default()),
     }
+}
+
+/// Reports broken TOML, once per line; says whether the rest of the file can still be judged.
+fn report_syntax(report: &mut Report, errors: &[toml::de::Error]) -> bool {
+    /// What follows a lost quote or bracket is mostly noise.
+    const SYNTAX_LINES_MAX: usize = 20;
+    let mut readable = true;
+    let mut lines = BTreeSet::new();
+    for error in errors {
+        let at = error.span().map_or(0, |span| span.start);
+        let (remedy, harmless) = syntax_remedy(error.message());
+        readable &= harmless;
+        if lines.len() < SYNTAX_LINES_MAX && lines.insert(report.line(at)) {
+            report.at(at, format!("not valid TOML: {}", error.message().lines().next().unwrap_or_default()), remedy);
+        }
+    }
+    readable
 }
 
 /// What to do, and whether the rest of the file can still be judged.

@@ -43,7 +43,8 @@ impl Report {
         let more = self.errors.len().saturating_sub(ERRORS_MAX);
         self.errors.truncate(ERRORS_MAX);
         if more > 0 {
-            self.on_line(0, format!("{more} more errors"), "correct these first");
+            let line = self.errors.last().map_or(0, |last| last.line);
+            self.on_line(line, format!("{more} more errors follow"), "correct those above first");
         }
         Some(self.errors)
     }

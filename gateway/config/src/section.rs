@@ -58,7 +58,7 @@ impl<'a> Section<'a> {
     /// A text; reports it missing where it must be there.
     pub(crate) fn text(&self, report: &mut Report, name: &'static str) -> Option<Text<'a>> {
         let value = self.value(report, name)?;
-        self.as_text(report, name, value)
+        self.as_text(report, name, value, &format!("{name} = \"...\""))
     }
 
     /// A text that has a default.
@@ -83,6 +83,7 @@ impl<'a> Section<'a> {
         }
         let remedy = match nearest(text, words.iter().copied()) {
             Some(word) => format!("did you mean \"{word}\"?"),
+            None if words.len() == 1 => format!("write \"{}\"", words.concat()),
             None => format!("write one of {}", words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")),
         };
         report.at(at, format!("{name} in {} is {}", self.place, quoted(text)), remedy);
@@ -123,19 +124,20 @@ impl<'a> Section<'a> {
 
     /// A list of texts; `None` when it is missing or no list.
     pub(crate) fn text_list(&self, report: &mut Report, name: &'static str) -> Option<Vec<Text<'a>>> {
+        let example = format!("{name} = [\"...\"]");
         let value = self.value(report, name)?;
         let DeValue::Array(list) = value.get_ref() else {
-            self.wrong_type(report, name, value, "a list of texts", &format!("{name} = [\"...\"]"));
+            self.wrong_type(report, name, value, "a list of texts", &example);
             return None;
         };
-        Some(list.iter().filter_map(|item| self.as_text(report, name, item)).collect())
+        Some(list.iter().filter_map(|item| self.as_text(report, name, item, &example)).collect())
     }
 
     /// A path; what is relative is relative to the configuration file's folder.
     pub(crate) fn path(&self, report: &mut Report, name: &'static str, base: &Path) -> Option<(PathBuf, usize)> {
         let Text { text, at } = self.text(report, name)?;
         if text.is_empty() {
-            report.at(at, format!("{name} in {} is empty", self.place), "write a path, or remove the key");
+            report.at(at, format!("{name} in {} is empty", self.place), "write a path");
             return None;
         }
         Some((base.join(text), at))
@@ -169,9 +171,19 @@ impl<'a> Section<'a> {
             && let Some(key) = self.key(name)
             && key.need == Need::Required
         {
-            report.at(self.at, format!("{} has no {name}", self.place), format!("add {name} = {}", example(key)));
+            match key.kind {
+                Kind::Table(title) if title.starts_with('[') => {
+                    report.at(self.at, format!("there is no section {title}"), format!("add {title}"))
+                }
+                _ => report.at(self.at, format!("{} has no {name}", self.place), format!("add {name} = {}", example(key))),
+            }
         }
         value
+    }
+
+    /// Whether the key is there, whatever it holds.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
     }
 
     /// Reports a value of another type than the key's.
@@ -180,10 +192,10 @@ impl<'a> Section<'a> {
         report.at(value.span().start, format!("{name} in {} must be {wanted}, not {found}", self.place), format!("write {example}"));
     }
 
-    fn as_text(&self, report: &mut Report, name: &'static str, value: &'a Spanned<DeValue<'a>>) -> Option<Text<'a>> {
+    fn as_text(&self, report: &mut Report, name: &'static str, value: &'a Spanned<DeValue<'a>>, example: &str) -> Option<Text<'a>> {
         let at = value.span().start;
         let DeValue::String(text) = value.get_ref() else {
-            self.wrong_type(report, name, value, "text", &format!("{name} = \"...\""));
+            self.wrong_type(report, name, value, "text", example);
             return None;
         };
         if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
@@ -205,7 +217,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 fn printable(text: &str) -> String {
-    shortened(text).chars().flat_map(char::escape_default).collect()
+    shortened(text).chars().flat_map(char::escape_debug).collect()
 }
 
 fn shortened(text: &str) -> &str {

@@ -37,11 +37,10 @@ pub(crate) fn read(report: &mut Report, root: &DeTable<'_>, file: &str, lookup: 
     let gateway = gateway(&mut walk, &top);
     let store = store(&mut walk, &top);
     let mqtt_section = once(&mut walk, &top, "mqtt", &schema::MQTT);
-    let mqtt_wanted = mqtt_section.is_some();
     let mqtt = mqtt_section.and_then(|section| mqtt(&mut walk, &section, gateway.as_ref()));
     let (profiles, known) = profiles(&mut walk, &top, lookup);
     let device_tables = several(&mut walk, &top, "device");
-    let devices = devices::read(&mut walk, &device_tables, mqtt_wanted, known.as_ref());
+    let devices = devices::read(&mut walk, &device_tables, top.has("mqtt"), known.as_ref());
     let destination_tables = several(&mut walk, &top, "destination");
     let destinations = destinations::read(&mut walk, &destination_tables);
     let console = console(&mut walk, &top, gateway.as_ref());

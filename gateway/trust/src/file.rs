@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -80,8 +80,11 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), FileError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made.map_err(failed("create", path))?,
     }
-    if let Ok(folder) = File::open(path) {
-        belong_to_the_folder(&folder, path);
+    if let (Ok(own), Ok(above)) = (fs::symlink_metadata(path), fs::metadata(parent(path)))
+        && own.uid() != above.uid()
+    {
+        // Only root may; for anyone else the owner stays.
+        let _ = lchown(path, Some(above.uid()), Some(above.gid()));
     }
     sync_directory(parent(path))
 }
@@ -98,8 +101,17 @@ fn belong_to_the_folder(file: &File, path: &Path) {
 
 /// One process at a time changes what lies beside the lock; dropping the file releases it.
 pub(crate) fn lock(path: &Path) -> Result<File, FileError> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(SECRET_MODE).open(path).map_err(failed("open", path))?;
-    belong_to_the_folder(&file, path);
+    // Only a file that this call made is given to the folder's owner: an existing one may be a link.
+    let file = match OpenOptions::new().write(true).create_new(true).mode(SECRET_MODE).open(path) {
+        Ok(file) => {
+            belong_to_the_folder(&file, path);
+            file
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().write(true).open(path).map_err(failed("open", path))?
+        }
+        Err(error) => return Err(failed("create", path)(error)),
+    };
     file.lock().map_err(failed("lock", path))?;
     Ok(file)
 }

@@ -38,6 +38,9 @@ pub enum KeyFileError {
     /// No randomness for a new key.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// The key is gone, but what it opens is not.
+    #[error("{0} and its .copy are gone, and without them nothing that is stored can be read; restore one of the two from a backup")]
+    Missing(PathBuf),
     /// The file is whole, but holds something else.
     #[error("{0} holds no key-encryption key; restore the right file from a backup")]
     NotAKey(PathBuf),
@@ -93,21 +96,37 @@ pub struct FileKeyWrap {
 
 impl FileKeyWrap {
     /// Opens the key, or makes one where there is none. A damaged copy is written anew from the other.
+    /// Where data already waits for its key, use [`FileKeyWrap::open`].
     ///
     /// # Errors
     /// When both copies are damaged or the files cannot be used; no new key is made then, since it would
     /// not open what is stored.
     pub fn open_or_create(path: &Path) -> Result<Self, KeyFileError> {
         file::create_directory(file::parent(path))?;
+        Self::open_with(path, |sealed| {
+            let body = new_body()?;
+            sealed.write(&body)?;
+            Ok(body)
+        })
+    }
+
+    /// Opens the key that must be there, because something is stored under it.
+    ///
+    /// # Errors
+    /// Like [`FileKeyWrap::open_or_create`], and when both copies are missing.
+    pub fn open(path: &Path) -> Result<Self, KeyFileError> {
+        if !file::parent(path).is_dir() {
+            return Err(KeyFileError::Missing(path.to_owned()));
+        }
+        Self::open_with(path, |_| Err(KeyFileError::Missing(path.to_owned())))
+    }
+
+    fn open_with(path: &Path, absent: impl FnOnce(Sealed<'_>) -> Result<Zeroizing<Vec<u8>>, KeyFileError>) -> Result<Self, KeyFileError> {
         let _lock = file::lock(&file::with_suffix(path, ".lock"))?;
         let sealed = Sealed { path, seal: Seal::Line, when_different: WhenDifferent::Refuse, bytes_max: KEY_FILE_BYTES_MAX };
         let (body, healed) = match sealed.read()? {
             Some(found) => (found.body, found.healed),
-            None => {
-                let body = new_body()?;
-                sealed.write(&body)?;
-                (body, None)
-            }
+            None => (absent(sealed)?, None),
         };
         let key = read_body(&body).ok_or_else(|| KeyFileError::NotAKey(path.to_owned()))?;
         Ok(Self { key, path: path.to_owned(), healed })

@@ -62,6 +62,21 @@ fn with_both_copies_damaged_or_different_there_is_an_error_and_no_new_key() {
 }
 
 #[test]
+fn a_key_that_must_be_there_is_not_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("keys/kek");
+    assert!(matches!(FileKeyWrap::open(&path), Err(KeyFileError::Missing(_))));
+    let wrapped = FileKeyWrap::open_or_create(&path).unwrap().wrap(&DATA_KEY).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(FileKeyWrap::open(&path).unwrap().unwrap(&wrapped), Ok(DATA_KEY), "the copy is enough");
+    fs::remove_file(&path).unwrap();
+    fs::remove_file(folder.path().join("keys/kek.copy")).unwrap();
+    let error = FileKeyWrap::open(&path).unwrap_err();
+    assert!(matches!(error, KeyFileError::Missing(_)) && error.to_string().contains("backup"), "{error}");
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_wrapped_key_opens_with_its_own_key_only_and_not_when_altered() {
     let folder = tempfile::tempdir().unwrap();
     let one = FileKeyWrap::open_or_create(&folder.path().join("one")).unwrap();

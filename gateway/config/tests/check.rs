@@ -1,0 +1,311 @@
+//! What a configuration may say, and what is said about one that is wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests fails loudly")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use vitalgate_config::schema::{self, Bounds, Kind};
+use vitalgate_config::{
+    ClientCertificate, Config, ConfigError, DestinationKind, DeviceSource, Fhir, LogFormat, LogLevel, ProfileKind, WriteMode, check,
+    check_with_profiles,
+};
+use vitalgate_domain::PatientReference;
+
+const FULL: &str = include_str!("golden/full.toml");
+const MINIMAL: &str = "[gateway]\nname = \"g1\"\nstate_dir = \"/var/lib/vitalgate\"\n";
+
+fn known(_: Option<&Path>) -> Result<BTreeMap<String, ProfileKind>, Vec<String>> {
+    Ok([("vitals-json", ProfileKind::Publish), ("vitals-modbus", ProfileKind::Polled)].map(|(id, kind)| (id.to_owned(), kind)).into())
+}
+
+/// A folder with the files that `full.toml` names.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("profiles")).unwrap();
+    for (name, mode) in [("ca.pem", 0o644), ("client.crt", 0o644), ("client.key", 0o640), ("token", 0o600)] {
+        fs::write(folder.path().join(name), "x").unwrap();
+        fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    folder
+}
+
+fn full(folder: &TempDir, text: &str) -> Result<Config, Vec<ConfigError>> {
+    check_with_profiles(text, &folder.path().join("full.toml").display().to_string(), &known)
+}
+
+fn lines(errors: &[ConfigError]) -> String {
+    errors.iter().map(|error| format!("{error}\n")).collect()
+}
+
+fn errors_of(text: &str) -> String {
+    lines(&check(text, "x.toml").err().unwrap_or_default())
+}
+
+fn fhir(config: &Config, index: usize) -> &Fhir {
+    match &config.destinations[index].kind {
+        DestinationKind::Fhir(fhir) => fhir,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Accepts a reviewed change of the golden file with `UPDATE_GOLDEN=1`.
+#[test]
+fn one_file_with_everything_wrong_is_answered_with_everything_at_once() {
+    let folder = folder();
+    fs::set_permissions(folder.path().join("token"), fs::Permissions::from_mode(0o644)).unwrap();
+    let file = folder.path().join("errors.toml").display().to_string();
+    let errors = check_with_profiles(include_str!("golden/errors.toml"), &file, &known).unwrap_err();
+    let said = lines(&errors).replace(&format!("{}/", folder.path().display()), "");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/errors.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &said).unwrap();
+    }
+    assert_eq!(said, fs::read_to_string(golden).unwrap());
+    for secret in ["4711-secret", "user:secret"] {
+        assert!(!said.contains(secret), "{secret} reached an error text");
+    }
+}
+
+#[test]
+fn every_key_arrives_where_it_belongs() {
+    let folder = folder();
+    let config = full(&folder, FULL).unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+    assert_eq!(config.gateway.name.as_str(), "practice-01");
+    assert_eq!(config.gateway.state_dir, PathBuf::from("/var/lib/vitalgate"));
+    assert_eq!((config.store.free_space_floor_mib, config.store.retention_days), (512, 30));
+    let mqtt = config.mqtt.as_ref().unwrap();
+    assert_eq!(mqtt.listen, "[::]:8883".parse().unwrap());
+    assert_eq!(mqtt.server_names, ["gateway.local", "192.0.2.7", "2001:db8::1"]);
+    assert_eq!(mqtt.client_certificate, ClientCertificate::Optional);
+    assert_eq!(mqtt.plain_listen, Some("127.0.0.1:1883".parse().unwrap()));
+    assert_eq!((mqtt.connections_max, mqtt.messages_per_second_max, mqtt.packet_bytes_max), (500, 100, 4096));
+    assert_eq!(config.profiles.dir, Some(folder.path().join("profiles")));
+    let [first, second, third, fourth] = config.devices.as_slice() else { panic!("{:?}", config.devices) };
+    assert_eq!((first.id.as_str(), first.profile.as_str(), &first.source), ("monitor-01", "vitals-json", &DeviceSource::Mqtt));
+    assert_eq!(first.patient, Some(PatientReference::Literal("Patient/4711".into())));
+    assert_eq!(first.line, 22);
+    assert_eq!(second.patient, None);
+    let system = "urn:oid:1.2.276.0.76.4.8".into();
+    assert_eq!(third.patient, Some(PatientReference::Identifier { system, value: "A 123".into() }));
+    let DeviceSource::Modbus(bus) = &third.source else { panic!("{third:?}") };
+    assert_eq!((bus.address.as_str(), bus.unit, bus.poll_interval_ms, bus.response_timeout_ms), ("192.0.2.9:502", 1, 2000, 500));
+    let DeviceSource::Modbus(bus) = &fourth.source else { panic!("{fourth:?}") };
+    assert_eq!((bus.unit, bus.poll_interval_ms, bus.response_timeout_ms), (255, 1000, 1000));
+    let ehr = fhir(&config, 0);
+    assert_eq!((ehr.url.as_str(), ehr.write), ("https://ehr.local/fhir", WriteMode::Put));
+    assert_eq!(ehr.ca_file, Some(folder.path().join("ca.pem")));
+    assert_eq!(ehr.client_certificate_file, Some(folder.path().join("client.crt")));
+    assert_eq!(ehr.client_key_file, Some(folder.path().join("client.key")));
+    assert_eq!(ehr.bearer_token_file, Some(folder.path().join("token")));
+    assert_eq!((ehr.batch_items_max, ehr.batch_bytes_max, ehr.requests_in_flight_max), (20, 65_536, 2));
+    assert_eq!((ehr.request_timeout_ms, ehr.join_window_ms), (5_000, 0));
+    assert_eq!(fhir(&config, 1).write, WriteMode::Conditional);
+    assert_eq!(
+        (config.console.listen, config.console.admin_socket.to_str()),
+        ("[::1]:9000".parse().unwrap(), Some("/run/vitalgate/admin.sock"))
+    );
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Debug));
+}
+
+#[test]
+fn what_is_left_out_takes_the_documented_default() {
+    let text = format!("{MINIMAL}[mqtt]\n[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.local\"\n");
+    let config = check(&text, "x.toml").unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+    assert_eq!((config.store.free_space_floor_mib, config.store.retention_days), (256, 7));
+    let mqtt = config.mqtt.as_ref().unwrap();
+    assert_eq!((mqtt.listen, mqtt.plain_listen), ("0.0.0.0:8883".parse().unwrap(), None));
+    assert_eq!((mqtt.server_names.as_slice(), mqtt.client_certificate), (&["g1".to_owned()][..], ClientCertificate::Required));
+    assert_eq!((mqtt.connections_max, mqtt.messages_per_second_max, mqtt.packet_bytes_max), (1_000, 2_000, 65_536));
+    let ehr = fhir(&config, 0);
+    assert_eq!((ehr.write, ehr.batch_items_max, ehr.batch_bytes_max), (WriteMode::Auto, 50, 524_288));
+    assert_eq!((ehr.requests_in_flight_max, ehr.request_timeout_ms, ehr.join_window_ms), (4, 30_000, 2_000));
+    assert_eq!(config.console.listen, "127.0.0.1:9464".parse().unwrap());
+    assert_eq!(config.console.admin_socket, PathBuf::from("/var/lib/vitalgate/admin.sock"));
+    assert_eq!((config.log.format, config.log.level), (LogFormat::Human, LogLevel::Info));
+    assert!(config.devices.is_empty() && config.associations().is_empty());
+    assert_eq!(check(MINIMAL, "x.toml").unwrap().mqtt, None);
+}
+
+#[test]
+fn a_file_from_windows_says_the_same_and_its_errors_stand_on_the_same_lines() {
+    let folder = folder();
+    let windows = format!("\u{feff}{}", FULL.replace('\n', "\r\n"));
+    assert_eq!(full(&folder, &windows).unwrap(), full(&folder, FULL).unwrap());
+    let wrong = include_str!("golden/errors.toml");
+    assert_eq!(errors_of(&wrong.replace('\n', "\r\n")), errors_of(wrong));
+}
+
+/// Every number of the schema, so that a new one cannot be forgotten.
+#[test]
+fn a_number_is_taken_up_to_its_limits_and_not_beyond() {
+    let mut tried = 0;
+    for section in schema::SECTIONS {
+        for key in section.keys {
+            let Kind::Integer(Bounds { min, max, .. }) = key.kind else { continue };
+            let with = |value: &str| {
+                let line = format!("{} = {value}", key.name);
+                match section.title {
+                    "[[device]] modbus" => {
+                        let unit = if key.name == "unit" { "" } else { "unit = 1\n" };
+                        format!("{MINIMAL}[[device]]\nid = \"d\"\nprofile = \"p\"\n[device.modbus]\naddress = \"h:1\"\n{unit}{line}\n")
+                    }
+                    "[[destination]]" => format!("{MINIMAL}[[destination]]\nid = \"d\"\nkind = \"fhir\"\nurl = \"https://h\"\n{line}\n"),
+                    title => format!("{MINIMAL}{title}\n{line}\n"),
+                }
+            };
+            for good in [min, max] {
+                assert_eq!(errors_of(&with(&good.to_string())), "", "{} {}", section.title, key.name);
+            }
+            let below = i128::from(min) - 1;
+            for bad in
+                [below.to_string(), (max + 1).to_string(), "99999999999999999999999999".to_owned(), "1.0".to_owned(), "\"1\"".to_owned()]
+            {
+                let said = errors_of(&with(&bad));
+                assert!(said.contains(key.name), "{} = {bad} was taken: {said}", key.name);
+            }
+            tried += 1;
+        }
+    }
+    assert_eq!(tried, 13, "a number came or went: is its range right?");
+}
+
+#[test]
+fn broken_toml_is_answered_with_each_broken_line() {
+    let said = errors_of("[gateway]\nname = \nstate_dir = \"/x\"\n[store\nretention_days = 1\n");
+    assert!(said.contains("x.toml:2: not valid TOML") && said.contains("x.toml:4: not valid TOML"), "{said}");
+    let said = errors_of(&format!("{MINIMAL}name = \"again\"\n[log]\nlevel = \"loud\"\n"));
+    assert!(said.contains("x.toml:4: not valid TOML: duplicate key"), "{said}");
+    assert!(said.contains("x.toml:6: level in [log] is \"loud\""), "a key that stands twice hides nothing else: {said}");
+    let nested = format!("{MINIMAL}x = {}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    assert!(!errors_of(&nested).is_empty());
+}
+
+#[test]
+fn the_wrong_kind_of_brackets_is_explained() {
+    let said = errors_of(&format!("{MINIMAL}[device]\nid = \"m1\"\n"));
+    assert!(said.contains("x.toml:4: device must be a list of sections") && said.contains("[[device]]"), "{said}");
+    let said = errors_of(&format!("{MINIMAL}[[mqtt]]\nlisten = \"0.0.0.0:8883\"\n"));
+    assert!(said.contains("x.toml:4: [mqtt] may stand only once"), "{said}");
+    assert!(errors_of("").contains("x.toml:1: there is no section [gateway]"));
+}
+
+#[test]
+fn a_listener_that_would_take_anothers_port_is_refused() {
+    let said = errors_of(&format!("{MINIMAL}[mqtt]\nlisten = \"0.0.0.0:8883\"\nplain_listen = \"127.0.0.1:8883\"\n"));
+    assert!(said.contains("x.toml:6: plain_listen in [mqtt] is 127.0.0.1:8883, but listen in [mqtt] is 0.0.0.0:8883 already"), "{said}");
+    let separate =
+        format!("{MINIMAL}[mqtt]\nlisten = \"127.0.0.1:0\"\nplain_listen = \"127.0.0.1:0\"\n[console]\nlisten = \"127.0.0.1:0\"\n");
+    assert_eq!(errors_of(&separate), "", "port 0 is any free port");
+}
+
+#[test]
+fn a_device_needs_a_way_to_be_heard() {
+    let device = "[[device]]\nid = \"m1\"\nprofile = \"vitals-json\"\n";
+    let said = errors_of(&format!("{MINIMAL}{device}"));
+    assert!(said.contains("but the file has no [mqtt]"), "{said}");
+    assert_eq!(errors_of(&format!("{MINIMAL}[mqtt]\n{device}")), "");
+}
+
+#[test]
+fn a_profile_must_fit_how_the_device_is_reached() {
+    let polled = "[[device]]\nid = \"m1\"\nprofile = \"vitals-modbus\"\n";
+    let publishes = "[[device]]\nid = \"m2\"\nprofile = \"vitals-json\"\nmodbus = { address = \"h:502\", unit = 1 }\n";
+    let text = format!("{MINIMAL}[mqtt]\n{polled}{publishes}");
+    let said = lines(&check_with_profiles(&text, "x.toml", &known).unwrap_err());
+    assert!(said.contains("x.toml:7: profile of [[device]] m1 is \"vitals-modbus\", which is polled"), "{said}");
+    assert!(said.contains("x.toml:10: profile of [[device]] m2 is \"vitals-json\", which publishes"), "{said}");
+    let broken = |_: Option<&Path>| Err(vec!["own.toml:3: unknown unit".to_owned()]);
+    let said = lines(&check_with_profiles(MINIMAL, "x.toml", &broken).unwrap_err());
+    assert!(said.contains("own.toml:3: unknown unit"), "{said}");
+}
+
+#[test]
+fn a_folder_of_profiles_that_cannot_be_listed_is_said_once_and_no_profile_is_called_unknown() {
+    let folder = folder();
+    let said = lines(&full(&folder, &FULL.replace("\"profiles\"", "\"absent\"").replace("vitals-json", "own")).unwrap_err());
+    assert!(said.contains(":20: dir in [profiles]: ") && said.contains("absent cannot be listed"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn hundreds_of_errors_end_in_their_number() {
+    let said = errors_of(&format!("{MINIMAL}{}", (0..300).map(|number| format!("key{number} = 1\n")).collect::<String>()));
+    assert_eq!(said.lines().count(), 201);
+    assert!(said.contains("100 more errors follow"), "{said}");
+}
+
+#[test]
+fn too_many_devices_or_destinations_are_refused_as_a_whole() {
+    let device = |number: usize| format!("[[device]]\nid = \"m{number}\"\nprofile = \"p\"\n");
+    let devices = |count: usize| format!("{MINIMAL}[mqtt]\n{}", (0..count).map(device).collect::<String>());
+    assert_eq!(errors_of(&devices(1_000)), "");
+    assert!(errors_of(&devices(1_001)).contains("1001 devices are too many"));
+    let destination = |number: usize| format!("[[destination]]\nid = \"d{number}\"\nkind = \"fhir\"\nurl = \"https://h{number}\"\n");
+    let text = format!("{MINIMAL}{}", (0..9).map(destination).collect::<String>());
+    assert!(errors_of(&text).contains("9 destinations are too many"));
+}
+
+#[test]
+fn associations_have_no_end_and_name_the_file_that_confirmed_them() {
+    let folder = folder();
+    let associations = full(&folder, FULL).unwrap().associations();
+    let devices: Vec<_> = associations.iter().map(|association| association.device.as_str()).collect();
+    assert_eq!(devices, ["monitor-01", "bedside-modbus-1"]);
+    for association in &associations {
+        assert_eq!((association.from, association.until, association.confirmed_by.as_ref()), (None, None, "full.toml"));
+    }
+}
+
+#[test]
+fn what_goes_without_tls_is_said_for_the_status_page() {
+    let folder = folder();
+    let warnings = full(&folder, FULL).unwrap().plain_warnings();
+    assert_eq!(warnings, ["destination lab is written to without TLS: the lab's server has no TLS until March"]);
+    let open = FULL.replace("127.0.0.1:1883", "0.0.0.0:1883").replace("beyond_loopback = false", "beyond_loopback = true");
+    assert_eq!(full(&folder, &open).unwrap().plain_warnings()[0], "MQTT without TLS is reachable on 0.0.0.0:1883");
+}
+
+#[test]
+fn a_file_that_is_none_is_refused_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vitalgate.toml");
+    let said = |path: &Path| lines(&Config::load(path).unwrap_err());
+    assert!(said(&path).contains("vitalgate.toml: cannot be read (No such file"), "{}", said(&path));
+    fs::write(&path, b"[gateway]\nname = \"g\"\n# \xff\n").unwrap();
+    assert!(said(&path).contains("vitalgate.toml:3: is not UTF-8 text"), "{}", said(&path));
+    fs::write(&path, " ".repeat(1_048_577)).unwrap();
+    assert!(said(&path).contains("has more than 1048576 bytes"), "{}", said(&path));
+    fs::write(&path, MINIMAL).unwrap();
+    assert_eq!(Config::load(&path).unwrap().gateway.name.as_str(), "g1");
+    assert_eq!(Config::load_with_profiles(&path, &known).unwrap().gateway.name.as_str(), "g1");
+}
+
+/// Every byte of a good file replaced or removed: an answer each time, and on an error a line that exists.
+#[test]
+fn no_slip_of_the_keyboard_makes_the_check_fall_over() {
+    let folder = folder();
+    let line_count = u32::try_from(FULL.lines().count()).unwrap() + 1;
+    let (mut taken, mut refused) = (0_u32, 0_u32);
+    for at in 0..FULL.len() {
+        for slip in ["", "\"", "]", "=", "\n", "9", "ü"] {
+            let mut text = FULL.to_owned();
+            text.replace_range(at..=at, slip);
+            match full(&folder, &text) {
+                Ok(_) => taken += 1,
+                Err(errors) => {
+                    refused += 1;
+                    assert!(!errors.is_empty());
+                    for error in errors {
+                        assert!(error.line >= 1 && error.line <= line_count, "{error}");
+                        assert!(!error.message.is_empty() && !error.remedy.is_empty(), "{error}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(taken > 0 && refused > taken, "{taken} taken, {refused} refused");
+}
