@@ -11,20 +11,18 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use vitalgate_domain::DeviceId;
 use vitalgate_simulator::Transport;
 use vitalgate_trust::{ClientProfile, client_config};
 
+use crate::http::{get, get_json};
 use crate::wait::{free_port, wait_until};
 
 /// Longest wait for the daemon to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Longest wait for the daemon to end after SIGTERM.
 const END_WITHIN: Duration = Duration::from_secs(30);
-/// Longest wait for one answer of the console.
-const CONSOLE_WITHIN: Duration = Duration::from_secs(5);
 /// Name in the gateway's certificate that test devices expect.
 const SERVER_NAME: &str = "localhost";
 
@@ -369,33 +367,4 @@ fn launch(config_file: &Path, log_file: &Path) -> anyhow::Result<Child> {
         .kill_on_drop(true)
         .spawn()
         .context("vitalgate cannot be started")
-}
-
-/// GET over plain HTTP/1.1 on loopback.
-///
-/// # Errors
-/// When there is no answer in time or it is not 2xx.
-pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    tokio::time::timeout(CONSOLE_WITHIN, fetch(address, path)).await.context("the console did not answer in time")?
-}
-
-async fn get_json(address: SocketAddr, path: &str) -> anyhow::Result<serde_json::Value> {
-    serde_json::from_str(&get(address, path).await?).context("the console's answer is no JSON")
-}
-
-async fn fetch(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
-    let driver = tokio::spawn(connection);
-    let request = hyper::Request::get(path).header("host", "localhost").body(http_body_util::Empty::<bytes::Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
-    drop(sender);
-    driver.abort();
-    // /health answers 503 with the same JSON while the gateway is not ready.
-    if !status.is_success() && status.as_u16() != 503 {
-        bail!("{path}: {status}");
-    }
-    Ok(String::from_utf8_lossy(&body).into_owned())
 }

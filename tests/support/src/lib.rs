@@ -5,6 +5,7 @@
 
 pub mod ehr;
 pub mod gateway;
+pub mod http;
 pub mod oracle;
 pub mod wait;
 

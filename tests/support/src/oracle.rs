@@ -31,6 +31,7 @@ pub struct Expected {
 #[derive(Debug, Default)]
 pub struct Oracle {
     expected: HashMap<Uuid, Expected>,
+    polled: BTreeMap<DeviceId, u64>,
 }
 
 /// How the two sets compare.
@@ -77,10 +78,22 @@ impl Oracle {
         self.expected.insert(Uuid::from_bytes(*id.as_bytes()), expected);
     }
 
-    /// Acknowledged readings so far.
+    /// Takes note that the gateway committed this many readings of a polled device. Nobody but the
+    /// gateway gives those readings an identity, so they are compared by their number.
+    pub fn polled(&mut self, device: &DeviceId, committed: u64) {
+        self.polled.insert(device.clone(), committed);
+    }
+
+    /// Acknowledged readings so far, those of polled devices included.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.expected.len()
+    pub fn count(&self) -> u64 {
+        self.expected.len() as u64 + self.polled.values().sum::<u64>()
+    }
+
+    /// Whether this device is one that was polled.
+    #[must_use]
+    pub fn is_polled(&self, device: &str) -> bool {
+        self.polled.keys().any(|polled| polled.as_str() == device)
     }
 
     /// How many of the acknowledged readings are among the sightings: a quick look while waiting.
@@ -99,11 +112,17 @@ impl Oracle {
             seen.entry(sighting.reading).or_default().push(sighting);
         }
         let devices: BTreeSet<&str> = self.expected.values().map(|expected| expected.device.as_str()).collect();
-        let mut verdict = Verdict { acknowledged: self.expected.len() as u64, ..Verdict::default() };
+        let mut verdict = Verdict { acknowledged: self.count(), ..Verdict::default() };
+        let mut polled: BTreeMap<&str, u64> = self.polled.keys().map(|device| (device.as_str(), 0)).collect();
         for (id, found) in &seen {
             let resources: BTreeSet<&str> = found.iter().map(|sighting| &*sighting.resource).collect();
             if resources.len() > 1 || found.len() > resources.len() {
                 note(&mut verdict.duplicated, &mut verdict.duplicated_count, || format!("{id} in {resources:?}"));
+            }
+            if let Some(arrived) = found.first().and_then(|sighting| polled.get_mut(sighting.device.as_str())) {
+                *arrived += 1;
+                verdict.in_the_ehr += 1;
+                continue;
             }
             if !found.iter().any(|sighting| devices.contains(sighting.device.as_str())) {
                 continue;
@@ -120,6 +139,14 @@ impl Oracle {
         for (id, expected) in &self.expected {
             if !seen.contains_key(id) {
                 note(&mut verdict.lost, &mut verdict.lost_count, || format!("{id} {expected}"));
+            }
+        }
+        for (device, committed) in &self.polled {
+            let arrived = polled.get(device.as_str()).copied().unwrap_or(0);
+            let missing = committed.saturating_sub(arrived);
+            if missing > 0 {
+                note(&mut verdict.lost, &mut verdict.lost_count, || format!("{missing} of {committed} readings polled from {device}"));
+                verdict.lost_count += missing - 1;
             }
         }
         verdict
@@ -232,6 +259,16 @@ mod tests {
         let verdict = oracle.compare(&bad);
         assert_eq!((verdict.lost_count(), verdict.duplicated_count(), verdict.altered_count()), (1, 1, 1));
         assert!(!verdict.is_exactly_once());
+    }
+
+    #[test]
+    fn readings_of_a_polled_device_are_compared_by_their_number() {
+        let (mut oracle, ids) = oracle(&["a"]);
+        oracle.polled(&DeviceId::new("p").unwrap(), 2);
+        let polled = |number: u128| Sighting { reading: Uuid::from_u128(number), device: "p".into(), ..sighting(&ids[0], "p", 1.0) };
+        let sightings = [sighting(&ids[0], "1", 72.0), polled(1), polled(2)];
+        assert_eq!(oracle.compare(&sightings).to_string(), "acknowledged 3, in the EHR 3, lost 0, duplicated 0");
+        assert_eq!(oracle.compare(&sightings[..2]).lost_count(), 1);
     }
 
     #[test]

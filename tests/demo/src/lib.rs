@@ -1,1 +1,0 @@
-//! The demonstration: devices, an EHR, an outage and the proof.
