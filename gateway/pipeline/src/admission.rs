@@ -114,6 +114,15 @@ impl Admission {
         admission
     }
 
+    /// Remembers a reading of the journal with its value, so that another value under the same time
+    /// or counter is told from a resend after a restart too. For the last few thousand entries, in order.
+    pub fn recall(&mut self, reading: &Reading) {
+        let place = self.place_of(&reading.device);
+        if let Some((_, recent)) = self.devices.get_mut(place) {
+            recent.recall(reading.id, digest(&reading.value), self.policy.recent_ids_per_device);
+        }
+    }
+
     /// Admits a sample; `next` is the sequence that its first entry will get.
     ///
     /// A sample that came while our clock was not set gets its time here, if the clock was set in

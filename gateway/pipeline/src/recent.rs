@@ -47,6 +47,20 @@ impl RecentIds {
         recent
     }
 
+    /// Remembers a durable id with its digest.
+    pub(crate) fn recall(&mut self, id: ReadingId, digest: u32, capacity: usize) {
+        if let Some(bucket) = self.find(id) {
+            if let Some(position) = self.position_in(bucket)
+                && let Some(known) = self.ring.get_mut(position)
+            {
+                known.digest = digest;
+            }
+            return;
+        }
+        self.push(id, digest);
+        self.confirm(capacity);
+    }
+
     /// The digest that the id was seen with; `None` if it was not seen lately.
     pub(crate) fn digest_of(&self, id: ReadingId) -> Option<u32> {
         let bucket = self.find(id)?;
@@ -114,10 +128,13 @@ impl RecentIds {
         (u32::from_be_bytes([a, b, c, d]) as usize) & self.mask()
     }
 
-    fn known_in(&self, bucket: usize) -> Option<&Known> {
+    fn position_in(&self, bucket: usize) -> Option<usize> {
         let counter = self.buckets.get(bucket).copied().filter(|&counter| counter != FREE)?;
-        let position = (u32::from(counter) + u32::from(FREE) - u32::from(self.oldest)) % u32::from(FREE);
-        self.ring.get(position as usize)
+        Some(((u32::from(counter) + u32::from(FREE) - u32::from(self.oldest)) % u32::from(FREE)) as usize)
+    }
+
+    fn known_in(&self, bucket: usize) -> Option<&Known> {
+        self.ring.get(self.position_in(bucket)?)
     }
 
     fn find(&self, id: ReadingId) -> Option<usize> {

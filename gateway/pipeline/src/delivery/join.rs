@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use vitalgate_domain::{DeviceId, Item, Metric, PatientReference, Reading, ReadingId, Received, Sequence, UnixMs};
 
 use super::message::Lane;
+use super::queue::PerLane;
 
 /// A commit may follow the arrival by so much, in milliseconds, before a late part counts as another panel.
 pub const COMMIT_LAG_MS: u64 = 500;
@@ -117,13 +118,13 @@ pub(super) struct Join {
     by_key: HashMap<PanelKey, Vec<u64>>,
     opened: u64,
     held: usize,
-    /// Panels that the current sample touched.
-    touched: Vec<u64>,
+    /// Panels that the sample touched which each lane is reading.
+    touched: PerLane<Vec<u64>>,
 }
 
 impl Join {
     pub(super) fn new(window_ms: u64) -> Self {
-        Self { window_ms, open: BTreeMap::new(), by_key: HashMap::new(), opened: 0, held: 0, touched: Vec::new() }
+        Self { window_ms, open: BTreeMap::new(), by_key: HashMap::new(), opened: 0, held: 0, touched: PerLane::default() }
     }
 
     /// Parts that wait.
@@ -148,20 +149,20 @@ impl Join {
                     (open.first, open.opened) = (sequence, reading.time.received);
                 }
                 open.parts.push((sequence, reading));
-                self.touched.push(*number);
+                self.touched.of_mut(lane).push(*number);
                 return;
             }
         }
         self.opened += 1;
         numbers.push(self.opened);
-        self.touched.push(self.opened);
+        self.touched.of_mut(lane).push(self.opened);
         let opened = reading.time.received;
         self.open.insert(self.opened, OpenPanel { key, lane, first: sequence, opened, parts: vec![(sequence, reading)] });
     }
 
-    /// The sample has ended: what is complete, or can get no more parts, is ready.
-    pub(super) fn end_of_sample(&mut self, ready: &mut Vec<Joined>) {
-        for number in std::mem::take(&mut self.touched) {
+    /// The lane's sample has ended: what is complete, or can get no more parts, is ready.
+    pub(super) fn end_of_sample(&mut self, lane: Lane, ready: &mut Vec<Joined>) {
+        for number in std::mem::take(self.touched.of_mut(lane)) {
             let closes = self.open.get(&number).is_some_and(|open| open.is_complete() || matches!(open.key.moment, Moment::Sample(..)));
             if closes {
                 ready.extend(self.close(number));

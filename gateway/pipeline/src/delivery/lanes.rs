@@ -1,7 +1,7 @@
 //! What of the journal was read and what was not: the live end and the holes behind it.
 //!
-//! A lane's position always stands at the border of a sample, so that the parts of one message are
-//! read together.
+//! A read may end within a sample; the lane remembers that, so that the parts of one message still
+//! meet. It never jumps from there.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::queue::PerLane;
 
 /// Most records asked for at once.
 pub const READ_ENTRIES_MAX: usize = 1_024;
-/// Fewest records worth asking for; a whole sample fits with room to see where the next begins.
+/// Fewest records worth asking for.
 pub const READ_ENTRIES_MIN: usize = 512;
 /// Most holes that the live lane leaves behind it by jumping ahead. With the readings in memory they
 /// bound the settled set: it has at most as many ranges as there are holes and readings in memory.
@@ -27,7 +27,7 @@ pub const SKIP_ENTRIES_MIN: u64 = 1_024;
 /// After a failed read, so long until the next, in milliseconds.
 pub const READ_RETRY_MS: u64 = 1_000;
 
-const _: () = assert!(READINGS_PER_SAMPLE_MAX + 2 <= READ_ENTRIES_MIN && READ_ENTRIES_MIN <= READ_ENTRIES_MAX);
+const _: () = assert!(READ_ENTRIES_MIN <= READ_ENTRIES_MAX);
 const _: () = assert!(READINGS_PER_SAMPLE_MAX as u64 <= SKIP_ENTRIES_MIN);
 
 /// A stretch of the journal that is left to the backlog lane.
@@ -49,7 +49,7 @@ pub(super) struct Asked {
     pub(super) entries_max: usize,
 }
 
-/// The records of a read that may be used, cut at the border of a sample.
+/// The records of a read that were asked for.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) records: Vec<Record>,
@@ -57,6 +57,10 @@ pub(super) struct Taken {
     pub(super) from: Sequence,
     /// ...up to here is read now.
     pub(super) until: Sequence,
+    /// Whether the first record belongs to another sample than the last one of the read before.
+    pub(super) starts_sample: bool,
+    /// Whether the last record is known to be the last of its sample.
+    pub(super) ends_sample: bool,
 }
 
 /// The positions of both lanes.
@@ -67,6 +71,8 @@ pub(super) struct Lanes {
     holes: VecDeque<Hole>,
     asked: PerLane<Option<Asked>>,
     retry_at_ms: PerLane<Option<u64>>,
+    /// The sample within which the last read may have ended.
+    unfinished: PerLane<Option<(DeviceId, Received)>>,
 }
 
 impl Lanes {
@@ -80,6 +86,7 @@ impl Lanes {
             holes: holes.into_iter().collect(),
             asked: PerLane::default(),
             retry_at_ms: PerLane::default(),
+            unfinished: PerLane::default(),
         }
     }
 
@@ -154,15 +161,15 @@ impl Lanes {
         }
         *self.asked.of_mut(lane) = None;
         records.retain(|record| record.sequence >= asked.from && record.sequence <= reached);
-        let mut until = reached;
-        if reached < asked.until
-            && let Some(first) = unfinished_sample(&records)
-        {
-            records.retain(|record| record.sequence < first);
-            until = Sequence(first.0 - 1);
+        let before = self.unfinished.of_mut(lane).take();
+        let starts_sample = before.is_none() || records.first().map(source) != before.as_ref().map(|(device, received)| (device, received));
+        let ends_sample = reached == asked.until;
+        if !ends_sample {
+            let last = records.last().map(source).map(|(device, received)| (device.clone(), *received));
+            *self.unfinished.of_mut(lane) = last.or(before.filter(|_| !starts_sample));
         }
-        self.advance(lane, &records, until);
-        Some(Taken { records, from: asked.from, until })
+        self.advance(lane, &records, reached);
+        Some(Taken { records, from: asked.from, until: reached, starts_sample, ends_sample })
     }
 
     fn advance(&mut self, lane: Lane, records: &[Record], until: Sequence) {
@@ -193,7 +200,8 @@ impl Lanes {
     /// False where it may not: too many holes, too many ranges, or a read under way.
     pub(super) fn jump(&mut self, committed: Sequence, settled: &SequenceRanges) -> bool {
         let bounded = self.holes.len() < HOLES_MAX && settled.ranges().len() <= SETTLED_RANGES_MAX;
-        if !bounded || self.asked.of(Lane::Live).is_some() || self.live_next > committed {
+        let within_sample = self.unfinished.of(Lane::Live).is_some();
+        if !bounded || within_sample || self.asked.of(Lane::Live).is_some() || self.live_next > committed {
             return false;
         }
         self.holes.push_back(Hole { from: self.live_next, until: committed, before: self.live_last, after: None });
@@ -235,11 +243,4 @@ fn source(record: &Record) -> (&DeviceId, &Received) {
 /// Whether two neighbouring records come from one sample.
 pub(super) fn same_sample(one: &Record, other: &Record) -> bool {
     source(one) == source(other)
-}
-
-/// Where the last sample of a read begins that was cut short; `None` where it is the only one.
-fn unfinished_sample(records: &[Record]) -> Option<Sequence> {
-    let last = records.last()?;
-    let start = records.iter().rposition(|record| !same_sample(record, last))? + 1;
-    records.get(start).map(|record| record.sequence)
 }

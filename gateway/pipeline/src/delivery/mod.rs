@@ -221,6 +221,9 @@ impl Delivery {
         }
         let mut expected = taken.from;
         let mut ready = Vec::new();
+        if taken.starts_sample {
+            self.join.end_of_sample(lane, &mut ready);
+        }
         let mut records = taken.records.into_iter().peekable();
         while let Some(record) = records.next() {
             let sequence = record.sequence;
@@ -229,13 +232,19 @@ impl Delivery {
             }
             self.settle_damaged(expected, sequence, turn);
             expected = sequence.next();
-            let sample_goes_on = records.peek().is_some_and(|next| lanes::same_sample(&record, next));
+            let sample_goes_on = match records.peek() {
+                Some(next) => lanes::same_sample(&record, next),
+                None => !taken.ends_sample,
+            };
             if !self.settled.contains(sequence) {
                 self.take_entry(lane, sequence, record.entry, turn);
             }
             if !sample_goes_on {
-                self.join.end_of_sample(&mut ready);
+                self.join.end_of_sample(lane, &mut ready);
             }
+        }
+        if taken.ends_sample {
+            self.join.end_of_sample(lane, &mut ready);
         }
         self.settle_damaged(expected, taken.until.next(), turn);
         self.enqueue(ready);
