@@ -174,7 +174,7 @@ impl Bus {
         }
         let undecodable = samples.iter().any(|sample| sample.unreadable.is_some()).then_some(PollFault::Undecodable);
         let readings = samples.iter().map(|sample| sample.readings.len()).sum();
-        if !self.commit(samples).await? {
+        if !commit(&self.intake, samples).await? {
             return Ok(Polled::Failed(PollFault::NotStored));
         }
         match fault {
@@ -186,19 +186,6 @@ impl Bus {
             }
             Some(fault) => Ok(Polled::Failed(fault)),
         }
-    }
-
-    /// Hands the samples over and waits for their receipts; true when all are on disk. A full queue waits here.
-    async fn commit(&self, samples: Vec<DecodedSample>) -> Result<bool, Stopping> {
-        let mut pending = Vec::with_capacity(samples.len());
-        for sample in samples {
-            pending.push(self.intake.submit(Submitted::Sample(sample)).await?);
-        }
-        let mut committed = true;
-        for receipt in pending {
-            committed &= receipt.await? == Receipt::Committed;
-        }
-        Ok(committed)
     }
 }
 
@@ -227,4 +214,17 @@ impl Polling {
         }
         (samples, fault)
     }
+}
+
+/// Hands the samples over and waits for their receipts; true when all are on disk. A full queue waits here.
+async fn commit(intake: &Intake, samples: Vec<DecodedSample>) -> Result<bool, Stopping> {
+    let mut pending = Vec::with_capacity(samples.len());
+    for sample in samples {
+        pending.push(intake.submit(Submitted::Sample(sample)).await?);
+    }
+    let mut committed = true;
+    for receipt in pending {
+        committed &= receipt.await? == Receipt::Committed;
+    }
+    Ok(committed)
 }

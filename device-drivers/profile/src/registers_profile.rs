@@ -213,6 +213,7 @@ impl PolledProfile {
         let mut layouts: Vec<Layout> = blocks.iter().map(|_| Layout::default()).collect();
         load_registers(section, &blocks, &mut layouts, report);
         load_statuses(section, &blocks, &mut layouts, report);
+        check_use(section, &blocks, &layouts, report);
         let readings: usize = layouts.iter().map(|layout| layout.registers.len()).sum();
         if readings == 0 {
             section.fault(report, "the profile reads no value", "add [[polled.register]]");
@@ -417,5 +418,20 @@ fn load_statuses(section: &mut Section<'_>, blocks: &[Block], layouts: &mut [Lay
             layout.statuses.push(StatusBit { index, bit, set: !clear, meaning, metrics });
         }
         entry.close(report);
+    }
+}
+
+/// A block is decoded by itself: one without values, or a bit that speaks of none of its block's values, would do nothing in silence.
+fn check_use(section: &Section<'_>, blocks: &[Block], layouts: &[Layout], report: &mut Report) {
+    for (block, layout) in blocks.iter().zip(layouts) {
+        if layout.registers.is_empty() {
+            let problem = format!("no value is read from block {}", block.name);
+            section.fault(report, problem, "take the block out, or put its status bits and values into one block");
+        }
+        let unknown = |status: &StatusBit| status.metrics.iter().any(|metric| !layout.registers.iter().any(|own| own.metric == *metric));
+        if layout.statuses.iter().any(unknown) {
+            let problem = format!("a status of block {} names a metric that the block has not", block.name);
+            section.fault(report, problem, "name metrics of the same block");
+        }
     }
 }

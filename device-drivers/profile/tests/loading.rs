@@ -203,3 +203,18 @@ fn a_profile_does_not_replace_another() {
     assert_eq!(profiles.get("vitals-json").unwrap().version(), "1");
     assert_eq!(&*profiles.load("mine.toml", &text.replace("vitals-json", "mine")).unwrap(), "mine");
 }
+
+/// A block is decoded by itself, so a status bit cannot speak of another block's values.
+#[test]
+fn what_would_be_read_for_nothing_is_refused() {
+    let of = |more: &str| {
+        let head = "id = \"x\"\nversion = \"1\"\nsource = \"M\"\n[polled]\nmin_poll_interval_ms = 100\n[[polled.block]]\nname = \"b\"\nfunction = \"input_registers\"\naddress = 0\ncount = 2\nsource = \"M\"\n[[polled.register]]\nblock = \"b\"\naddress = 0\ntype = \"u16\"\nmetric = \"spo2\"\nunit = \"%\"\nsource = \"M\"\n";
+        Profiles::default().load("t.toml", &format!("{head}{more}"))
+    };
+    let status = |metric: &str| {
+        format!("[[polled.status]]\nblock = \"b\"\naddress = 1\nbit = 0\nmeans = \"test\"\nmetrics = [\"{metric}\"]\nsource = \"M\"\n")
+    };
+    assert!(of("").is_ok() && of(&status("spo2")).is_ok());
+    assert!(of(&status("heart_rate")).is_err());
+    assert!(of("[[polled.block]]\nname = \"c\"\nfunction = \"coils\"\naddress = 0\ncount = 8\nsource = \"M\"\n").is_err());
+}
