@@ -1,0 +1,7 @@
+//! The journal side against its promises: power cuts, damage, a model, a full disk.
+
+mod basics;
+mod damage;
+mod model;
+mod power_cut;
+mod second;

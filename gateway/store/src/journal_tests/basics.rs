@@ -1,0 +1,252 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use vitalgate_domain::{Change, DestinationId, Entry, Record, Sequence};
+
+use crate::files::forgetful::ForgetfulFiles;
+use crate::journal::CommitError;
+use crate::opening::{OpenError, OpenedJournal, open_journal};
+use crate::options::StoreOptions;
+use crate::reader::Reader;
+use crate::tests_support::{TestWrap, readings, small_options, wrap};
+
+pub(super) fn open_on(files: &ForgetfulFiles) -> OpenedJournal {
+    open_journal(small_options(), wrap(), Arc::new(files.clone()), None).unwrap()
+}
+
+/// Everything from the oldest entry on, and what was reported as lost.
+pub(super) fn read_all(reader: &Reader) -> (Vec<Record>, Vec<(Sequence, Sequence)>) {
+    let (mut records, mut damaged, mut from) = (Vec::new(), Vec::new(), reader.oldest());
+    while from <= reader.committed() {
+        let outcome = reader.read(from, Sequence(u64::MAX), 37, 9_000).unwrap();
+        assert!(outcome.reached >= from, "no progress at {from}");
+        records.extend(outcome.records);
+        damaged.extend(outcome.damaged);
+        from = outcome.reached.next();
+    }
+    (records, damaged)
+}
+
+pub(super) fn settle(destination: &str, first: u64, last: u64) -> Change {
+    Change::Settled {
+        destination: DestinationId::new(destination).unwrap(),
+        ranges: vec![(Sequence(first), Sequence(last))],
+        rejected: vec![],
+        remote_ids: vec![],
+    }
+}
+
+pub(super) fn destinations(names: &[&str]) -> Change {
+    Change::Destinations { present: names.iter().map(|name| DestinationId::new(name).unwrap()).collect(), from: Sequence(1) }
+}
+
+pub(super) fn assert_holds(records: &[Record], first: u64, entries: &[Entry]) {
+    assert_eq!(records.len(), entries.len());
+    for (place, (record, entry)) in records.iter().zip(entries).enumerate() {
+        assert_eq!(record.sequence, Sequence(first + place as u64));
+        assert_eq!(&record.entry, entry);
+    }
+}
+
+#[test]
+fn what_was_committed_is_read_back_across_segments_and_reopening() {
+    let files = ForgetfulFiles::default();
+    let mut written = Vec::new();
+    for round in 0..5 {
+        let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+        for batch in 0..10 {
+            let entries = readings("m1", round * 1_000 + batch * 100, 1 + batch * 9);
+            let taken = journal.append(&entries, &[]).unwrap().unwrap();
+            assert_eq!(taken, (Sequence(written.len() as u64 + 1), Sequence((written.len() + entries.len()) as u64)));
+            written.extend(entries);
+            assert_eq!(reader.committed(), taken.1);
+        }
+        let (records, damaged) = read_all(&reader);
+        assert_holds(&records, 1, &written);
+        assert!(damaged.is_empty());
+        assert!(reader.findings().is_empty(), "{:?}", reader.findings());
+    }
+    assert!(files.paths().iter().filter(|path| path.starts_with("/state/store/journal")).count() > 4, "several segments");
+}
+
+#[test]
+fn a_read_starts_and_ends_where_it_was_asked_to() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    let entries = readings("m1", 0, 500);
+    journal.append(&entries, &[]).unwrap();
+    for (from, until, most) in [(1, 500, 1), (17, 17, 10), (499, 900, 10), (250, 300, 20), (1, 500, 500), (120, 480, 361)] {
+        let outcome = reader.read(Sequence(from), Sequence(until), most, usize::MAX).unwrap();
+        let last = until.min(500).min(from + most as u64 - 1);
+        assert_eq!(outcome.reached, Sequence(last));
+        assert_holds(&outcome.records, from, &entries[from as usize - 1..last as usize]);
+    }
+    let nothing = reader.read(Sequence(501), Sequence(600), 5, 5).unwrap();
+    assert!(nothing.records.is_empty());
+    assert_eq!(nothing.reached, Sequence(500));
+    assert_eq!(reader.get(Sequence(77)).unwrap().unwrap().entry, entries[76]);
+    assert_eq!(reader.get(Sequence(501)).unwrap(), None);
+    let Entry::Reading(wanted) = &entries[333] else { unreachable!() };
+    assert_eq!(reader.find_id(&wanted.id).unwrap().unwrap().sequence, Sequence(334));
+    let near = reader.find_device(&wanted.device, wanted.time.received.wall, 0, 10).unwrap();
+    assert_eq!(near.iter().map(|record| record.sequence.0).collect::<Vec<_>>(), [333, 334, 335, 336]);
+}
+
+#[test]
+fn settled_state_and_seen_ids_survive_rolling_and_reopening() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    journal.append(&[], &[destinations(&["ehr", "cloud"])]).unwrap();
+    for batch in 0..30 {
+        let (_, last) = journal.append(&readings("m1", batch * 50, 50), &[settle("ehr", 1, batch * 50)]).unwrap().unwrap();
+        assert_eq!(last, Sequence(batch * 50 + 50));
+    }
+    let before = journal.state().clone();
+    drop(journal);
+    let OpenedJournal { journal, state, report, .. } = open_on(&files);
+    assert_eq!(state, before);
+    assert_eq!(journal.state(), &before);
+    assert!(report.findings.is_empty(), "{report}");
+    assert_eq!(state.seen[0].1.len(), before.seen[0].1.len());
+}
+
+#[test]
+fn segments_go_when_every_destination_has_their_entries_and_come_back_as_spares() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    journal.outbox.connect(Arc::new(super::second::AllCheckpointed));
+    journal.append(&[], &[destinations(&["ehr", "cloud"])]).unwrap();
+    journal.append(&readings("m1", 0, 2_000), &[settle("ehr", 1, 2_000)]).unwrap();
+    assert_eq!(journal.maintain().unwrap().segments_reclaimed, 0, "one destination still waits");
+    journal.append(&[], &[settle("cloud", 1, 700)]).unwrap();
+    let some = journal.maintain().unwrap();
+    assert!(some.segments_reclaimed > 0);
+    assert!(reader.oldest() > Sequence(1) && reader.oldest() <= Sequence(701));
+    let (records, damaged) = read_all(&reader);
+    assert_eq!(records.last().unwrap().sequence, Sequence(2_000));
+    assert!(damaged.is_empty());
+    journal.append(&[], &[settle("cloud", 1, 2_000)]).unwrap();
+    journal.maintain().unwrap();
+    journal.append(&readings("m1", 2_000, 900), &[]).unwrap();
+    drop(journal);
+    let OpenedJournal { reader, report, .. } = open_on(&files);
+    assert!(report.findings.is_empty(), "{report}");
+    assert_eq!(read_all(&reader).0.last().unwrap().sequence, Sequence(2_900));
+}
+
+#[test]
+fn below_the_floor_nothing_is_taken_but_settling_goes_on_and_it_recovers_by_itself() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    journal.append(&readings("m1", 0, 40), &[destinations(&["ehr"])]).unwrap();
+    files.set_free_space(999_999);
+    assert_eq!(journal.append(&readings("m1", 40, 1), &[]), Err(CommitError::BelowFloor));
+    assert_eq!(reader.committed(), Sequence(40));
+    let mut settled = 0;
+    // More than the segment in use and the spare hold: into the reserve.
+    while journal.append(&[], &[settle("ehr", 1, settled % 40 + 1)]).is_ok() {
+        settled += 1;
+        assert!(settled < 10_000, "the reserve must end");
+    }
+    assert!(settled > 300, "{settled} settles below the floor");
+    files.set_free_space(u64::MAX);
+    journal.append(&readings("m1", 40, 5), &[settle("ehr", 1, 40)]).unwrap();
+    assert_eq!(reader.committed(), Sequence(45));
+    drop(journal);
+    assert_eq!(read_all(&open_on(&files).reader).0.len(), 45);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_taken() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    journal.append(&readings("m1", 0, 3), &[]).unwrap();
+    files.fail_sync(2);
+    assert!(journal.append(&readings("m1", 3, 3), &[]).unwrap_err().is_fatal());
+    assert!(journal.append(&readings("m1", 3, 3), &[]).unwrap_err().is_fatal());
+    assert_eq!(reader.committed(), Sequence(3));
+}
+
+#[test]
+fn a_rotated_key_seals_what_comes_and_what_was_there_stays_readable() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    let entries = readings("m1", 0, 90);
+    journal.append(&entries[..30], &[]).unwrap();
+    assert_eq!(journal.rotate_data_key().unwrap(), 2);
+    journal.append(&entries[30..60], &[]).unwrap();
+    assert_eq!(journal.rotate_data_key().unwrap(), 3);
+    journal.append(&entries[60..], &[]).unwrap();
+    drop(journal);
+    let OpenedJournal { reader, journal, .. } = open_on(&files);
+    assert_holds(&read_all(&reader).0, 1, &entries);
+    assert_eq!(journal.outbox.segments().iter().map(|segment| segment.key_id).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn another_key_encryption_key_is_refused_and_destroys_nothing() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    journal.append(&readings("m1", 0, 9), &[]).unwrap();
+    drop(journal);
+    let other = open_journal(small_options(), Arc::new(TestWrap(2)), Arc::new(files.clone()), None);
+    assert!(matches!(other.map(|_| ()), Err(OpenError::Key(_))));
+    assert_eq!(read_all(&open_on(&files).reader).0.len(), 9);
+}
+
+#[test]
+fn no_nonce_is_used_twice_with_a_key_not_even_after_torn_writes() {
+    let mut files = ForgetfulFiles::default();
+    let mut used = std::collections::BTreeSet::new();
+    for round in 0..20u64 {
+        let OpenedJournal { mut journal, .. } = open_on(&files);
+        journal.append(&readings("m1", round * 100, 60), &[]).unwrap();
+        // A write that may have reached the disk without having been acknowledged.
+        files.cut_at(files.operations() + 2);
+        let _lost = journal.append(&readings("m1", round * 100 + 60, 200), &[]);
+        let segment_bytes = small_options().segment_bytes as usize;
+        for path in files.paths().iter().filter(|path| path.starts_with("/state/store/journal")) {
+            let bytes = crate::files::read_up_to(&files, path, segment_bytes).unwrap();
+            let mut at = 0;
+            while let Some(rest) = bytes.get(at..) {
+                if let Some((header, record)) = crate::record::whole_record(rest) {
+                    let seal = (header.key_id, header.nonce());
+                    // The same record may be met again; another one under the same nonce must not.
+                    used.insert((seal, crate::record::link(record)));
+                }
+                at += 64;
+                if at >= bytes.len() {
+                    break;
+                }
+            }
+        }
+        files = files.after(crate::files::forgetful::PowerCut::KeepSome(round));
+    }
+    let nonces: std::collections::BTreeSet<_> = used.iter().map(|(seal, _)| seal).collect();
+    assert_eq!(nonces.len(), used.len());
+    assert!(used.len() > 50, "{} records", used.len());
+}
+
+#[test]
+fn a_dead_letter_of_the_largest_size_is_stored_and_its_segment_stays_until_it_is_resolved() {
+    let files = ForgetfulFiles::default();
+    let options = StoreOptions { segment_bytes: 256 * 1024, ..small_options() };
+    let OpenedJournal { mut journal, reader, .. } = open_journal(options, wrap(), Arc::new(files.clone()), None).unwrap();
+    journal.outbox.connect(Arc::new(super::second::AllCheckpointed));
+    let letter = Entry::DeadLetter(vitalgate_domain::DeadLetter {
+        device: vitalgate_domain::DeviceId::new("m1").unwrap(),
+        channel: "vitals".into(),
+        received: crate::tests_support::received(0),
+        reason: vitalgate_domain::DeadLetterReason::new(vitalgate_domain::DeadLetterKind::Undecodable, "no JSON"),
+        bytes: vec![0xab; vitalgate_domain::limits::PAYLOAD_BYTES_MAX],
+    });
+    let letters = vec![letter.clone(); 7];
+    journal.append(&letters, &[destinations(&["ehr"]), settle("ehr", 1, 100_000)]).unwrap();
+    journal.append(&readings("m1", 0, 4_000), &[]).unwrap();
+    assert_holds(&read_all(&reader).0[..7], 1, &letters);
+    assert_eq!(journal.maintain().unwrap().segments_reclaimed, 0);
+    let sequences = (1..=7).map(Sequence).collect();
+    journal.append(&[], &[Change::DeadLettersResolved { sequences, note: "discarded".into() }]).unwrap();
+    assert!(journal.maintain().unwrap().segments_reclaimed > 0);
+    assert!(files.paths().iter().all(|path| path != Path::new("/state/store/journal/spare.new")));
+}

@@ -1,0 +1,148 @@
+//! Any one file of the journal side is damaged: nothing is missing, and it is told.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vitalgate_domain::{Entry, Sequence};
+
+use super::basics::{assert_holds, destinations, open_on, read_all, settle};
+use super::second::Follower;
+use crate::files::forgetful::ForgetfulFiles;
+use crate::opening::{OpenedJournal, open_journal};
+use crate::report::Finding;
+use crate::tail::SecondCopy;
+use crate::tests_support::{readings, small_options, wrap};
+
+const TRIALS: u64 = 600;
+
+fn filled(files: &ForgetfulFiles) -> (OpenedJournal, Vec<Entry>) {
+    let mut opened = open_on(files);
+    opened.journal.append(&[], &[destinations(&["ehr"])]).unwrap();
+    let entries = readings("m1", 0, 1_500);
+    for (place, part) in entries.chunks(73).enumerate() {
+        opened.journal.append(part, &[settle("ehr", 1, place as u64 * 20 + 1)]).unwrap();
+    }
+    (opened, entries)
+}
+
+/// One of: a bit, a cut, a zeroed page, the whole file zeroed.
+fn damage(files: &ForgetfulFiles, path: &Path, random: &mut fastrand::Rng) -> &'static str {
+    let mut what = "";
+    files.damage(path, |bytes| {
+        let length = bytes.len();
+        match random.u8(0..10) {
+            0..4 => {
+                let used = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+                bytes[random.usize(..used.min(length))] ^= 1 << random.u8(0..8);
+                what = "bit";
+            }
+            4..6 => {
+                bytes.truncate(random.usize(..length));
+                what = "truncated";
+            }
+            6..9 => {
+                let page = random.usize(..length.div_ceil(4_096));
+                bytes[page * 4_096..((page + 1) * 4_096).min(length)].fill(0);
+                what = "page zeroed";
+            }
+            _ => {
+                bytes.fill(0);
+                what = "all zeroed";
+            }
+        }
+    });
+    what
+}
+
+#[test]
+fn damage_to_any_one_file_after_a_kill_loses_nothing_even_while_the_keyed_store_has_nothing() {
+    let begun = ForgetfulFiles::default();
+    let (opened, entries) = filled(&begun);
+    let before = opened.journal.state().clone();
+    drop(opened);
+    let paths: Vec<PathBuf> = begun.paths();
+    let mut told = 0;
+    for seed in 0..TRIALS {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let files = begun.after_kill();
+        let path = &paths[random.usize(..paths.len())];
+        let original = crate::files::read_up_to(&files, path, usize::MAX).unwrap();
+        let what = damage(&files, path, &mut random);
+        let context = format!("seed {seed}: {what} in {}", path.display());
+        let changed = crate::files::read_up_to(&files, path, usize::MAX).unwrap() != original;
+        let opened =
+            open_journal(small_options(), wrap(), Arc::new(files.clone()), None).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+        let (records, lost) = read_all(&opened.reader);
+        assert!(lost.is_empty(), "{context}: {lost:?}");
+        assert_holds(&records, 1, &entries);
+        assert_eq!(opened.state, before, "{context}");
+        // Old shadows are not looked at, and spare segments have no content.
+        let counts = path.starts_with("/state/store/journal") && path.extension().is_some() || path.starts_with("/state/store/keys");
+        if counts && changed {
+            assert!(opened.reader.findings().iter().any(Finding::is_damage), "{context}: not told");
+            told += 1;
+        }
+        drop(opened);
+        // Once mended, it is whole.
+        let again = open_on(&files);
+        assert!(!again.report.has_damage(), "{context}: {}", again.report);
+        assert_holds(&read_all(&again.reader).0, 1, &entries);
+    }
+    println!("damage after a kill: {TRIALS} trials, {told} told, nothing missing");
+    assert!(told > TRIALS / 4);
+}
+
+#[test]
+fn without_a_shadow_the_keyed_store_heals_the_journal() {
+    let begun = ForgetfulFiles::default();
+    let (opened, entries) = filled(&begun);
+    let follower = Arc::new(Follower::of(&opened));
+    drop(opened);
+    let journal: Vec<PathBuf> =
+        begun.paths().into_iter().filter(|path| path.starts_with("/state/store/journal") && path.extension().is_some()).collect();
+    for seed in 0..TRIALS / 2 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let files = begun.after_kill();
+        for path in files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")) {
+            files.forget(path);
+        }
+        let path = &journal[random.usize(..journal.len())];
+        let what = damage(&files, path, &mut random);
+        let context = format!("seed {seed}: {what} in {}", path.display());
+        let second = SecondCopy { copy: follower.clone(), wait_open: Box::new(|| {}) };
+        let opened = open_journal(small_options(), wrap(), Arc::new(files.clone()), Some(second))
+            .unwrap_or_else(|error| panic!("{context}: {error:?}"));
+        let (records, lost) = read_all(&opened.reader);
+        assert!(lost.is_empty(), "{context}: {lost:?}");
+        assert_holds(&records, 1, &entries);
+    }
+    println!("damage healed from the keyed store: {} trials, nothing missing", TRIALS / 2);
+}
+
+#[test]
+fn what_no_copy_has_is_told_and_everything_else_is_read() {
+    let begun = ForgetfulFiles::default();
+    let (opened, entries) = filled(&begun);
+    drop(opened);
+    let journal: Vec<PathBuf> =
+        begun.paths().into_iter().filter(|path| path.starts_with("/state/store/journal") && path.extension().is_some()).collect();
+    for (place, path) in journal.iter().enumerate() {
+        let files = begun.after_kill();
+        for shadow in files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")) {
+            files.forget(shadow);
+        }
+        files.damage(path, |bytes| bytes[9_000..13_000].fill(0x55));
+        let opened = open_journal(small_options(), wrap(), Arc::new(files.clone()), None).unwrap();
+        let (records, lost) = read_all(&opened.reader);
+        assert!(!lost.is_empty(), "segment {place}");
+        assert!(opened.reader.findings().iter().any(|finding| matches!(finding, Finding::Lost { .. })));
+        let missing: u64 = lost.iter().map(|(first, last)| last.0 - first.0 + 1).sum();
+        assert_eq!(records.len() as u64 + missing, opened.reader.committed().0, "every sequence is read or told as lost");
+        for record in &records {
+            assert_eq!(record.entry, entries[record.sequence.0 as usize - 1]);
+            assert!(!lost.iter().any(|(first, last)| (*first..=*last).contains(&record.sequence)));
+        }
+        assert!(missing < 400, "{missing} lost for one page");
+        assert_eq!(opened.reader.committed(), Sequence(1_500), "segment {place}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Stand-ins for the keyed side.
+
+use std::sync::Arc;
+
+use vitalgate_domain::Sequence;
+
+use crate::copy::{BlockKind, BlockSource, KeyedCopy, KeyedError, Ordinal, SealedBlock, Watermark};
+use crate::opening::OpenedJournal;
+use crate::source::Feed;
+
+/// Holds nothing, and says that all of it is on disk.
+pub(super) struct AllCheckpointed;
+
+impl KeyedCopy for AllCheckpointed {
+    fn block_covering(&self, _sequence: Sequence) -> Result<Option<SealedBlock>, KeyedError> {
+        Ok(None)
+    }
+
+    fn block_at(&self, _ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {
+        Ok(None)
+    }
+
+    fn applied(&self) -> Watermark {
+        self.checkpointed()
+    }
+
+    fn checkpointed(&self) -> Watermark {
+        Watermark { ordinal: Ordinal(u64::MAX - 1), sequence: Sequence(u64::MAX - 1) }
+    }
+
+    fn latest_state(&self) -> Result<Option<SealedBlock>, KeyedError> {
+        Ok(None)
+    }
+
+    fn wrapped_keys(&self) -> Result<Vec<(u32, Vec<u8>)>, KeyedError> {
+        Ok(Vec::new())
+    }
+
+    fn forget_up_to(&self, _watermark: Watermark) {}
+}
+
+/// Holds everything that a journal had at some moment.
+pub(super) struct Follower {
+    blocks: Vec<SealedBlock>,
+    reached: Watermark,
+    keys: Vec<(u32, Vec<u8>)>,
+}
+
+impl Follower {
+    pub(super) fn of(opened: &OpenedJournal) -> Self {
+        let feed = Feed(Arc::clone(&opened.journal.outbox));
+        let mut blocks: Vec<SealedBlock> = Vec::new();
+        while let Ok(more) = feed.blocks_after(blocks.last().map_or(Ordinal(0), |block| block.ordinal), 10_000) {
+            if more.is_empty() {
+                break;
+            }
+            blocks.extend(more);
+        }
+        assert!(blocks.iter().enumerate().all(|(place, block)| block.ordinal == Ordinal(place as u64 + 1)));
+        assert!(blocks.iter().all(|block| feed.parse(&block.bytes).as_ref() == Ok(block)));
+        Self { blocks, reached: feed.committed(), keys: feed.wrapped_keys() }
+    }
+}
+
+impl KeyedCopy for Follower {
+    fn block_covering(&self, sequence: Sequence) -> Result<Option<SealedBlock>, KeyedError> {
+        Ok(self.blocks.iter().find(|block| block.covers(sequence)).cloned())
+    }
+
+    fn block_at(&self, ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {
+        Ok(self.blocks.iter().find(|block| block.ordinal == ordinal).cloned())
+    }
+
+    fn applied(&self) -> Watermark {
+        self.reached
+    }
+
+    fn checkpointed(&self) -> Watermark {
+        self.reached
+    }
+
+    fn latest_state(&self) -> Result<Option<SealedBlock>, KeyedError> {
+        Ok(self.blocks.iter().rev().find(|block| block.kind == BlockKind::State).cloned())
+    }
+
+    fn wrapped_keys(&self) -> Result<Vec<(u32, Vec<u8>)>, KeyedError> {
+        Ok(self.keys.clone())
+    }
+
+    fn forget_up_to(&self, _watermark: Watermark) {}
+}

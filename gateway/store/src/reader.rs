@@ -1,0 +1,279 @@
+//! Reading what is committed, front to back in bounded memory, from the page cache.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vitalgate_domain::{DeviceId, Entry, ReadingId, Record, Sequence, UnixMs};
+
+use crate::copy::{BlockKind, KeyedError, Watermark};
+use crate::outbox::{Copies, OpenBlockError, Outbox};
+use crate::record::RecordHeader;
+use crate::report::Finding;
+use crate::segment::Mark;
+use crate::walker::{Step, WalkError, Walker};
+
+/// What a read came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadOutcome {
+    /// The entries, in order.
+    pub records: Vec<Record>,
+    /// Every sequence from `from` up to here was looked at; `from - 1` when there was nothing to look at.
+    pub reached: Sequence,
+    /// Ranges that no copy has any more, inclusive.
+    pub damaged: Vec<(Sequence, Sequence)>,
+}
+
+/// Why a read failed. It may be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The disk failed.
+    #[error("the journal cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// A damaged record may be in the keyed store, which does not answer.
+    #[error("a damaged record cannot be restored now")]
+    Copy(#[source] KeyedError),
+    /// A data key cannot be had just now.
+    #[error("a data key cannot be had: {0}")]
+    Key(String),
+}
+
+impl From<WalkError> for ReadError {
+    fn from(error: WalkError) -> Self {
+        match error {
+            WalkError::Io(error) => Self::Io(error),
+            WalkError::Copy(error) => Self::Copy(error),
+        }
+    }
+}
+
+/// A reader of committed entries. Each clone remembers its own place, so that reading on is quick.
+pub struct Reader {
+    outbox: Arc<Outbox>,
+    place: Mutex<Option<Mark>>,
+}
+
+impl Clone for Reader {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.outbox))
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(outbox: Arc<Outbox>) -> Self {
+        Self { outbox, place: Mutex::default() }
+    }
+
+    /// The last committed sequence, 0 when there is none.
+    #[must_use]
+    pub fn committed(&self) -> Sequence {
+        self.outbox.committed_sequence()
+    }
+
+    /// The first sequence that is still here; older ones are settled and gone.
+    #[must_use]
+    pub fn oldest(&self) -> Sequence {
+        self.outbox.oldest().0
+    }
+
+    /// Calls `listener` with the last committed sequence after each commit. It must return at once.
+    pub fn subscribe(&self, listener: Box<dyn Fn(Sequence) + Send + Sync>) {
+        self.outbox.listen(Box::new(move |watermark: Watermark| listener(watermark.sequence)));
+    }
+
+    /// Everything found damaged so far, at opening and since, oldest first; bounded.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        self.outbox.findings.all()
+    }
+
+    /// Reads entries from `from` to `until`, both inclusive, until `entries_max` entries or about
+    /// `bytes_max` stored bytes are reached (at least one entry, if there is one).
+    ///
+    /// # Errors
+    /// When the disk fails, or a damaged record cannot be restored just now.
+    pub fn read(&self, from: Sequence, until: Sequence, entries_max: usize, bytes_max: usize) -> Result<ReadOutcome, ReadError> {
+        let limit = self.outbox.committed();
+        let until = until.min(limit.sequence);
+        let mut read = Reading::new(from, until, entries_max.max(1), bytes_max);
+        if from > until {
+            return Ok(read.outcome);
+        }
+        let mut walker = self.walker(from, limit);
+        loop {
+            let before = walker.place();
+            if before.sequence > until {
+                read.outcome.reached = until;
+                break;
+            }
+            match walker.next()? {
+                Step::Record(header) => {
+                    if !read.take(&self.outbox, &header, walker.record())? {
+                        // The rest of the record is for the next read.
+                        self.remember(if read.outcome.reached.next() >= header.next_sequence() { walker.place() } else { before });
+                        return Ok(read.outcome);
+                    }
+                }
+                Step::Lost { first, until: lost, .. } => read.lost(first, lost.sequence),
+                Step::End => {
+                    read.outcome.reached = until;
+                    break;
+                }
+            }
+        }
+        self.remember(walker.place());
+        Ok(read.outcome)
+    }
+
+    fn walker(&self, from: Sequence, limit: Watermark) -> Walker {
+        let remembered = *self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        let nearest = self.outbox.place_of(from).map(|(_, mark)| mark);
+        let place = remembered.filter(|mark| mark.sequence <= from && nearest.is_none_or(|nearest| nearest.ordinal <= mark.ordinal));
+        match place {
+            Some(place) => Walker::new(&self.outbox, place, limit, Copies::All),
+            None => Walker::from_sequence(&self.outbox, from, limit, Copies::All),
+        }
+    }
+
+    fn remember(&self, place: Mark) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    }
+
+    /// One entry; `None` when it is not committed, gone, or lost in every copy.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn get(&self, sequence: Sequence) -> Result<Option<Record>, ReadError> {
+        let outcome = self.read(sequence, sequence, 1, usize::MAX)?;
+        Ok(outcome.records.into_iter().find(|record| record.sequence == sequence))
+    }
+
+    /// The newest reading with this id. It looks through the whole journal: for a person's
+    /// question, not for the way of a reading.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn find_id(&self, id: &ReadingId) -> Result<Option<Record>, ReadError> {
+        let mut found = None;
+        self.each_block(|header, record, buffer| {
+            let plain = self.outbox.open_plain(header, record, buffer)?;
+            if contains(plain, id.as_bytes()) {
+                let records = crate::wire::entries(plain, header.first, header.count)?;
+                let same = |record: &Record| matches!(&record.entry, Entry::Reading(reading) if reading.id == *id);
+                found = records.into_iter().rev().find(same).or_else(|| found.take());
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The newest `max` entries of a device within `window_ms` of a moment, oldest first. It looks
+    /// through the whole journal.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn find_device(&self, device: &DeviceId, around: UnixMs, window_ms: u64, max: usize) -> Result<Vec<Record>, ReadError> {
+        let mut found = std::collections::VecDeque::new();
+        self.each_block(|header, record, buffer| {
+            let plain = self.outbox.open_plain(header, record, buffer)?;
+            if !contains(plain, device.as_str().as_bytes()) {
+                return Ok(());
+            }
+            for record in crate::wire::entries(plain, header.first, header.count)? {
+                let (of, moment) = device_and_moment(&record.entry);
+                if of == device && moment.0.abs_diff(around.0) <= window_ms {
+                    found.push_back(record);
+                    if found.len() > max {
+                        found.pop_front();
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found.into())
+    }
+
+    fn each_block(&self, mut look: impl FnMut(&RecordHeader, &[u8], &mut Vec<u8>) -> Result<(), OpenBlockError>) -> Result<(), ReadError> {
+        let mut walker = Walker::from_sequence(&self.outbox, Sequence::FIRST, self.outbox.committed(), Copies::All);
+        let mut buffer = Vec::new();
+        loop {
+            match walker.next()? {
+                Step::Record(header) if header.kind == BlockKind::Entries => match look(&header, walker.record(), &mut buffer) {
+                    Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
+                    // Told where the entries themselves are read.
+                    Err(_) | Ok(()) => {}
+                },
+                Step::Record(_) | Step::Lost { .. } => {}
+                Step::End => return Ok(()),
+            }
+        }
+    }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len().max(1)).any(|window| window == part)
+}
+
+fn device_and_moment(entry: &Entry) -> (&DeviceId, UnixMs) {
+    match entry {
+        Entry::Reading(reading) => (&reading.device, reading.time.effective().unwrap_or(reading.time.received.wall)),
+        Entry::DeadLetter(letter) => (&letter.device, letter.received.wall),
+        Entry::DeviceEvent(event) => (&event.device, event.received.wall),
+    }
+}
+
+/// A read under way.
+struct Reading {
+    from: Sequence,
+    until: Sequence,
+    entries_max: usize,
+    bytes_left: usize,
+    buffer: Vec<u8>,
+    outcome: ReadOutcome,
+}
+
+impl Reading {
+    fn new(from: Sequence, until: Sequence, entries_max: usize, bytes_max: usize) -> Self {
+        let outcome = ReadOutcome { reached: Sequence(from.0.saturating_sub(1)), ..ReadOutcome::default() };
+        Self { from, until, entries_max, bytes_left: bytes_max, buffer: Vec::new(), outcome }
+    }
+
+    /// Takes what is wanted of a record; `false` when the read is full.
+    fn take(&mut self, outbox: &Outbox, header: &RecordHeader, record: &[u8]) -> Result<bool, ReadError> {
+        if header.kind != BlockKind::Entries || header.next_sequence() <= self.from {
+            return Ok(true);
+        }
+        if header.first > self.until || (record.len() > self.bytes_left && !self.outcome.records.is_empty()) {
+            return Ok(false);
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(record.len());
+        let last = Sequence(header.next_sequence().0 - 1);
+        let records = match outbox.open_entries(header, record, &mut self.buffer) {
+            Ok(records) => records,
+            Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
+            Err(error) => {
+                tracing::error!(%error, ordinal = header.ordinal.0, "a whole record of the journal does not open");
+                outbox.findings.add(Finding::Lost { first: header.first, last });
+                self.lost(header.first, last);
+                return Ok(true);
+            }
+        };
+        for record in records {
+            if record.sequence < self.from {
+                continue;
+            }
+            if record.sequence > self.until || self.outcome.records.len() >= self.entries_max {
+                return Ok(false);
+            }
+            self.outcome.reached = record.sequence;
+            self.outcome.records.push(record);
+        }
+        Ok(self.outcome.records.len() < self.entries_max)
+    }
+
+    fn lost(&mut self, first: Sequence, last: Sequence) {
+        let (first, last) = (first.max(self.from), last.min(self.until));
+        if first <= last {
+            self.outcome.damaged.push((first, last));
+            self.outcome.reached = self.outcome.reached.max(last);
+        }
+    }
+}

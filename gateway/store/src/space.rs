@@ -1,0 +1,194 @@
+//! Segments made ahead of their use, and the reserve that keeps settling possible on a full disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::files::{FileSystem, StoredFile, fill_with_zeros};
+use crate::options::StoreOptions;
+
+/// The next segment, ready.
+pub(crate) const SPARE: &str = "spare";
+/// The segment that only settling may take.
+pub(crate) const RESERVE: &str = "reserve";
+/// A segment in the making.
+pub(crate) const UNREADY: &str = "spare.new";
+/// Longest wait for a segment that is being made, in milliseconds.
+const PREPARE_WAIT_MS: u64 = 30_000;
+
+#[derive(Debug, Default)]
+struct Ready {
+    spare: bool,
+    reserve: bool,
+    preparing: bool,
+}
+
+/// The files that wait to become segments.
+pub(crate) struct Space {
+    files: Arc<dyn FileSystem>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    floor_bytes: u64,
+    background: bool,
+    ready: Mutex<Ready>,
+    changed: Condvar,
+}
+
+/// Whether a commit may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is room.
+    Enough,
+    /// Free space is below the floor.
+    BelowFloor,
+}
+
+impl Space {
+    /// Looks at what an earlier run left ready.
+    pub(crate) fn new(files: Arc<dyn FileSystem>, journal_dir: &Path, options: &StoreOptions) -> io::Result<Arc<Self>> {
+        let names = files.list(journal_dir)?;
+        let whole = |name: &str| -> io::Result<bool> {
+            Ok(names.iter().any(|known| known == name) && files.open(&journal_dir.join(name))?.len()? == options.segment_bytes)
+        };
+        let ready = Ready { spare: whole(SPARE)?, reserve: whole(RESERVE)?, preparing: false };
+        Ok(Arc::new(Self {
+            dir: journal_dir.to_owned(),
+            segment_bytes: options.segment_bytes,
+            floor_bytes: options.free_space_floor_bytes,
+            background: options.background,
+            ready: Mutex::new(ready),
+            changed: Condvar::new(),
+            files,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether entries may be taken.
+    pub(crate) fn room(&self) -> io::Result<Room> {
+        let free = self.files.free_space(&self.dir)?;
+        Ok(if free < self.floor_bytes { Room::BelowFloor } else { Room::Enough })
+    }
+
+    fn may_make(&self) -> bool {
+        self.files.free_space(&self.dir).is_ok_and(|free| free >= self.floor_bytes.saturating_add(self.segment_bytes))
+    }
+
+    /// Makes what is missing, on a thread of its own where the options say so.
+    pub(crate) fn prepare(self: &Arc<Self>) {
+        let missing = {
+            let mut ready = self.lock();
+            let missing = !(ready.preparing || ready.spare && ready.reserve);
+            ready.preparing |= missing;
+            missing
+        };
+        if !missing {
+            return;
+        }
+        let space = Arc::clone(self);
+        if self.background {
+            let spawned = std::thread::Builder::new().name("segment-maker".into()).spawn(move || space.make_missing());
+            if let Err(error) = spawned {
+                tracing::warn!(%error, "no thread to prepare a segment; it is made when it is needed");
+                self.lock().preparing = false;
+                self.changed.notify_all();
+            }
+        } else {
+            space.make_missing();
+        }
+    }
+
+    fn make_missing(&self) {
+        loop {
+            let missing = {
+                let ready = self.lock();
+                if !ready.spare {
+                    Some(SPARE)
+                } else if !ready.reserve {
+                    Some(RESERVE)
+                } else {
+                    None
+                }
+            };
+            let made = missing.filter(|_| self.may_make()).map(|name| (name, self.make(name)));
+            let mut ready = self.lock();
+            match made {
+                Some((SPARE, Ok(()))) => ready.spare = true,
+                Some((_, Ok(()))) => ready.reserve = true,
+                Some((_, Err(error))) => {
+                    tracing::warn!(%error, "a segment could not be prepared; it is tried again when one is needed");
+                    ready.preparing = false;
+                    break;
+                }
+                None => {
+                    ready.preparing = false;
+                    break;
+                }
+            }
+            self.changed.notify_all();
+        }
+        self.changed.notify_all();
+    }
+
+    /// Afterwards a file of full length, every block written, is durable under the name.
+    fn make(&self, name: &str) -> io::Result<()> {
+        let unready = self.dir.join(UNREADY);
+        let result = self.files.create(&unready).and_then(|file| {
+            fill_with_zeros(file.as_ref(), 0, self.segment_bytes)?;
+            file.sync_all()
+        });
+        if let Err(error) = result {
+            // What was written of it would only take room.
+            let _gone = self.files.remove(&unready);
+            return Err(error);
+        }
+        self.files.rename(&unready, &self.dir.join(name))?;
+        self.files.sync_dir(&self.dir)
+    }
+
+    /// A file that is ready to become a segment, with its name; `None` when there is no room.
+    pub(crate) fn take(&self, with_reserve: bool) -> io::Result<Option<(&'static str, Arc<dyn StoredFile>)>> {
+        let mut ready = self.lock();
+        while ready.preparing && !ready.spare {
+            let (again, waited) =
+                self.changed.wait_timeout(ready, Duration::from_millis(PREPARE_WAIT_MS)).unwrap_or_else(PoisonError::into_inner);
+            ready = again;
+            if waited.timed_out() {
+                break;
+            }
+        }
+        if ready.spare {
+            ready.spare = false;
+            return self.files.open(&self.dir.join(SPARE)).map(|file| Some((SPARE, file)));
+        }
+        if !ready.preparing && self.may_make() {
+            drop(ready);
+            self.make(SPARE)?;
+            return self.files.open(&self.dir.join(SPARE)).map(|file| Some((SPARE, file)));
+        }
+        if with_reserve && ready.reserve {
+            ready.reserve = false;
+            return self.files.open(&self.dir.join(RESERVE)).map(|file| Some((RESERVE, file)));
+        }
+        Ok(None)
+    }
+
+    /// A segment that is no longer needed becomes the reserve or the spare, or goes. The caller
+    /// syncs the folder.
+    pub(crate) fn recycle(&self, path: &Path, whole: bool) -> io::Result<()> {
+        let mut ready = self.lock();
+        if whole && !ready.reserve {
+            self.files.rename(path, &self.dir.join(RESERVE))?;
+            ready.reserve = true;
+        } else if whole && !ready.spare && !ready.preparing {
+            self.files.rename(path, &self.dir.join(SPARE))?;
+            ready.spare = true;
+        } else {
+            self.files.remove(path)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! What is known about the entries: settled, refused, seen. Rebuilt at each opening from the last
+//! segment's snapshot and the records after it; bounded in every direction.
+
+use std::collections::{BTreeMap, HashMap};
+
+use vitalgate_domain::limits::DESTINATIONS_MAX;
+use vitalgate_domain::{BootId, Change, DestinationId, DeviceId, Entry, ReadingId, Sequence, SequenceRanges, UnixMs};
+use vitalgate_domain::{ClockTrust, Received};
+
+/// Most recent ids kept for one device.
+pub(crate) const SEEN_PER_DEVICE_MAX: usize = 1_024;
+/// Most recent ids kept together, while each device may have [`SEEN_PER_DEVICE_MIN`].
+pub(crate) const SEEN_TOTAL_MAX: usize = 65_536;
+/// Recent ids that a device keeps however many devices there are.
+pub(crate) const SEEN_PER_DEVICE_MIN: usize = 64;
+/// Most devices whose recent ids are kept; more than are configured at once, since devices change.
+pub(crate) const SEEN_DEVICES_MAX: usize = 2_048;
+/// Most ranges kept for one destination. A part beyond them is forgotten: it is delivered again.
+pub(crate) const SETTLED_RANGES_MAX: usize = 4_096;
+/// Most ranges of unresolved dead letters. Beyond them near ones are joined: more is kept, not less.
+pub(crate) const UNRESOLVED_RANGES_MAX: usize = 16_384;
+/// Most boots whose clock offset is kept.
+pub(crate) const CLOCKS_MAX: usize = 64;
+
+/// What is known about the entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// What each configured destination has settled.
+    pub settled: BTreeMap<DestinationId, SequenceRanges>,
+    /// Recent ids by device, oldest first.
+    pub seen: Vec<(DeviceId, Vec<ReadingId>)>,
+    /// Entries that are dead letters, and readings that a destination refused or that are held,
+    /// until they are resolved.
+    pub unresolved: SequenceRanges,
+    /// Per boot: wall clock minus monotonic time, in milliseconds; oldest first.
+    pub clocks: Vec<(BootId, i64)>,
+    /// The latest trusted wall clock that an entry carried.
+    pub latest_wall: Option<UnixMs>,
+}
+
+impl State {
+    /// Whether every configured destination has settled all of `first..=last`. With no
+    /// destination nothing is settled.
+    #[must_use]
+    pub fn settled_everywhere(&self, first: Sequence, last: Sequence) -> bool {
+        !self.settled.is_empty() && self.settled.values().all(|ranges| ranges.first_missing(first) > last)
+    }
+
+    /// Whether an unresolved dead letter lies in `first..=last`.
+    #[must_use]
+    pub fn unresolved_in(&self, first: Sequence, last: Sequence) -> bool {
+        self.unresolved.contains(first) || self.unresolved.gap_end(first).is_some_and(|end| end < last)
+    }
+}
+
+/// The state with what makes keeping it quick.
+#[derive(Debug, Default)]
+pub(crate) struct StateKeeper {
+    state: State,
+    places: HashMap<DeviceId, usize>,
+}
+
+impl StateKeeper {
+    pub(crate) fn new(state: State) -> Self {
+        let places = state.seen.iter().enumerate().map(|(place, (device, _))| (device.clone(), place)).collect();
+        Self { state, places }
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn apply_entry(&mut self, sequence: Sequence, entry: &Entry) {
+        match entry {
+            Entry::Reading(reading) => {
+                self.see(&reading.device, &[reading.id]);
+                self.notice(&reading.time.received);
+            }
+            Entry::DeadLetter(letter) => {
+                self.state.unresolved.insert(sequence, sequence);
+                bound_unresolved(&mut self.state.unresolved);
+                self.notice(&letter.received);
+            }
+            Entry::DeviceEvent(event) => self.notice(&event.received),
+        }
+    }
+
+    pub(crate) fn apply_change(&mut self, change: &Change) {
+        match change {
+            Change::Settled { destination, ranges, rejected, .. } => {
+                let known = self.state.settled.len() < DESTINATIONS_MAX || self.state.settled.contains_key(destination);
+                if known {
+                    let settled = self.state.settled.entry(destination.clone()).or_default();
+                    ranges.iter().for_each(|(first, last)| settled.insert(*first, *last));
+                    bound_settled(settled);
+                }
+                rejected.iter().for_each(|rejected| self.state.unresolved.insert(rejected.sequence, rejected.sequence));
+                bound_unresolved(&mut self.state.unresolved);
+            }
+            Change::DeadLettersResolved { sequences, .. } => {
+                sequences.iter().for_each(|sequence| remove(&mut self.state.unresolved, *sequence));
+            }
+            Change::Destinations { present, from } => {
+                self.state.settled.retain(|destination, _| present.contains(destination));
+                for destination in present.iter().take(DESTINATIONS_MAX) {
+                    self.state.settled.entry(destination.clone()).or_insert_with(|| before(*from));
+                }
+            }
+            Change::ClockKnown { boot, wall_minus_monotonic_ms } => {
+                self.state.clocks.retain(|(known, _)| known != boot);
+                self.state.clocks.push((*boot, *wall_minus_monotonic_ms));
+                if self.state.clocks.len() > CLOCKS_MAX {
+                    self.state.clocks.remove(0);
+                }
+            }
+            Change::Seen { recent } => recent.iter().for_each(|(device, ids)| self.see(device, ids)),
+        }
+    }
+
+    /// Moves the latest known wall clock on; retention is counted against it.
+    pub(crate) fn note_time(&mut self, now: UnixMs) {
+        self.state.latest_wall = self.state.latest_wall.max(Some(now));
+    }
+
+    /// Forgets the older half of the recent ids; `false` when there is none left to forget.
+    pub(crate) fn halve_seen(&mut self) -> bool {
+        let before: usize = self.state.seen.iter().map(|(_, ids)| ids.len()).sum();
+        for (_, ids) in &mut self.state.seen {
+            ids.drain(..ids.len().div_ceil(2));
+        }
+        before > 0
+    }
+
+    fn notice(&mut self, received: &Received) {
+        if received.trust != ClockTrust::Unset {
+            self.note_time(received.wall);
+        }
+    }
+
+    fn see(&mut self, device: &DeviceId, ids: &[ReadingId]) {
+        let place = match self.places.get(device) {
+            Some(place) => *place,
+            None => {
+                if self.state.seen.len() >= SEEN_DEVICES_MAX {
+                    return;
+                }
+                let place = self.state.seen.len();
+                self.state.seen.push((device.clone(), Vec::new()));
+                self.places.insert(device.clone(), place);
+                place
+            }
+        };
+        let kept_max = (SEEN_TOTAL_MAX / self.state.seen.len().max(1)).clamp(SEEN_PER_DEVICE_MIN, SEEN_PER_DEVICE_MAX);
+        if let Some((_, kept)) = self.state.seen.get_mut(place) {
+            for id in ids {
+                // A sender of the whole list repeats what is here.
+                if ids.len() == 1 || !kept.contains(id) {
+                    kept.push(*id);
+                }
+            }
+            // Cut rarely, so that the cost per id stays small.
+            if kept.len() >= 2 * kept_max {
+                kept.drain(..kept.len() - kept_max);
+            }
+        }
+    }
+}
+
+fn before(from: Sequence) -> SequenceRanges {
+    let mut ranges = SequenceRanges::new();
+    ranges.insert(Sequence::FIRST, Sequence(from.0.saturating_sub(1)));
+    ranges
+}
+
+fn remove(ranges: &mut SequenceRanges, sequence: Sequence) {
+    if !ranges.contains(sequence) {
+        return;
+    }
+    let mut rest = SequenceRanges::new();
+    for (first, last) in ranges.ranges() {
+        if sequence < *first || sequence > *last {
+            rest.insert(*first, *last);
+        } else {
+            rest.insert(*first, Sequence(sequence.0.saturating_sub(1)));
+            rest.insert(sequence.next(), *last);
+        }
+    }
+    *ranges = rest;
+}
+
+fn bound_settled(ranges: &mut SequenceRanges) {
+    if ranges.ranges().len() > SETTLED_RANGES_MAX {
+        let mut kept = SequenceRanges::new();
+        ranges.ranges().iter().take(SETTLED_RANGES_MAX).for_each(|(first, last)| kept.insert(*first, *last));
+        *ranges = kept;
+    }
+}
+
+fn bound_unresolved(ranges: &mut SequenceRanges) {
+    if ranges.ranges().len() > UNRESOLVED_RANGES_MAX {
+        let pairs: Vec<_> = ranges.ranges().chunks(2).filter_map(|pair| Some((pair.first()?.0, pair.last()?.1))).collect();
+        let mut joined = SequenceRanges::new();
+        pairs.into_iter().for_each(|(first, last)| joined.insert(first, last));
+        *ranges = joined;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_settled_everywhere_while_no_destination_is_known() {
+        let mut keeper = StateKeeper::default();
+        assert!(!keeper.state().settled_everywhere(Sequence(1), Sequence(1)));
+        let [first, second] = ["a", "b"].map(|name| DestinationId::new(name).unwrap());
+        keeper.apply_change(&Change::Destinations { present: vec![first.clone()], from: Sequence(1) });
+        let settled = |destination: &DestinationId, last| Change::Settled {
+            destination: destination.clone(),
+            ranges: vec![(Sequence(1), Sequence(last))],
+            rejected: vec![],
+            remote_ids: vec![],
+        };
+        keeper.apply_change(&settled(&first, 9));
+        assert!(keeper.state().settled_everywhere(Sequence(1), Sequence(9)));
+        // A second destination from 5 on has not taken 5 to 9.
+        keeper.apply_change(&Change::Destinations { present: vec![first, second.clone()], from: Sequence(5) });
+        assert!(keeper.state().settled_everywhere(Sequence(1), Sequence(4)));
+        assert!(!keeper.state().settled_everywhere(Sequence(1), Sequence(5)));
+        keeper.apply_change(&settled(&second, 9));
+        assert!(keeper.state().settled_everywhere(Sequence(1), Sequence(9)));
+    }
+
+    #[test]
+    fn an_unresolved_dead_letter_is_found_in_its_range_until_it_is_resolved() {
+        let mut keeper = StateKeeper::default();
+        keeper.state.unresolved.insert(Sequence(5), Sequence(7));
+        assert!(keeper.state().unresolved_in(Sequence(1), Sequence(5)));
+        assert!(!keeper.state().unresolved_in(Sequence(1), Sequence(4)));
+        keeper.apply_change(&Change::DeadLettersResolved { sequences: vec![Sequence(5), Sequence(7)], note: "test".into() });
+        assert_eq!(keeper.state().unresolved.ranges(), [(Sequence(6), Sequence(6))]);
+        assert!(keeper.state().unresolved_in(Sequence(6), Sequence(6)));
+        assert!(!keeper.state().unresolved_in(Sequence(7), Sequence(100)));
+    }
+
+    #[test]
+    fn recent_ids_stay_bounded_and_are_the_latest() {
+        let mut keeper = StateKeeper::default();
+        let device = DeviceId::new("m1").unwrap();
+        for number in 0..10_000u128 {
+            keeper.see(&device, &[ReadingId::from_bytes(number.to_be_bytes())]);
+        }
+        let kept = &keeper.state().seen[0].1;
+        assert!(kept.len() < 2 * SEEN_PER_DEVICE_MAX && kept.len() >= SEEN_PER_DEVICE_MAX);
+        assert_eq!(kept.last().unwrap().as_bytes(), &9_999u128.to_be_bytes());
+    }
+}

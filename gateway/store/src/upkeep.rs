@@ -1,0 +1,110 @@
+//! What is done beside committing: reclaiming what every destination has, dropping shadows.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use vitalgate_domain::Sequence;
+
+use crate::copy::{Ordinal, Watermark};
+use crate::journal::{CommitError, Journal};
+use crate::segment::Segment;
+
+/// What one round of upkeep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Maintained {
+    /// Segments whose entries every destination has and whose time is over.
+    pub segments_reclaimed: usize,
+    /// Shadows that the keyed store's checkpoint has made needless.
+    pub shadows_dropped: usize,
+    /// Data keys that no segment needs any more.
+    pub keys_destroyed: usize,
+}
+
+impl Journal {
+    /// Reclaims segments, drops shadows, destroys keys that nothing needs, prepares the next
+    /// segment. To be called now and then; it takes a few file operations at most.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn maintain(&mut self) -> Result<Maintained, CommitError> {
+        let failed = |error: io::Error| CommitError::Io(error.to_string());
+        let checkpointed = self.outbox.keyed().map_or_else(Watermark::default, |keyed| keyed.checkpointed());
+        let shadows_dropped = self.drop_shadows(checkpointed.ordinal).map_err(failed)?;
+        let segments_reclaimed = self.reclaim(checkpointed.ordinal).map_err(failed)?;
+        let keys_destroyed = if segments_reclaimed > 0 { self.destroy_keys().map_err(failed)? } else { 0 };
+        self.space.prepare();
+        Ok(Maintained { segments_reclaimed, shadows_dropped, keys_destroyed })
+    }
+
+    fn drop_shadows(&self, checkpointed: Ordinal) -> io::Result<usize> {
+        let outbox = &self.outbox;
+        let segments = outbox.segments();
+        let mut dropped = 0;
+        for name in outbox.files.list(&outbox.shadow_dir)? {
+            if name == self.active.segment.name {
+                continue;
+            }
+            let place = segments.iter().position(|segment| segment.name == name);
+            let after = place.and_then(|place| segments.get(place + 1));
+            // One without a segment belongs to nothing.
+            let covered = place.is_none() || after.is_some_and(|after| after.ordinal.0 <= checkpointed.0 + 1);
+            if covered {
+                outbox.files.remove(&outbox.shadow_dir.join(&name))?;
+                dropped += 1;
+            }
+        }
+        Ok(dropped)
+    }
+
+    fn reclaim(&self, checkpointed: Ordinal) -> io::Result<usize> {
+        let outbox = &self.outbox;
+        let segments = outbox.segments();
+        let mut gone: Vec<Arc<Segment>> = Vec::new();
+        let mut until = Watermark::default();
+        for pair in segments.windows(2) {
+            let [segment, after] = pair else { break };
+            let last = Sequence(after.first.0.saturating_sub(1));
+            let state = self.keeper.state();
+            let empty = last < segment.first;
+            let settled = empty || (state.settled_everywhere(segment.first, last) && !state.unresolved_in(segment.first, last));
+            if !settled || !self.past_retention(after) || after.ordinal.0 > checkpointed.0 + 1 {
+                break;
+            }
+            until = Watermark { ordinal: Ordinal(after.ordinal.0 - 1), sequence: last };
+            gone.push(Arc::clone(segment));
+        }
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        // Readers first: they must not look for what is about to go.
+        outbox.segments.write().unwrap_or_else(PoisonError::into_inner).drain(..gone.len());
+        for segment in &gone {
+            let path = outbox.journal_dir.join(&segment.name);
+            let whole = outbox.files.open(&path)?.len()? == outbox.options.segment_bytes;
+            self.space.recycle(&path, whole)?;
+        }
+        outbox.files.sync_dir(&outbox.journal_dir)?;
+        if let Some(keyed) = outbox.keyed() {
+            keyed.forget_up_to(until);
+        }
+        Ok(gone.len())
+    }
+
+    /// Whether the time of everything before this segment is over.
+    fn past_retention(&self, after: &Segment) -> bool {
+        if self.outbox.options.retention_ms == 0 {
+            return true;
+        }
+        let retention = i64::try_from(self.outbox.options.retention_ms).unwrap_or(i64::MAX);
+        match (after.wall, self.keeper.state().latest_wall) {
+            (Some(ended), Some(now)) => ended.plus_ms(retention) <= now,
+            // Without a trusted clock nothing is known to be old.
+            _ => false,
+        }
+    }
+
+    fn destroy_keys(&self) -> io::Result<usize> {
+        let oldest = self.outbox.segments().iter().map(|segment| segment.key_id).min();
+        oldest.map_or(Ok(0), |oldest| self.outbox.keyring.destroy_before(self.outbox.files.as_ref(), oldest))
+    }
+}
