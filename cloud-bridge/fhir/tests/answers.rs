@@ -82,6 +82,8 @@ fn a_refusal_is_told_apart_by_what_it_says() {
         (422, outcome("too-costly", ""), PUT, "too large"),
         (400, outcome("not-found", "Resource Patient/4711 not found, specified in path: Observation.subject"), PUT, "patient"),
         (404, outcome("not-found", "Patient/4711 is not known"), PUT, "patient"),
+        (404, outcome("processing", "Device/4711 not found"), PUT, "devices"),
+        (410, outcome("deleted", "Observation was deleted"), PUT, "rejected"),
         (409, outcome("conflict", "version"), PUT, "transient"),
         (409, outcome("duplicate", "already exists"), CONDITIONAL, "rejected"),
         (400, outcome("processing", "Device/77 does not exist"), PUT, "devices"),
@@ -91,6 +93,8 @@ fn a_refusal_is_told_apart_by_what_it_says() {
     for (status, body, write, wanted) in table {
         assert_eq!(name(&said(status, &body, &many, write)), wanted, "{status} {body}");
     }
+    let alone = items(3, BatchMode::Separately);
+    assert_eq!(name(&said(404, &outcome("not-supported", "unknown path"), &alone, PUT)), "paused", "the address is wrong, not an entry");
     let single = items(1, BatchMode::Together);
     assert_eq!(name(&said(413, "", &single, PUT)), "paused", "one entry cannot be halved, and is not to blame");
     assert_eq!(name(&said(400, &outcome("invalid", "request too large: limit"), &single, PUT)), "rejected");
@@ -178,7 +182,7 @@ fn what_is_wrong_with_all_entries_is_not_blamed_on_them() {
 #[test]
 fn what_may_be_logged_never_repeats_the_servers_text() {
     let secret = "Max Muster";
-    let batch = items(2, BatchMode::Together);
+    let batch = items(2, BatchMode::Separately);
     for status in [401, 403, 404, 405, 408, 409, 413, 429, 500, 501, 503] {
         let classified = said(status, &outcome("processing", secret), &batch, PUT);
         assert!(!format!("{classified:?}").contains(secret), "{classified:?}");

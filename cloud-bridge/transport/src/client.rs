@@ -6,7 +6,8 @@ use std::time::Duration;
 use http::Method;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
-use vitalgate_domain::{Answer, Batch, BatchMode, ItemAnswer};
+use vitalgate_domain::limits::BATCH_ITEMS_MAX;
+use vitalgate_domain::{Answer, Batch, BatchMode, DeviceId, ItemAnswer};
 use vitalgate_fhir::{Classified, EncodeContext, ItemFault, WriteMode, classify, encode, faults};
 
 use crate::devices::Devices;
@@ -79,6 +80,9 @@ impl FhirClient {
         if batch.items.is_empty() {
             return Ok(Answer::Items(Vec::new()));
         }
+        if batch.items.len() > BATCH_ITEMS_MAX {
+            return Ok(Answer::TooLarge { detail: format!("a bundle holds at most {BATCH_ITEMS_MAX} items").into() });
+        }
         let Some(&(item, fault)) = faults.first() else { return self.send(batch).await };
         if batch.mode == BatchMode::Together {
             return Ok(Answer::RejectedWhole { detail: format!("item {item}: {fault}").into() });
@@ -110,13 +114,21 @@ impl FhirClient {
         if batch.mode == BatchMode::Together && !ways.transaction {
             return Ok(Answer::RejectedWhole { detail: "the server takes no transactions".into() });
         }
-        match self.attempt(batch, ways).await? {
-            // What we remember of the server may be old: look again, once.
-            Classified::DevicesUnknown { .. } => self.devices.forget(),
-            Classified::Answer(Answer::PatientUnknown { .. }) if self.patients.forget(&batch.patient) => {}
+        // What we remember of the server may be old: look again, once.
+        let again = match self.attempt(batch, ways).await? {
+            Classified::DevicesUnknown { .. } => {
+                self.devices.forget();
+                self.attempt(batch, ways).await?
+            }
+            Classified::Answer(Answer::PatientUnknown { .. }) if self.patients.forget(&batch.patient) => self.attempt(batch, ways).await?,
             other => return Ok(settled(other)),
+        };
+        if matches!(again, Classified::DevicesUnknown { .. }) {
+            // It confirms a Device and does not find it: readings do not wait for that.
+            self.devices.name_by_identifier(batch);
+            return self.attempt(batch, ways).await.map(settled);
         }
-        self.attempt(batch, ways).await.map(settled)
+        Ok(settled(again))
     }
 
     async fn attempt(&self, batch: &Batch, ways: Ways) -> Result<Classified, Answer> {
@@ -126,7 +138,7 @@ impl FhirClient {
         self.devices.ensure(&self.exchange, batch, &context).await?;
         context.write = ways.observation;
         context.gateway_reference = self.devices.reference(&None).unwrap_or_default().to_string();
-        let reference = |device: &vitalgate_domain::DeviceId| self.devices.reference(&Some(device.clone())).unwrap_or_default().to_string();
+        let reference = |device: &DeviceId| self.devices.reference(&Some(device.clone())).unwrap_or_default().to_string();
         let encoded =
             encode(batch, &context, &reference, &patient).map_err(|error| Answer::RejectedWhole { detail: error.to_string().into() })?;
         let request = Request::send("bundle", Method::POST, String::new(), encoded.body);
@@ -159,9 +171,10 @@ fn after_failure(failure: &Failure, batch: &Batch, ways: Ways) -> Classified {
 fn settled(classified: Classified) -> Answer {
     match classified {
         Classified::Answer(answer) => answer,
-        Classified::DevicesUnknown { detail } => {
-            Answer::RejectedWhole { detail: format!("the server does not know a Device that it confirmed before: {detail}").into() }
-        }
+        Classified::DevicesUnknown { detail } => Answer::Transient {
+            retry_after_ms: None,
+            detail: format!("the server does not find a Device that it confirmed: {detail}").into(),
+        },
         // Looked up already, so this cannot be; sending again is always safe.
         Classified::VerifyById { detail, .. } => Answer::Transient { retry_after_ms: None, detail },
     }

@@ -114,6 +114,16 @@ impl Devices {
         }
     }
 
+    /// From now on the gateway and the devices of the batch are named by identifier only, for as long as a refusal is believed.
+    pub(crate) fn name_by_identifier(&self, batch: &Batch) {
+        let until = Some(Instant::now() + Duration::from_millis(REFUSAL_MS));
+        let devices = batch.items.iter().filter_map(|item| item.readings.first()).map(|(_, reading)| Some(reading.device.clone()));
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for key in std::iter::once(None).chain(devices) {
+            known.insert(key, Known { reference: Arc::from(""), until });
+        }
+    }
+
     /// Forgets what was known: the server says that a Device is not there.
     pub(crate) fn forget(&self) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).clear();

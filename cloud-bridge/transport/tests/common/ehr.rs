@@ -62,6 +62,8 @@ pub struct State {
     pub poison: Vec<String>,
     /// Whether Device resources are refused.
     pub no_devices: bool,
+    /// Whether Devices are confirmed and then not found.
+    pub loses_devices: bool,
     /// Whether references to Devices and Patients are checked.
     pub checks_references: bool,
     /// The only token that is let in, and the file that gets it when a wrong one comes.
@@ -177,6 +179,9 @@ impl State {
         let identifier = resource["identifier"][0]["value"].as_str().unwrap().to_owned();
         if self.poison.contains(&identifier) {
             return json!({"status": "422", "outcome": outcome("invalid", "Observation.value of Max Muster")});
+        }
+        if self.loses_devices && !resource["device"]["reference"].is_null() {
+            return json!({"status": "400", "outcome": outcome("not-found", "Resource Device/1 not found")});
         }
         if self.checks_references {
             for reference in [&resource["subject"]["reference"], &resource["device"]["reference"]] {
