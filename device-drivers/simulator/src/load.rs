@@ -316,6 +316,9 @@ impl Connection {
                 () = tokio::time::sleep_until(wake) => if Instant::now() >= end + LAST_ANSWERS { break },
             }
         }
+        // DISCONNECT (MQTT 3.1.1 section 3.14); a server that is gone already needs none.
+        let _ = self.stream.write_all(&[0xE0, 0x00]).await;
+        let _ = self.stream.shutdown().await;
         Ok(flow.counted)
     }
 
