@@ -218,3 +218,15 @@ fn what_would_be_read_for_nothing_is_refused() {
     assert!(of(&status("heart_rate")).is_err());
     assert!(of("[[polled.block]]\nname = \"c\"\nfunction = \"coils\"\naddress = 0\ncount = 8\nsource = \"M\"\n").is_err());
 }
+
+/// The guide is what people copy from: its examples are valid.
+#[test]
+fn the_examples_of_the_guide_are_valid() {
+    let mut profiles = Profiles::builtin().unwrap();
+    let guide = include_str!("../profiles/README.md");
+    let examples: Vec<_> = guide.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        profiles.load("README.md", example).unwrap_or_else(|errors| panic!("{errors}"));
+    }
+}
