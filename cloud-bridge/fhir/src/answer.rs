@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use vitalgate_domain::{Answer, Batch, BatchMode, ItemAnswer, limits::BATCH_ITEMS_MAX};
+use uuid::Uuid;
+use vitalgate_domain::{Answer, Batch, BatchMode, Item, ItemAnswer, limits::BATCH_ITEMS_MAX};
 
 use crate::RESPONSE_BYTES_MAX;
 use crate::bounded::{AtMost, Text};
@@ -287,10 +288,8 @@ fn accepted(status: u16, body: &[u8], batch: &Batch, context: &EncodeContext) ->
         }
     }
     if statuses.iter().all(|&code| matches!(code, 200 | 201)) {
-        let accepted = bundle.entry.0.iter().zip(&batch.items).map(|(entry, item)| {
-            let id = entry.response.location.as_ref().and_then(|location| id_in_location(&location.0));
-            ItemAnswer::Accepted { remote_id: id.filter(|id| *id != item.id.to_string()).map(Arc::from) }
-        });
+        let accepted =
+            bundle.entry.0.iter().zip(&batch.items).map(|(entry, item)| ItemAnswer::Accepted { remote_id: remote_id(entry, item) });
         return Classified::Answer(Answer::Items(accepted.collect()));
     }
     let outcomes = serde_json::from_slice::<RefusalBundle>(body).unwrap_or_default().entry.0;
@@ -376,9 +375,8 @@ impl EntryOutcomes<'_> {
         let transient = || ItemAnswer::Transient { detail: coded(status, outcome) };
         match status {
             200 | 201 => {
-                let id = entry.response.location.as_ref().and_then(|location| id_in_location(&location.0));
-                let own = self.batch.items.get(index).map(|item| item.id.to_string());
-                Some(ItemAnswer::Accepted { remote_id: id.filter(|id| Some(*id) != own.as_deref()).map(Arc::from) })
+                let item = self.batch.items.get(index)?;
+                Some(ItemAnswer::Accepted { remote_id: remote_id(entry, item) })
             }
             202..=399 => None,
             401 | 403 | 408 | 421 | 425 | 429 | 500..=599 => Some(transient()),
@@ -394,6 +392,14 @@ impl EntryOutcomes<'_> {
             _ => None,
         }
     }
+}
+
+/// The id that the server chose, where it is not ours.
+fn remote_id(entry: &ResponseEntry<'_>, item: &Item) -> Option<Arc<str>> {
+    let id = id_in_location(&entry.response.location.as_ref()?.0)?;
+    let mut own = [0_u8; uuid::fmt::Hyphenated::LENGTH];
+    let own = Uuid::from_bytes(*item.id.as_bytes()).hyphenated().encode_lower(&mut own);
+    (id != own).then(|| Arc::from(id))
 }
 
 /// The id in `Observation/{id}/_history/1`, relative or absolute.

@@ -83,6 +83,18 @@ async fn a_server_that_cannot_prove_who_it_is_gets_nothing_and_the_remedy_is_nam
 }
 
 #[tokio::test]
+async fn a_server_that_wants_a_client_certificate_gets_it_or_says_so() {
+    let certificates = Certificates::new(&["localhost"], false);
+    let tls = certificates.demanding_server();
+    let served = Served::start_tls(Ehr::new(true), certificates, tls).await;
+    let without = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.client()).unwrap();
+    let answer = without.deliver(&batch(BatchMode::Together)).await;
+    assert!(is_transient(&answer) && detail(&answer).contains("wants a client certificate"), "{answer:?}");
+    let with = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.certified_client()).unwrap();
+    assert_eq!(accepted(&with.deliver(&batch(BatchMode::Together)).await), 5);
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_named_with_its_place() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client = common::plain_client(endpoint(&format!("http://{closed}/fhir"), WritePolicy::Auto));

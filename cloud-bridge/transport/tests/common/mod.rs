@@ -53,6 +53,29 @@ impl Certificates {
         Arc::new(config)
     }
 
+    /// A server that lets in only whom its own authority has certified.
+    pub fn demanding_server(&self) -> Arc<ServerConfig> {
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots.clone()), Arc::new(default_provider()));
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .unwrap();
+        Arc::new(config)
+    }
+
+    /// A client that shows a certificate of its own authority.
+    pub fn certified_client(&self) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(self.roots.clone())
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .unwrap()
+    }
+
     pub fn client(&self) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -33,9 +33,14 @@ impl Served {
     }
 
     pub async fn start_with(ehr: Ehr, certificates: Certificates) -> Self {
+        let tls = certificates.server(&[b"http/1.1"]);
+        Self::start_tls(ehr, certificates, tls).await
+    }
+
+    pub async fn start_tls(ehr: Ehr, certificates: Certificates, tls: Arc<rustls::ServerConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let served = Self { ehr: Arc::new(ehr), certificates, address: listener.local_addr().unwrap(), connections: Arc::default() };
-        let acceptor = TlsAcceptor::from(served.certificates.server(&[b"http/1.1"]));
+        let acceptor = TlsAcceptor::from(tls);
         let (ehr, connections) = (Arc::clone(&served.ehr), Arc::clone(&served.connections));
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
