@@ -18,7 +18,7 @@ use crate::ending::Ending;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Due, Exchange, Settled, Step};
 use crate::identity::Proof;
-use crate::limits::{ACKNOWLEDGEMENTS_INTERVAL_MS, CONTROL_BYTES_MAX, DRAIN_MS, READ_BYTES, TIME_INTERVAL_MS, WRITE_MS};
+use crate::limits::{ACKNOWLEDGEMENTS_INTERVAL_MS, CONTROL_BYTES_MAX, DRAIN_MS, READ_BYTES, TIME_INTERVAL_MS};
 use crate::probe;
 use crate::refusal::Refusal;
 use crate::roster::{Allowance, Control, Lease};
@@ -90,6 +90,7 @@ pub(crate) struct Connection<S> {
     /// When the packet that is not whole yet was begun.
     partial_since: Option<Instant>,
     partial: Duration,
+    write: Duration,
     next_admission: Instant,
     next_time: Instant,
     next_committed: Instant,
@@ -134,6 +135,7 @@ impl<S: Transport> Connection<S> {
             heard: now,
             partial_since: None,
             partial: Duration::from_millis(config.partial_packet_ms),
+            write: Duration::from_millis(config.write_ms),
             next_admission,
             next_time: now + Duration::from_millis(TIME_INTERVAL_MS),
             next_committed: now,
@@ -168,7 +170,7 @@ impl<S: Transport> Connection<S> {
         } else if matches!(self.phase, Phase::Draining(_)) && !self.exchange.is_waiting() {
             return Err(Refusal::Stopping.into());
         }
-        self.write().await?;
+        self.flush().await?;
         endpoint.stats.add(&mut self.exchange.tally);
         let reading = self.phase == Phase::Open && matches!(self.intake, Intake::Hungry(_));
         let wake = self.wait(reading).await;
@@ -178,7 +180,8 @@ impl<S: Transport> Connection<S> {
     /// Takes every whole packet in `inbound` as far as the limits let it.
     async fn take_in(&mut self, inbound: &mut BytesMut, endpoint: &Endpoint) -> Result<(), Ending> {
         let now = Instant::now();
-        if !matches!(self.intake, Intake::Hungry(_)) {
+        // Until the end of this nothing is read and no deadline of reading counts.
+        if !matches!(std::mem::replace(&mut self.intake, Intake::Full), Intake::Hungry(_)) {
             self.heard = now; // It could not be heard while it was not read.
         }
         let (mut received, mut took): (Option<Received>, bool) = (None, false);
@@ -238,7 +241,7 @@ impl<S: Transport> Connection<S> {
                 wake = self.wait(false) => wake,
             };
             self.attend(wake, endpoint)?;
-            self.write().await?;
+            self.flush().await?;
         };
         let receipt = receipt.map_err(|_stopping| Refusal::Stopping)?;
         self.exchange.expect(due, receipt);
@@ -292,7 +295,7 @@ impl<S: Transport> Connection<S> {
     }
 
     /// Writes all answers at once.
-    async fn write(&mut self) -> Result<(), Ending> {
+    async fn flush(&mut self) -> Result<(), Ending> {
         if self.exchange.answers.bytes.is_empty() {
             return Ok(());
         }
@@ -302,7 +305,7 @@ impl<S: Transport> Connection<S> {
             stream.write_all_buf(bytes).await?;
             stream.flush().await
         };
-        match tokio::time::timeout(Duration::from_millis(WRITE_MS), write).await {
+        match tokio::time::timeout(self.write, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_gone)) => Err(Ending::Vanished),
             Err(_late) => {

@@ -70,6 +70,8 @@ pub(crate) struct Exchange {
     pub(crate) session: Session,
     waiting: VecDeque<Waiting>,
     in_flight_max: usize,
+    /// The oldest message was not stored: from here on nothing is acknowledged.
+    verdict: Option<Settled>,
     /// QoS 1 and 2 messages among `waiting`.
     unacknowledged: usize,
     /// PUBRECs sent on this connection whose PUBREL has not come.
@@ -95,6 +97,7 @@ impl Exchange {
             session,
             waiting: VecDeque::new(),
             in_flight_max: usize::from(in_flight_max),
+            verdict: None,
             unacknowledged: 0,
             unreleased: 0,
             session_expiry_s: None,
@@ -205,23 +208,31 @@ impl Exchange {
         Ok(Step::Done)
     }
 
-    /// Takes every receipt that has come, in the order of the messages, and writes the answers.
+    /// Takes every receipt that has come, in the order of the messages, and writes the answers. After
+    /// [`Settled::Refused`] or [`Settled::Stopping`] it says the same for ever.
     pub(crate) fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<Settled> {
+        if let Some(verdict) = self.verdict {
+            return Poll::Ready(verdict);
+        }
         let mut progress = false;
         while let Some(front) = self.waiting.front_mut() {
-            match front.receipt.as_mut().map_or(Poll::Ready(Ok(Receipt::Committed)), |receipt| Pin::new(receipt).poll(context)) {
+            let committed = Poll::Ready(Ok(Receipt::Committed));
+            let verdict = match front.receipt.as_mut().map_or(committed, |receipt| Pin::new(receipt).poll(context)) {
                 Poll::Ready(Ok(Receipt::Committed)) => {
                     let due = front.due;
                     self.waiting.pop_front();
                     self.acknowledge(due);
                     progress = true;
+                    continue;
                 }
-                // What was acknowledged before is still written.
-                _ if progress => break,
-                Poll::Ready(Ok(Receipt::Refused)) => return Poll::Ready(Settled::Refused),
-                Poll::Ready(Err(_stopping)) => return Poll::Ready(Settled::Stopping),
-                Poll::Pending => return Poll::Pending,
-            }
+                Poll::Pending => break,
+                Poll::Ready(Ok(Receipt::Refused)) => Settled::Refused,
+                Poll::Ready(Err(_stopping)) => Settled::Stopping,
+            };
+            // A receipt is read once. What was acknowledged before it is still written.
+            front.receipt = None;
+            self.verdict = Some(verdict);
+            return Poll::Ready(if progress { Settled::Progress } else { verdict });
         }
         if progress { Poll::Ready(Settled::Progress) } else { Poll::Pending }
     }

@@ -98,6 +98,8 @@ pub struct EndpointConfig {
     pub greeting_ms: u64,
     /// Time in ms to finish a packet that was begun.
     pub partial_packet_ms: u64,
+    /// Time in ms that a device may leave its answers unread.
+    pub write_ms: u64,
     /// Time in ms between looks whether a connected device is still admitted.
     pub admission_check_ms: u64,
     /// Time in ms that a second client waits until the first is known to be alive or dead.
@@ -116,6 +118,7 @@ impl Default for EndpointConfig {
             in_flight_max: IN_FLIGHT_MAX,
             greeting_ms: GREETING_MS,
             partial_packet_ms: PARTIAL_PACKET_MS,
+            write_ms: WRITE_MS,
             admission_check_ms: ADMISSION_CHECK_MS,
             contest_ms: CONTEST_MS,
             storage_full_hold_ms: STORAGE_FULL_HOLD_MS,

@@ -1,0 +1,120 @@
+//! A device over TLS is who its certificate or its password proves, and nobody else.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use vitalgate_domain::{DeviceId, GatewayId};
+use vitalgate_mqtt::EndpointConfig;
+use vitalgate_trust::{ClientCertificate, LocalAuthority, device_identity, server_config};
+
+use crate::clients::mosquitto_pub;
+use crate::raw::Raw;
+use crate::rig::{Rig, Seen, commit_all, texts};
+
+struct Shop {
+    folder: TempDir,
+    authority: LocalAuthority,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = LocalAuthority::open_or_create(&folder.path().join("authority"), &GatewayId::new("practice-01").unwrap()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), authority.ca_certificate_pem()).unwrap();
+        Self { folder, authority }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Issues a certificate; gives the files of certificate and key.
+    fn issue(&self, device: &str) -> (PathBuf, PathBuf) {
+        let issued = self.authority.issue_device(&DeviceId::new(device).unwrap()).unwrap();
+        let (certificate, key) = (self.file(&format!("{device}.crt")), self.file(&format!("{device}.key")));
+        std::fs::write(&certificate, &issued.certificate_pem).unwrap();
+        std::fs::write(&key, issued.key_pem.expose()).unwrap();
+        (certificate, key)
+    }
+
+    async fn rig(&self, client_certificate: ClientCertificate) -> (Rig, vitalgate_intake::IntakeQueue) {
+        let server = self.authority.issue_server(&["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        let tls = server_config(server.chain, server.key, Some(self.authority.ca_certificate_pem()), client_certificate).unwrap();
+        Rig::tls(EndpointConfig::default(), tls, Arc::new(device_identity)).await
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Publishes one message over TLS with mosquitto_pub; whether it was acknowledged.
+async fn published(rig: &Rig, shop: &Shop, credentials: &[&str], client_id: &str, topic: &str) -> bool {
+    let authority = shop.file("ca.pem");
+    let common = ["--cafile", text(&authority), "-V", "mqttv5", "-q", "1", "-i", client_id, "-t", topic, "-m", "over TLS"];
+    mosquitto_pub(rig, &[&common, credentials].concat(), "").await.status.success()
+}
+
+#[tokio::test]
+async fn a_certificate_speaks_for_its_own_device_only() {
+    let shop = Shop::new();
+    let (rig, queue) = shop.rig(ClientCertificate::Required).await;
+    let log = commit_all(queue);
+    let (certificate, key) = shop.issue("monitor-1");
+    let own = ["--cert", text(&certificate), "--key", text(&key)];
+    assert!(published(&rig, &shop, &own, "monitor-1", "vitals/monitor-1/a").await);
+    assert_eq!(texts(&log, "monitor-1"), ["over TLS"]);
+    assert!(!published(&rig, &shop, &own, "monitor-2", "vitals/monitor-2/a").await);
+    rig.refused("foreign_client_id", 1).await;
+    assert!(!published(&rig, &shop, &own, "monitor-1", "vitals/monitor-2/a").await);
+    rig.refused("foreign_topic", 1).await;
+    // A certificate of this authority for a device that is not configured here.
+    let (certificate, key) = shop.issue("stranger");
+    let strange = ["--cert", text(&certificate), "--key", text(&key)];
+    assert!(!published(&rig, &shop, &strange, "stranger", "vitals/stranger/a").await);
+    rig.refused("not_admitted", 1).await;
+    // No certificate, a certificate of another authority, no TLS at all.
+    assert!(!published(&rig, &shop, &[], "monitor-1", "vitals/monitor-1/a").await);
+    let (certificate, key) = Shop::new().issue_into(&shop, "monitor-1");
+    let forged = ["--cert", text(&certificate), "--key", text(&key)];
+    assert!(!published(&rig, &shop, &forged, "monitor-1", "vitals/monitor-1/a").await);
+    let mut plain = Raw::open(rig.address).await;
+    plain.send_anyhow(&crate::raw::connect("monitor-1", 60, true)).await;
+    plain.until_closed().await;
+    rig.refused("tls_handshake", 3).await;
+    let readings = log.lock().unwrap().iter().filter(|seen| matches!(seen, Seen::Reading { .. })).count();
+    assert_eq!(readings, 1);
+}
+
+impl Shop {
+    /// Issues by this authority into another's folder.
+    fn issue_into(&self, other: &Self, device: &str) -> (PathBuf, PathBuf) {
+        let (certificate, key) = self.issue(device);
+        let (to_certificate, to_key) = (other.file("forged.crt"), other.file("forged.key"));
+        std::fs::copy(certificate, &to_certificate).unwrap();
+        std::fs::copy(key, &to_key).unwrap();
+        (to_certificate, to_key)
+    }
+}
+
+#[tokio::test]
+async fn a_password_over_tls_speaks_for_its_own_device_only() {
+    let shop = Shop::new();
+    let (rig, queue) = shop.rig(ClientCertificate::Optional).await;
+    let log = commit_all(queue);
+    rig.book.passwords.lock().unwrap().insert("monitor-1".to_owned(), b"right".to_vec());
+    let topic = "vitals/monitor-1/a";
+    assert!(published(&rig, &shop, &["-u", "monitor-1", "-P", "right"], "monitor-1", topic).await);
+    assert_eq!(texts(&log, "monitor-1"), ["over TLS"]);
+    assert!(!published(&rig, &shop, &["-u", "monitor-1", "-P", "wrong"], "monitor-1", topic).await);
+    assert!(!published(&rig, &shop, &["-u", "monitor-2", "-P", "right"], "monitor-2", "vitals/monitor-2/a").await);
+    assert!(!published(&rig, &shop, &[], "monitor-1", topic).await);
+    rig.refused("credentials", 3).await;
+    assert!(!published(&rig, &shop, &["-u", "monitor-1", "-P", "right"], "monitor-2", "vitals/monitor-2/a").await);
+    rig.refused("foreign_client_id", 1).await;
+    rig.book.revoked.lock().unwrap().insert("monitor-1".to_owned());
+    assert!(!published(&rig, &shop, &["-u", "monitor-1", "-P", "right"], "monitor-1", topic).await);
+    rig.refused("not_admitted", 1).await;
+    assert_eq!(texts(&log, "monitor-1").len(), 1);
+}
