@@ -196,7 +196,7 @@ pub struct ResolveRequest {
 }
 
 /// How many dead letters were resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
     /// Resolved now.
     pub resolved: u64,

@@ -1,1 +1,8 @@
-//! End-to-end tests of the whole daemon.
+//! End-to-end tests of the whole daemon: a ward of devices, the gateway as a process, an EHR, and
+//! an oracle that compares what was acknowledged with what arrived.
+
+#![forbid(unsafe_code)]
+
+pub mod ward;
+
+pub use ward::{Ward, WardOptions};

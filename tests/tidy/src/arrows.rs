@@ -30,7 +30,7 @@ const KEEPERS: &[(&str, &[&str])] = &[
     ("sled", &["store"]),
     ("tokio-modbus", &["modbus", "simulator"]),
     ("rumqttc", &["mqtt", "simulator", "bench"]),
-    ("reqwest", &["transport", "daemon", "e2e", "test-support", "demo", "bench"]),
+    ("reqwest", &["transport", "e2e", "test-support", "demo", "bench"]),
     ("rcgen", &["trust", "test-support"]),
     ("anyhow", &["daemon", "simulator", "test-support", "demo", "e2e", "simulation", "faults", "bench"]),
     ("serde_cbor_2", &["store"]),

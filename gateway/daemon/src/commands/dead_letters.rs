@@ -1,0 +1,39 @@
+//! `vitalgate dead-letters`.
+
+use std::process::ExitCode;
+
+use vitalgate_console::{Answered, DeadLetterView, Resolution, ResolveRequest};
+
+use super::print_json;
+use crate::admin::Admin;
+use crate::cli::DeadLetterAction;
+
+/// Lists, replays or discards.
+pub(super) async fn dead_letters(admin: &Admin, action: DeadLetterAction) -> anyhow::Result<ExitCode> {
+    match action {
+        DeadLetterAction::List { json } => list(admin, json).await,
+        DeadLetterAction::Replay { sequences } => resolve(admin, sequences, Resolution::Replay).await,
+        DeadLetterAction::Discard { sequences } => resolve(admin, sequences, Resolution::Discard).await,
+    }
+}
+
+async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
+    let letters: Vec<DeadLetterView> = admin.get("/dead-letters", &[]).await?;
+    if json {
+        print_json(&letters)?;
+    } else if letters.is_empty() {
+        println!("no dead letters");
+    }
+    for letter in letters.iter().filter(|_| !json) {
+        let whose = letter.destination.as_deref().map_or_else(String::new, |destination| format!(" for {destination}"));
+        println!("{:>10}  {}  {}  {}{whose}: {}", letter.sequence, letter.received, letter.device, letter.kind, letter.detail);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution) -> anyhow::Result<ExitCode> {
+    let answered: Answered = admin.post("/dead-letters/resolve", &ResolveRequest { sequences, resolution }).await?;
+    let word = if resolution == Resolution::Replay { "replayed" } else { "discarded" };
+    println!("{} {word}, {} remain", answered.resolved, answered.remaining);
+    Ok(ExitCode::SUCCESS)
+}

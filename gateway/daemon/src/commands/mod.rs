@@ -1,0 +1,67 @@
+//! The commands, one file each.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line speaks to a person on the terminal")]
+
+mod check;
+mod dead_letters;
+mod device;
+mod status;
+mod store;
+mod trace;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use vitalgate_config::Config;
+
+use crate::admin::Admin;
+use crate::cli::{Arguments, Command};
+
+/// Carries out a command.
+pub(crate) fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Run => crate::run::run(&load(&arguments.config)?),
+        Command::Check => Ok(check::check(&arguments.config)),
+        Command::Status { json } => ask(&arguments.config, async |admin| status::status(admin, json).await),
+        Command::Trace { reading_id, device, at, window_s, json } => {
+            let question = trace::Question::new(reading_id, device, at, window_s)?;
+            ask(&arguments.config, async |admin| trace::trace(admin, &question, json).await)
+        }
+        Command::DeadLetters { action } => ask(&arguments.config, async |admin| dead_letters::dead_letters(admin, action).await),
+        Command::Device { action } => device::device(&load(&arguments.config)?, action),
+        Command::Store { action } => store::store(&arguments.config, action),
+    }
+}
+
+/// Says an error with its whole chain of causes.
+pub(crate) fn say_error(error: &anyhow::Error) {
+    eprintln!("vitalgate: {error:#}");
+}
+
+/// Loads the configuration or says all of its errors.
+pub(crate) fn load(path: &Path) -> anyhow::Result<Config> {
+    match check::checked(path) {
+        Ok(config) => Ok(config),
+        Err(errors) => {
+            for error in &errors {
+                eprintln!("{error}");
+            }
+            anyhow::bail!("{}: {} errors; nothing was started", path.display(), errors.len())
+        }
+    }
+}
+
+/// Asks the running daemon.
+fn ask(path: &Path, question: impl AsyncFnOnce(&Admin) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    let config = load(path)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let admin = Admin::new(&crate::run::admin_socket(&config));
+    runtime.block_on(question(&admin))
+}
+
+/// Prints as JSON.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value).context("cannot be written as JSON")?);
+    Ok(())
+}

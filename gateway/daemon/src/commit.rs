@@ -1,0 +1,269 @@
+//! The commit loop: the one owner of admission and journal.
+//!
+//! It takes what queued up while the last flush ran, admits it, writes it with one flush, and only
+//! then gives the receipts. There is no timer: an idle gateway commits a single reading at once, a
+//! busy one fills its groups by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, oneshot, watch};
+use vitalgate_console::{Answered, ReadModelError, ResolveRequest};
+use vitalgate_domain::limits::{COMMIT_READINGS_MAX, READINGS_PER_SAMPLE_MAX};
+use vitalgate_domain::{Associations, Change, DecodedSample, Entry, Sequence};
+use vitalgate_intake::{IntakeQueue, Receipt, ReceiptSender, Submission, Submitted};
+use vitalgate_pipeline::Admission;
+use vitalgate_store::{CommitError, Journal};
+
+use crate::beacon::{Beacon, IDLE_BEAT_MS};
+use crate::clock::{Clock, monotonic_ms};
+use crate::replay::Replay;
+use crate::shared::{Settlement, Shared};
+
+/// Most commands that wait for the commit loop.
+pub(crate) const COMMANDS_MAX: usize = 1_024;
+/// Most changes that ride in one commit.
+const CHANGES_PER_COMMIT_MAX: usize = 256;
+/// Bytes of unreadable payloads after which a group is closed.
+const COMMIT_PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Time between two rounds of upkeep (segments, recent ids), in milliseconds.
+const UPKEEP_INTERVAL_MS: u64 = 1_000;
+
+/// What other loops ask of the commit loop.
+pub(crate) enum Command {
+    /// Make this change durable.
+    Change(Change),
+    /// Replay or discard dead letters, and answer when that is durable.
+    Resolve(ResolveRequest, oneshot::Sender<Result<Answered, ReadModelError>>),
+}
+
+/// Everything that the loop owns.
+pub(crate) struct CommitLoop {
+    /// The drivers' submissions.
+    pub(crate) queue: IntakeQueue,
+    /// The other loops' commands.
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// The journal.
+    pub(crate) journal: Journal,
+    /// Who and what is admitted.
+    pub(crate) admission: Admission,
+    /// Which patient a device is attached to.
+    pub(crate) associations: Associations,
+    /// Clock.
+    pub(crate) clock: Clock,
+    /// Facts for status and metrics.
+    pub(crate) shared: Arc<Shared>,
+    /// Tells the delivery loops how far the journal reaches.
+    pub(crate) committed: watch::Sender<Sequence>,
+    /// How dead letters are read again.
+    pub(crate) replay: Replay,
+    /// Sign of life.
+    pub(crate) beacon: Beacon,
+}
+
+/// What goes into the next commit.
+#[derive(Default)]
+struct Group {
+    entries: Vec<Entry>,
+    changes: Vec<Change>,
+    receipts: Vec<ReceiptSender>,
+    payload_bytes: usize,
+    answers: Vec<(oneshot::Sender<Result<Answered, ReadModelError>>, Answered)>,
+}
+
+impl Group {
+    fn has_room(&self) -> bool {
+        self.entries.len() + READINGS_PER_SAMPLE_MAX < COMMIT_READINGS_MAX
+            && self.receipts.len() < COMMIT_READINGS_MAX
+            && self.payload_bytes < COMMIT_PAYLOAD_BYTES_MAX
+    }
+}
+
+enum Woken {
+    Submission(Submission),
+    Command(Command),
+    Idle,
+    /// Every driver is gone: the gateway stops.
+    Ended,
+}
+
+impl CommitLoop {
+    /// Runs until every driver is gone and the queue is drained.
+    ///
+    /// # Errors
+    /// When the disk failed; the process must restart.
+    pub(crate) async fn run(mut self) -> anyhow::Result<Journal> {
+        let mut upkeep_at_ms = 0;
+        let mut group = Group::default();
+        loop {
+            self.beacon.moved();
+            let ended = match self.wait().await {
+                Woken::Submission(submission) => {
+                    self.take(submission, &mut group);
+                    false
+                }
+                Woken::Command(command) => {
+                    self.obey(command, &mut group);
+                    false
+                }
+                Woken::Idle => false,
+                Woken::Ended => true,
+            };
+            self.fill(&mut group);
+            self.commit(&mut group)?;
+            if ended {
+                self.fill(&mut group);
+                self.commit(&mut group)?;
+                return Ok(self.journal);
+            }
+            if monotonic_ms() >= upkeep_at_ms {
+                upkeep_at_ms = monotonic_ms() + UPKEEP_INTERVAL_MS;
+                self.upkeep(&mut group)?;
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Woken {
+        tokio::select! {
+            submission = self.queue.next() => submission.map_or(Woken::Ended, Woken::Submission),
+            Some(command) = self.commands.recv() => Woken::Command(command),
+            () = tokio::time::sleep(Duration::from_millis(IDLE_BEAT_MS)) => Woken::Idle,
+        }
+    }
+
+    /// Adds what queued up meanwhile.
+    fn fill(&mut self, group: &mut Group) {
+        while group.changes.len() < CHANGES_PER_COMMIT_MAX {
+            let Ok(command) = self.commands.try_recv() else { break };
+            self.obey(command, group);
+        }
+        while group.has_room() {
+            let Some(submission) = self.queue.try_next() else { break };
+            self.take(submission, group);
+        }
+    }
+
+    fn take(&mut self, submission: Submission, group: &mut Group) {
+        let (submitted, receipt) = submission.into_parts();
+        match submitted {
+            Submitted::Sample(sample) => self.admit(sample, group),
+            Submitted::Event(event) => group.entries.push(Entry::DeviceEvent(event)),
+        }
+        group.receipts.push(receipt);
+    }
+
+    fn admit(&mut self, sample: DecodedSample, group: &mut Group) {
+        if let Some(last) = self.shared.devices.get(&sample.device) {
+            last.note(sample.received.monotonic_ms);
+        }
+        if let Some((_, bytes)) = &sample.unreadable {
+            group.payload_bytes += bytes.len();
+            self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+        let now = sample.received;
+        let next = self.journal.next_sequence().plus(group.entries.len() as u64);
+        let admitted = self.admission.admit(sample, &self.associations, &now, next);
+        self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
+        group.entries.extend(admitted.entries);
+    }
+
+    fn obey(&mut self, command: Command, group: &mut Group) {
+        match command {
+            Command::Change(change) => group.changes.push(change),
+            Command::Resolve(request, answer) => self.resolve(&request, answer, group),
+        }
+    }
+
+    fn resolve(&mut self, request: &ResolveRequest, answer: oneshot::Sender<Result<Answered, ReadModelError>>, group: &mut Group) {
+        let unresolved = &self.shared.settlement().dead_letters;
+        match self.replay.plan(request, unresolved, &self.associations, &self.clock.now()) {
+            Ok(plan) => {
+                for sample in plan.samples {
+                    self.admit(sample, group);
+                }
+                group.entries.extend(plan.entries);
+                group.changes.extend(plan.change);
+                group.answers.push((answer, plan.answered));
+            }
+            Err(error) => {
+                let _asker_left = answer.send(Err(error));
+            }
+        }
+    }
+
+    /// Writes the group and gives the receipts. Only a full disk is survived here.
+    fn commit(&mut self, group: &mut Group) -> anyhow::Result<()> {
+        let nothing_to_write = group.entries.is_empty() && group.changes.is_empty();
+        let receipt = if nothing_to_write { Receipt::Committed } else { self.write(group)? };
+        for sender in group.receipts.drain(..) {
+            sender.answer(receipt);
+        }
+        for (asker, answered) in group.answers.drain(..) {
+            let answer =
+                if receipt == Receipt::Committed { Ok(answered) } else { Err(ReadModelError::Store("the disk is full".to_owned())) };
+            let _asker_left = asker.send(answer);
+        }
+        group.entries.clear();
+        group.changes.clear();
+        group.payload_bytes = 0;
+        Ok(())
+    }
+
+    fn write(&mut self, group: &mut Group) -> anyhow::Result<Receipt> {
+        match self.journal.append(&group.entries, &group.changes) {
+            Ok(range) => {
+                self.admission.confirm();
+                self.shared.below_floor.store(false, Ordering::Relaxed);
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                if let Some((_, last)) = range {
+                    self.shared.committed_entries.fetch_add(group.entries.len() as u64, Ordering::Relaxed);
+                    self.committed.send_replace(last);
+                }
+                if !group.changes.is_empty() {
+                    self.publish_settlement();
+                }
+                Ok(Receipt::Committed)
+            }
+            Err(CommitError::BelowFloor) => {
+                self.admission.rollback();
+                if !self.shared.below_floor.swap(true, Ordering::Relaxed) {
+                    tracing::error!("free space is below the floor: nothing is acknowledged until there is room; see `vitalgate status`");
+                }
+                self.settle_below_floor(group)?;
+                Ok(Receipt::Refused)
+            }
+            Err(error) => Err(error).context("the journal cannot be written; the gateway restarts and reads it again"),
+        }
+    }
+
+    /// Settling frees space, so it goes on below the floor, out of the reserve.
+    fn settle_below_floor(&mut self, group: &Group) -> anyhow::Result<()> {
+        // A replay's own change would resolve dead letters whose new entries were not written.
+        let settled: Vec<_> = group.changes.iter().filter(|change| matches!(change, Change::Settled { .. })).cloned().collect();
+        if settled.is_empty() {
+            return Ok(());
+        }
+        match self.journal.append(&[], &settled) {
+            Ok(_) => {
+                self.publish_settlement();
+                Ok(())
+            }
+            // It is delivered again later and recognised by its identity there.
+            Err(CommitError::BelowFloor) => Ok(()),
+            Err(error) => Err(error).context("the journal cannot be written; the gateway restarts and reads it again"),
+        }
+    }
+
+    fn publish_settlement(&self) {
+        let state = self.journal.state();
+        self.shared.set_settlement(Settlement { settled: state.settled.clone(), dead_letters: state.unresolved.clone() });
+    }
+
+    fn upkeep(&mut self, group: &mut Group) -> anyhow::Result<()> {
+        self.journal.note_time(self.clock.now().wall);
+        self.journal.maintain().context("the journal's segments cannot be kept up")?;
+        self.commit(group)
+    }
+}

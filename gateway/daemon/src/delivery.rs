@@ -1,0 +1,177 @@
+//! One delivery loop a destination: it carries out what the pipeline's state machine decides.
+//!
+//! Each loop has its own thread and its own single-threaded runtime, so that a slow destination
+//! takes time from nobody else: not from the drivers, not from another destination.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use vitalgate_domain::{Answer, Change, DestinationId, ItemAnswer, Sequence};
+use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, Lane, RequestId};
+use vitalgate_store::Reader;
+use vitalgate_transport::FhirClient;
+
+use crate::beacon::{Beacon, IDLE_BEAT_MS};
+use crate::clock::{Clock, monotonic_ms};
+use crate::commit::Command;
+use crate::shared::{DestinationFacts, Shared};
+
+/// Bytes of stored records that one read may bring into memory.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// Everything that the loop owns.
+pub(crate) struct DeliveryLoop {
+    /// The destination.
+    pub(crate) destination: DestinationId,
+    /// What decides.
+    pub(crate) machine: Delivery,
+    /// What sends.
+    pub(crate) client: Arc<FhirClient>,
+    /// Where the readings are.
+    pub(crate) reader: Reader,
+    /// How far the journal reaches.
+    pub(crate) committed: watch::Receiver<Sequence>,
+    /// Where settled ranges go.
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// Clock.
+    pub(crate) clock: Clock,
+    /// Facts for status and metrics.
+    pub(crate) shared: Arc<Shared>,
+    /// Sign of life.
+    pub(crate) beacon: Beacon,
+    /// Turns true when the gateway stops.
+    pub(crate) shutdown: watch::Receiver<bool>,
+}
+
+struct Session {
+    in_flight: JoinSet<(RequestId, Answer)>,
+    pending: VecDeque<DeliveryEvent>,
+    wake_at_ms: Option<u64>,
+}
+
+impl DeliveryLoop {
+    /// Starts the loop's thread.
+    ///
+    /// # Errors
+    /// When the thread or its runtime cannot be made.
+    pub(crate) fn spawn(self) -> anyhow::Result<std::thread::JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for delivery")?;
+        let name = format!("deliver-{}", self.destination);
+        std::thread::Builder::new().name(name).spawn(move || runtime.block_on(self.run())).context("no thread for delivery")
+    }
+
+    async fn run(mut self) {
+        let mut session = Session { in_flight: JoinSet::new(), pending: VecDeque::from([DeliveryEvent::Tick]), wake_at_ms: None };
+        loop {
+            self.beacon.moved();
+            let Some(event) = self.next_event(&mut session).await else { return };
+            if let DeliveryEvent::Answered { answer, .. } = &event {
+                note_answer(self.facts(), answer);
+            }
+            let now = self.clock.now();
+            for action in self.machine.handle(event, &now) {
+                if self.act(action, &mut session).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// `None` when the gateway stops. What is under way is left: it is sent again after the start.
+    async fn next_event(&mut self, session: &mut Session) -> Option<DeliveryEvent> {
+        if let Some(event) = session.pending.pop_front() {
+            return (!*self.shutdown.borrow()).then_some(event);
+        }
+        let idle_ms = session.wake_at_ms.map_or(IDLE_BEAT_MS, |at| at.saturating_sub(monotonic_ms()).min(IDLE_BEAT_MS));
+        tokio::select! {
+            biased;
+            _ = self.shutdown.wait_for(|stop| *stop) => None,
+            Some(joined) = session.in_flight.join_next() => {
+                // The client never panics by its contract; were it to, the process ends (see panics).
+                let (request, answer) = joined.ok()?;
+                Some(DeliveryEvent::Answered { request, answer })
+            }
+            changed = self.committed.changed() => {
+                changed.ok()?;
+                let sequence = *self.committed.borrow_and_update();
+                Some(DeliveryEvent::Committed(sequence))
+            }
+            () = tokio::time::sleep(Duration::from_millis(idle_ms)) => {
+                session.wake_at_ms = None;
+                Some(DeliveryEvent::Tick)
+            }
+        }
+    }
+
+    /// `None` when the commit loop is gone.
+    async fn act(&mut self, action: DeliveryAction, session: &mut Session) -> Option<()> {
+        match action {
+            DeliveryAction::Read { lane, from, until, entries_max } => {
+                let event = self.read(lane, from, until, entries_max);
+                session.pending.push_back(event);
+            }
+            DeliveryAction::Send { request, batch } => {
+                let client = Arc::clone(&self.client);
+                session.in_flight.spawn(async move { (request, client.deliver(&batch).await) });
+            }
+            DeliveryAction::Settle { ranges, rejected, remote_ids } => {
+                self.facts().rejected_readings.fetch_add(rejected.len() as u64, Ordering::Relaxed);
+                let change = Change::Settled { destination: self.destination.clone(), ranges, rejected, remote_ids };
+                self.commands.send(Command::Change(change)).await.ok()?;
+            }
+            DeliveryAction::WakeAt { monotonic_ms } => session.wake_at_ms = Some(monotonic_ms),
+            DeliveryAction::Alarm(alarm) => {
+                let text = alarm.detail.to_string();
+                tracing::error!(destination = %self.destination, alarm = %text, "delivery is held up");
+                self.facts().set_alarm(Some(text));
+            }
+            DeliveryAction::Cleared(_) => {
+                tracing::info!(destination = %self.destination, "delivery goes on");
+                self.facts().set_alarm(None);
+            }
+        }
+        Some(())
+    }
+
+    fn read(&self, lane: Lane, from: Sequence, until: Sequence, entries_max: usize) -> DeliveryEvent {
+        match self.reader.read(from, until, entries_max, READ_BYTES_MAX) {
+            Ok(outcome) => {
+                self.shared.add_damage(
+                    outcome.damaged.iter().map(|(first, last)| {
+                        format!("entries {first} to {last} are damaged in every copy; they are listed as dead letters")
+                    }),
+                );
+                DeliveryEvent::Read { lane, records: outcome.records, reached: outcome.reached }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be read; trying again");
+                DeliveryEvent::ReadFailed { lane }
+            }
+        }
+    }
+
+    fn facts(&self) -> &DestinationFacts {
+        // The map is built from the same configuration as the loops.
+        static NONE: std::sync::OnceLock<DestinationFacts> = std::sync::OnceLock::new();
+        self.shared.destinations.get(&self.destination).unwrap_or_else(|| NONE.get_or_init(DestinationFacts::default))
+    }
+}
+
+fn note_answer(facts: &DestinationFacts, answer: &Answer) {
+    match answer {
+        Answer::Items(items) => {
+            let accepted = items.iter().filter(|item| matches!(item, ItemAnswer::Accepted { .. } | ItemAnswer::AcceptedWithWarning { .. }));
+            facts.accepted_items.fetch_add(accepted.count() as u64, Ordering::Relaxed);
+            facts.accepted.note(monotonic_ms());
+        }
+        Answer::Transient { .. } | Answer::Paused { .. } => {
+            facts.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        Answer::TooLarge { .. } | Answer::RejectedWhole { .. } | Answer::PatientUnknown { .. } => {}
+    }
+}

@@ -1,1 +1,0 @@
-//! The vitalgate daemon and its command line.

@@ -1,0 +1,308 @@
+//! What the listeners and the command line may ask, put together from the store and the loops.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{mpsc, oneshot};
+use vitalgate_console::{
+    Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel,
+    ReadModelError, ResolveRequest, Status, StoreStatus, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery,
+};
+use vitalgate_domain::{DestinationId, Entry, GatewayId, Reading, Record, Sequence};
+use vitalgate_modbus::ModbusStats;
+use vitalgate_store::keyed::KeyedStatus;
+use vitalgate_store::{Keyed, KeyedCopy as _, Reader};
+
+use crate::clock::{Clock, monotonic_ms};
+use crate::commit::Command;
+use crate::disk::{folder_bytes, free_bytes};
+use crate::replay::count;
+use crate::shared::{Settlement, Shared};
+
+/// How long an administrator's request waits for the commit loop.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(30);
+/// Rate below which days left are not computed, in bytes a second.
+const RATE_BYTES_PER_S_MIN: f64 = 1.0;
+/// Milliseconds of uptime before a rate means anything.
+const RATE_UPTIME_MS_MIN: u64 = 10_000;
+
+/// A configured device as the status shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct DeviceFacts {
+    /// The device.
+    pub(crate) id: vitalgate_domain::DeviceId,
+    /// Its profile's id.
+    pub(crate) profile: String,
+    /// `mqtt` or `modbus`.
+    pub(crate) driver: &'static str,
+}
+
+/// The read model over the running daemon.
+pub(crate) struct Model {
+    /// This gateway.
+    pub(crate) gateway: GatewayId,
+    /// What the configuration allows against the advice.
+    pub(crate) warnings: Vec<String>,
+    /// The configured devices.
+    pub(crate) devices: Vec<DeviceFacts>,
+    /// The loops' facts.
+    pub(crate) shared: Arc<Shared>,
+    /// The pollers' states.
+    pub(crate) modbus: ModbusStats,
+    /// The journal.
+    pub(crate) reader: Reader,
+    /// The keyed copy.
+    pub(crate) keyed: Arc<Keyed>,
+    /// The folder of the store.
+    pub(crate) store_folder: PathBuf,
+    /// The commit loop.
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// The registered metrics.
+    pub(crate) registry: Registry,
+    /// Clock.
+    pub(crate) clock: Clock,
+    /// Free bytes below which nothing is acknowledged.
+    pub(crate) floor_bytes: u64,
+    /// Bytes of the journal when this run began.
+    pub(crate) journal_bytes_at_start: u64,
+}
+
+impl ReadModel for Model {
+    fn health(&self) -> Health {
+        let mut problems = Vec::new();
+        let full = self.shared.below_floor.load(Ordering::Relaxed);
+        if full {
+            problems.push("free space is below the floor: nothing is acknowledged".to_owned());
+        }
+        for (destination, facts) in &self.shared.destinations {
+            problems.extend(facts.alarm().map(|alarm| format!("{destination}: {alarm}")));
+        }
+        let held_up = !problems.is_empty() && !full;
+        problems.extend(self.shared.damage());
+        let ready = self.shared.ready.load(Ordering::Relaxed) && !self.shared.stopping.load(Ordering::Relaxed) && !full;
+        Health { ready, state: self.state_word(full, held_up).to_owned(), problems }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            gateway: self.gateway.to_string(),
+            uptime_s: monotonic_ms().saturating_sub(self.shared.started_ms) / 1_000,
+            health: self.health(),
+            clock_trust: format!("{:?}", self.clock.now().trust),
+            warnings: self.warnings.clone(),
+            store: self.store_status(),
+            devices: self.devices.iter().map(|device| self.device_status(device)).collect(),
+            destinations: self.destination_statuses(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(_error) => String::new(),
+        }
+    }
+
+    fn trace(&self, query: &TraceQuery) -> Result<Vec<Trace>, ReadModelError> {
+        let failed = |error: vitalgate_store::ReadError| ReadModelError::Store(error.to_string());
+        let records = match query {
+            TraceQuery::Id(id) => self.reader.find_id(id).map_err(failed)?.into_iter().collect(),
+            TraceQuery::Device { device, at, window_ms } => {
+                self.reader.find_device(device, *at, *window_ms, TRACES_PER_ANSWER_MAX).map_err(failed)?
+            }
+        };
+        let settlement = self.shared.settlement();
+        Ok(records.iter().filter_map(|record| self.traced(record, &settlement)).collect())
+    }
+
+    fn dead_letters(&self) -> Result<Vec<DeadLetterView>, ReadModelError> {
+        let settlement = self.shared.settlement();
+        let newest = settlement.dead_letters.ranges().iter().rev().flat_map(|(first, last)| (first.0..=last.0).rev());
+        let mut views = Vec::new();
+        for sequence in newest.take(DEAD_LETTERS_PER_ANSWER_MAX).map(Sequence) {
+            let record = self.reader.get(sequence).map_err(|error| ReadModelError::Store(error.to_string()))?;
+            views.push(self.dead_letter(sequence, record.map(|record| record.entry)));
+        }
+        Ok(views)
+    }
+
+    fn resolve(&self, request: &ResolveRequest) -> Result<Answered, ReadModelError> {
+        let (asker, answer) = oneshot::channel();
+        self.commands.blocking_send(Command::Resolve(request.clone(), asker)).map_err(|_gone| ReadModelError::Stopping)?;
+        let waited = tokio::runtime::Handle::current().block_on(tokio::time::timeout(RESOLVE_DEADLINE, answer));
+        match waited {
+            Ok(Ok(result)) => result,
+            Ok(Err(_gone)) => Err(ReadModelError::Stopping),
+            Err(_elapsed) => Err(ReadModelError::Store("the commit loop did not answer in time".to_owned())),
+        }
+    }
+}
+
+fn keyed_word(status: &KeyedStatus) -> String {
+    match status {
+        KeyedStatus::Opening => "opening".to_owned(),
+        KeyedStatus::Running => "running".to_owned(),
+        KeyedStatus::Stopped => "stopped".to_owned(),
+        KeyedStatus::Failed(error) => format!("failed: {error}"),
+    }
+}
+
+impl Model {
+    fn state_word(&self, full: bool, held_up: bool) -> &'static str {
+        if self.shared.stopping.load(Ordering::Relaxed) {
+            "STOPPING"
+        } else if !self.shared.ready.load(Ordering::Relaxed) {
+            "STARTING"
+        } else if full {
+            "STORE-FULL"
+        } else if held_up {
+            "OFFLINE-BUFFERING"
+        } else if !self.shared.damage().is_empty() {
+            "DEGRADED"
+        } else {
+            "READY"
+        }
+    }
+
+    fn device_status(&self, device: &DeviceFacts) -> DeviceStatus {
+        let age_s = self.shared.devices.get(&device.id).and_then(crate::shared::LastMoment::age_s);
+        DeviceStatus {
+            id: device.id.to_string(),
+            profile: device.profile.clone(),
+            driver: device.driver.to_owned(),
+            last_reading_age_s: age_s,
+            state: match self.modbus.device(&device.id) {
+                Some(status) => status.state.word().to_owned(),
+                None => if age_s.is_some() { "seen" } else { "not seen since the start" }.to_owned(),
+            },
+        }
+    }
+
+    fn store_status(&self) -> StoreStatus {
+        let free_bytes = free_bytes(&self.store_folder);
+        let journal_bytes = folder_bytes(&self.store_folder.join("journal"));
+        let settlement = self.shared.settlement();
+        StoreStatus {
+            committed: self.reader.committed().0,
+            keyed_applied: self.keyed.applied().sequence.0,
+            keyed_checkpointed: self.keyed.checkpointed().sequence.0,
+            keyed_state: keyed_word(&self.keyed.status()),
+            free_bytes,
+            floor_bytes: self.floor_bytes,
+            journal_bytes,
+            days_left: self.days_left(free_bytes, journal_bytes),
+            damage: self.shared.damage(),
+            dead_letters: count(&settlement.dead_letters),
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "an estimate in days")]
+    fn days_left(&self, free_bytes: u64, journal_bytes: u64) -> Option<f64> {
+        let uptime_ms = monotonic_ms().saturating_sub(self.shared.started_ms);
+        let grown = journal_bytes.saturating_sub(self.journal_bytes_at_start) as f64;
+        let rate = grown / (uptime_ms as f64 / 1_000.0);
+        let known = uptime_ms >= RATE_UPTIME_MS_MIN && rate >= RATE_BYTES_PER_S_MIN;
+        known.then(|| free_bytes.saturating_sub(self.floor_bytes) as f64 / rate / 86_400.0)
+    }
+
+    fn destination_statuses(&self) -> Vec<DestinationStatus> {
+        let settlement = self.shared.settlement();
+        let committed = self.reader.committed();
+        let mut statuses = Vec::new();
+        for (destination, facts) in &self.shared.destinations {
+            let settled = settlement.settled.get(destination);
+            let queued = settled.map_or(committed.0, |settled| settled.missing_up_to(committed));
+            let oldest = settled.map_or(Sequence::FIRST, |settled| settled.first_missing(Sequence::FIRST));
+            statuses.push(DestinationStatus {
+                id: destination.to_string(),
+                queued,
+                oldest_age_s: (queued > 0).then(|| self.age_s(oldest)).flatten(),
+                last_acknowledgement_age_s: facts.accepted.age_s(),
+                alarm: facts.alarm(),
+            });
+        }
+        statuses
+    }
+
+    fn age_s(&self, sequence: Sequence) -> Option<u64> {
+        let received = match self.reader.get(sequence).ok().flatten()?.entry {
+            Entry::Reading(reading) => reading.time.received,
+            Entry::DeadLetter(letter) => letter.received,
+            Entry::DeviceEvent(event) => event.received,
+        };
+        u64::try_from(self.clock.now().wall.0.saturating_sub(received.wall.0) / 1_000).ok()
+    }
+
+    fn traced(&self, record: &Record, settlement: &Settlement) -> Option<Trace> {
+        let Entry::Reading(reading) = &record.entry else { return None };
+        let mut stored_in = vec!["journal".to_owned()];
+        if self.keyed.applied().sequence >= record.sequence {
+            stored_in.push("buffer".to_owned());
+        }
+        let destinations = self.shared.destinations.keys().map(|id| self.standing(id, record.sequence, reading, settlement)).collect();
+        Some(Trace {
+            reading_id: reading.id.to_string(),
+            sequence: record.sequence.0,
+            device: reading.device.to_string(),
+            metric: reading.metric.key().to_owned(),
+            at: reading.time.effective().map(|moment| moment.rfc3339(reading.time.offset_minutes())),
+            received: reading.time.received.wall.rfc3339(0),
+            stored_in,
+            destinations,
+        })
+    }
+
+    fn standing(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading, settlement: &Settlement) -> TraceDestination {
+        let settled = settlement.settled.get(destination).is_some_and(|settled| settled.contains(sequence));
+        let refused = self.refusal(sequence).filter(|(refuser, _)| refuser == destination).map(|(_, reason)| reason);
+        let state = match (&refused, settled) {
+            (Some(_), _) => DeliveryState::DeadLetter,
+            (None, true) => DeliveryState::Delivered,
+            (None, false) => DeliveryState::Queued,
+        };
+        let remote_id = (state == DeliveryState::Delivered).then(|| self.remote_id(destination, sequence, reading));
+        TraceDestination {
+            destination: destination.to_string(),
+            state,
+            remote_id,
+            reason: refused.map(|reason| format!("{:?}: {}", reason.kind, reason.detail)),
+        }
+    }
+
+    fn remote_id(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading) -> String {
+        let given = self.keyed.remote_id(sequence, destination).ok().flatten();
+        given.map_or_else(|| format!("Observation/{}", reading.id), |id| id.to_string())
+    }
+
+    fn refusal(&self, sequence: Sequence) -> Option<(DestinationId, vitalgate_domain::DeadLetterReason)> {
+        let refused = self.keyed.rejected(sequence, sequence, 1).ok()?;
+        refused.into_iter().next().map(|(destination, rejected)| (destination, rejected.reason))
+    }
+
+    fn dead_letter(&self, sequence: Sequence, entry: Option<Entry>) -> DeadLetterView {
+        let (device, received, own_reason) = match entry {
+            Some(Entry::DeadLetter(letter)) => (letter.device.to_string(), letter.received.wall.rfc3339(0), Some(letter.reason)),
+            Some(Entry::Reading(reading)) => (reading.device.to_string(), reading.time.received.wall.rfc3339(0), None),
+            Some(Entry::DeviceEvent(event)) => (event.device.to_string(), event.received.wall.rfc3339(0), None),
+            None => (String::new(), String::new(), None),
+        };
+        let (destination, reason) = match own_reason {
+            Some(reason) => (None, Some(reason)),
+            None => self.refusal(sequence).map_or((None, None), |(destination, reason)| (Some(destination.to_string()), Some(reason))),
+        };
+        DeadLetterView {
+            sequence: sequence.0,
+            device,
+            received,
+            kind: reason.as_ref().map_or_else(|| "Unknown".to_owned(), |reason| format!("{:?}", reason.kind)),
+            detail: reason
+                .map_or_else(|| "the reason is not at hand while the buffer is rebuilt".to_owned(), |reason| reason.detail.to_string()),
+            destination,
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The composition root: opens the store, starts the loops, watches them, drains to disk.
+
+mod drivers;
+mod supervise;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use vitalgate_config::{Config, Destination, DestinationKind, DeviceSource, Fhir, LogFormat, WriteMode};
+use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
+use vitalgate_domain::{Associations, Change, Sequence};
+use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
+use vitalgate_profile::Profiles;
+use vitalgate_store::keyed::KeyedOptions;
+use vitalgate_store::{Opened, RealFiles, StoreOptions};
+use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
+use vitalgate_trust::{ClientProfile, FileKeyWrap, client_config};
+
+use crate::beacon::Beacon;
+use crate::clock::Clock;
+use crate::commit::{COMMANDS_MAX, CommitLoop};
+use crate::delivery::DeliveryLoop;
+use crate::devices::Devices;
+use crate::disk::folder_bytes;
+use crate::metrics::Facts;
+use crate::read_model::{DeviceFacts, Model};
+use crate::replay::Replay;
+use crate::shared::{Settlement, Shared};
+use crate::{logging, notify};
+
+/// How long the loops may take to drain to disk after a stop was asked for.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
+
+/// One mebibyte in bytes.
+const MIB: u64 = 1024 * 1024;
+/// One day in milliseconds.
+const DAY_MS: u64 = 86_400_000;
+
+/// The folder of the store.
+pub(crate) fn store_folder(config: &Config) -> PathBuf {
+    config.gateway.state_dir.join("store")
+}
+
+/// The file of the key-encryption key.
+pub(crate) fn key_file(config: &Config) -> PathBuf {
+    config.gateway.state_dir.join("trust").join("store.key")
+}
+
+/// The folder of the local certificate authority.
+pub(crate) fn authority_folder(config: &Config) -> PathBuf {
+    config.gateway.state_dir.join("trust")
+}
+
+/// The list of admitted devices.
+pub(crate) fn registry_file(config: &Config) -> PathBuf {
+    config.gateway.state_dir.join("trust").join("devices.json")
+}
+
+/// The administrator's socket.
+pub(crate) fn admin_socket(config: &Config) -> PathBuf {
+    config.console.admin_socket.clone()
+}
+
+/// Runs until a stop is asked for or a loop fails.
+pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    logging::start(config.log.format == LogFormat::Json, config.log.level.as_str());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("gateway").build()?;
+    let outcome = runtime.block_on(Gateway::start(config)?.serve());
+    // A loop that hangs must not keep the process: the supervisor starts it again.
+    runtime.shutdown_background();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+struct Gateway<'a> {
+    config: &'a Config,
+    clock: Clock,
+    devices: Arc<Devices>,
+    opened: Opened,
+    shared: Arc<Shared>,
+}
+
+impl<'a> Gateway<'a> {
+    fn start(config: &'a Config) -> anyhow::Result<Self> {
+        for warning in config.plain_warnings() {
+            tracing::warn!("{warning}");
+        }
+        let clock = Clock::start()?;
+        let devices = Arc::new(devices(config)?);
+        make_private_folder(&config.gateway.state_dir)?;
+        make_private_folder(&authority_folder(config))?;
+        let keys = key_wrap(config)?;
+        let keyed = KeyedOptions { probe: Some(probe_command()?), ..KeyedOptions::new(store_folder(config)) };
+        let opened = vitalgate_store::open_with(store_options(config), keyed, Arc::new(keys), Arc::new(RealFiles))
+            .context("the store cannot be opened")?;
+        let ids = config.devices.iter().map(|device| device.id.clone());
+        let destinations = config.destinations.iter().map(|destination| destination.id.clone());
+        let shared = Arc::new(Shared::new(ids, destinations));
+        shared.add_damage(opened.report.findings.iter().filter(|finding| finding.is_damage()).map(ToString::to_string));
+        Ok(Self { config, clock, devices, opened, shared })
+    }
+
+    async fn serve(self) -> anyhow::Result<()> {
+        let (intake, queue) = vitalgate_intake::intake();
+        let (stop, shutdown) = watch::channel(false);
+        let (command, commands) = mpsc::channel(COMMANDS_MAX);
+        let Opened { mut journal, reader, keyed, state, .. } = self.opened;
+        let present: Vec<_> = self.config.destinations.iter().map(|destination| destination.id.clone()).collect();
+        journal.append(&[], &[Change::Destinations { present, from: Sequence::FIRST }]).context("the journal cannot be written")?;
+        self.shared
+            .set_settlement(Settlement { settled: journal.state().settled.clone(), dead_letters: journal.state().unresolved.clone() });
+
+        let mut registry = Registry::with_prefix("vitalgate");
+        registry.register_collector(Box::new(Facts { shared: Arc::clone(&self.shared), reader: reader.clone() }));
+        let (committed, committed_seen) = watch::channel(reader.committed());
+        let mut beacons = Vec::new();
+        let mut threads = Vec::new();
+        for destination in &self.config.destinations {
+            let settled = journal.state().settled.get(&destination.id).cloned().unwrap_or_default();
+            let beacon = Beacon::new("delivery");
+            beacons.push(beacon.clone());
+            let fhir = fhir(destination)?;
+            let policy = delivery_policy(fhir);
+            let machine = Delivery::new(destination.id.clone(), policy, settled, reader.committed(), fastrand::u64(..));
+            let delivery = DeliveryLoop {
+                destination: destination.id.clone(),
+                machine,
+                client: Arc::new(fhir_client(self.config, destination, fhir, &mut registry)?),
+                reader: reader.clone(),
+                committed: committed_seen.clone(),
+                commands: command.clone(),
+                clock: self.clock.clone(),
+                shared: Arc::clone(&self.shared),
+                beacon,
+                shutdown: shutdown.clone(),
+            };
+            threads.push(delivery.spawn()?);
+        }
+
+        let commit_beacon = Beacon::new("commit");
+        beacons.push(commit_beacon.clone());
+        let store_folder = store_folder(self.config);
+        let journal_bytes_at_start = folder_bytes(&store_folder.join("journal"));
+        let commit = CommitLoop {
+            queue,
+            commands,
+            admission: Admission::new(self.config.gateway.name.clone(), AdmissionPolicy::default(), state.seen),
+            journal,
+            associations: Associations::new(self.config.associations()),
+            clock: self.clock.clone(),
+            shared: Arc::clone(&self.shared),
+            committed,
+            replay: Replay { reader: reader.clone(), devices: Arc::clone(&self.devices) },
+            beacon: commit_beacon,
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let (ended, mut commit_ended) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
+            let _main_left = ended.send(runtime.block_on(commit.run()));
+        })?;
+
+        let drivers = drivers::start(self.config, &self.clock, &self.devices, &intake, &mut registry, &shutdown).await?;
+        drop(intake);
+        let model: Arc<dyn ReadModel> = Arc::new(Model {
+            gateway: self.config.gateway.name.clone(),
+            warnings: self.config.plain_warnings(),
+            devices: device_facts(self.config),
+            shared: Arc::clone(&self.shared),
+            modbus: drivers.modbus,
+            reader: reader.clone(),
+            keyed: Arc::clone(&keyed),
+            store_folder,
+            commands: command,
+            registry,
+            clock: self.clock.clone(),
+            floor_bytes: self.config.store.free_space_floor_mib * MIB,
+            journal_bytes_at_start,
+        });
+        listen(self.config, &model, &shutdown).await?;
+        self.shared.ready.store(true, Ordering::Relaxed);
+        tracing::info!(gateway = %self.config.gateway.name, committed = reader.committed().0, "ready");
+        notify::ready();
+
+        beacons.extend(drivers.beacons);
+        let watch = supervise::Watch { beacons, keyed: Arc::clone(&keyed), clock: self.clock.clone(), admitted: drivers.admitted };
+        let outcome = tokio::select! {
+            result = &mut commit_ended => return result.context("the commit loop ended")?.map(drop),
+            result = watch.until_stop() => result,
+        };
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        notify::stopping();
+        tracing::info!("stopping: draining to disk");
+        stop.send_replace(true);
+        drop(model);
+        let drained = tokio::time::timeout(DRAIN_DEADLINE, commit_ended).await;
+        if !matches!(&drained, Ok(Ok(Ok(_)))) {
+            tracing::error!("the commit loop did not drain in time; what was acknowledged is on disk");
+        }
+        drop(threads);
+        let keyed_status = tokio::task::block_in_place(|| keyed.shutdown(DRAIN_DEADLINE));
+        tracing::debug!(?keyed_status, "the buffer is closed");
+        tracing::info!("stopped");
+        outcome
+    }
+}
+
+fn devices(config: &Config) -> anyhow::Result<Devices> {
+    let profiles = profiles(config.profiles.dir.as_deref())?;
+    let pairs: anyhow::Result<Vec<_>> = config
+        .devices
+        .iter()
+        .map(|device| {
+            let profile =
+                profiles.get(&device.profile).with_context(|| format!("device {}: no profile {:?}", device.id, device.profile))?;
+            Ok((device.id.clone(), profile))
+        })
+        .collect();
+    Ok(Devices::new(pairs?))
+}
+
+/// The built-in profiles and those of the configured folder.
+pub(crate) fn profiles(folder: Option<&Path>) -> anyhow::Result<Profiles> {
+    let mut profiles = Profiles::builtin().map_err(|errors| anyhow::anyhow!("a built-in profile is wrong: {errors}"))?;
+    let Some(folder) = folder else { return Ok(profiles) };
+    let listing = std::fs::read_dir(folder).with_context(|| format!("cannot read the profiles' folder {}", folder.display()))?;
+    for file in listing {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            profiles.load(&path.display().to_string(), &text).map_err(|errors| anyhow::anyhow!("{errors}"))?;
+        }
+    }
+    Ok(profiles)
+}
+
+fn device_facts(config: &Config) -> Vec<DeviceFacts> {
+    let driver = |modbus: bool| if modbus { "modbus" } else { "mqtt" };
+    let facts = config.devices.iter().map(|device| DeviceFacts {
+        id: device.id.clone(),
+        profile: device.profile.clone(),
+        driver: driver(matches!(device.source, DeviceSource::Modbus(_))),
+    });
+    facts.collect()
+}
+
+/// This program again, for a first look at the buffer that a damaged file cannot turn against us.
+fn probe_command() -> anyhow::Result<Vec<OsString>> {
+    let program = std::env::current_exe().context("this program's own file is not known")?;
+    Ok(vec![program.into(), "store".into(), "probe".into()])
+}
+
+/// A store that holds something is never given a new key: it could not be read any more.
+fn key_wrap(config: &Config) -> anyhow::Result<FileKeyWrap> {
+    let filled = std::fs::read_dir(store_folder(config)).is_ok_and(|mut listing| listing.next().is_some());
+    let file = key_file(config);
+    let keys = if filled { FileKeyWrap::open(&file) } else { FileKeyWrap::open_or_create(&file) };
+    keys.context("the store's key-encryption key cannot be read; bring trust/ back from its backup")
+}
+
+fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        free_space_floor_bytes: config.store.free_space_floor_mib * MIB,
+        retention_ms: config.store.retention_days * DAY_MS,
+        ..StoreOptions::new(store_folder(config))
+    }
+}
+
+fn fhir(destination: &Destination) -> anyhow::Result<&Fhir> {
+    match &destination.kind {
+        DestinationKind::Fhir(fhir) => Ok(fhir),
+        _ => anyhow::bail!("destination {}: this version delivers to FHIR servers only", destination.id),
+    }
+}
+
+fn delivery_policy(fhir: &Fhir) -> DeliveryPolicy {
+    let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    DeliveryPolicy {
+        batch_items_max: number(fhir.batch_items_max),
+        batch_bytes_max: number(fhir.batch_bytes_max),
+        requests_in_flight_max: number(fhir.requests_in_flight_max),
+        join_window_ms: fhir.join_window_ms,
+    }
+}
+
+fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, registry: &mut Registry) -> anyhow::Result<FhirClient> {
+    let profile = ClientProfile {
+        ca_file: fhir.ca_file.clone(),
+        certificate_file: fhir.client_certificate_file.clone(),
+        key_file: fhir.client_key_file.clone(),
+    };
+    let tls = client_config(&profile).with_context(|| format!("destination {}: TLS", destination.id))?;
+    let endpoint = FhirEndpoint {
+        request_timeout_ms: fhir.request_timeout_ms,
+        bearer_token_file: fhir.bearer_token_file.clone(),
+        write: write_policy(fhir.write),
+        requests_in_flight_max: usize::try_from(fhir.requests_in_flight_max).unwrap_or(usize::MAX),
+        // The configuration lets plain HTTP pass only with a reason.
+        allow_plain_beyond_loopback: fhir.plain_reason.is_some(),
+        ..FhirEndpoint::new(&fhir.url, config.gateway.name.clone())
+    };
+    let client = FhirClient::new(endpoint, tls).with_context(|| format!("destination {}", destination.id))?;
+    let label = ("destination".into(), destination.id.to_string().into());
+    client.metrics().register(registry.sub_registry_with_label(label));
+    Ok(client)
+}
+
+fn write_policy(write: WriteMode) -> WritePolicy {
+    match write {
+        WriteMode::Auto => WritePolicy::Auto,
+        WriteMode::Put => WritePolicy::Put,
+        WriteMode::Conditional => WritePolicy::Conditional,
+    }
+}
+
+async fn listen(config: &Config, model: &Arc<dyn ReadModel>, shutdown: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    let listener = bind(config.console.listen).await?;
+    tokio::spawn(report(serve_loopback(listener, Arc::clone(model), shutdown.clone())));
+    let (socket, model, shutdown) = (admin_socket(config), Arc::clone(model), shutdown.clone());
+    tokio::spawn(report(async move { serve_admin(&socket, model, shutdown).await }));
+    Ok(())
+}
+
+async fn report(serving: impl Future<Output = Result<(), vitalgate_console::ServeError>>) {
+    if let Err(error) = serving.await {
+        tracing::error!(error = %format!("{:#}", anyhow::Error::from(error)), "a local listener ended");
+    }
+}
+
+/// Binds a listener, with a message that says which.
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is another program using it?"))
+}
+
+fn make_private_folder(folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| format!("cannot make {}", folder.display()))
+}

@@ -1,0 +1,76 @@
+//! A million queued readings: the drain, its memory, and the start with them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use vitalgate_simulator::load::{load_devices, run_name};
+use vitalgate_simulator::{Load, LoadPayload, Transport};
+use vitalgate_test_support::wait_until;
+
+use crate::delivery::Bench;
+use crate::process::{forget_peak, peak_mib, resident_mib};
+use crate::table::Table;
+
+/// Readings in one message while the queue is filled.
+const READINGS_PER_MESSAGE: usize = 4;
+/// Longest drain that is waited for.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
+
+/// All rows of this part.
+pub(crate) async fn drain_and_start(table: &mut Table, wanted: u64) -> anyhow::Result<()> {
+    let mut bench = Bench::start().await?;
+    bench.ehr.down().await;
+    let began = Instant::now();
+    while bench.queued().await? < wanted {
+        bench.load(LoadPayload::Readings(READINGS_PER_MESSAGE), None, 10, Duration::from_secs(2)).await?;
+    }
+    let queued = bench.queued().await?;
+    eprintln!("queued {queued} in {:.1} s, resident {:.1} MiB", began.elapsed().as_secs_f64(), resident_mib(bench.pid()?)?);
+
+    bench.gateway.kill9().await?;
+    let started = Instant::now();
+    bench.gateway.restart().await.context("the start with a full queue")?;
+    let address = bench.gateway.plain_address().context("no plain listener")?;
+    let one = Load {
+        address,
+        devices: load_devices(1, |_| Transport::Plain)?,
+        password: None,
+        in_flight: 1,
+        payload: LoadPayload::OneReading(200),
+        run: run_name().to_string(),
+        rate_per_s: Some(1.0),
+        warm_up: Duration::ZERO,
+        duration: Duration::from_millis(1),
+    };
+    one.run().await?;
+    table.figure("start_with_1m_s", "start to first acknowledgement", started.elapsed().as_secs_f64(), "s", "at most 1");
+
+    let pid = bench.pid()?;
+    wait_until("the buffer to follow the journal", Duration::from_secs(120), async || {
+        let status = bench.gateway.status().await.ok()?;
+        (status["store"]["keyed_applied"].as_u64()? + 10_000 > status["store"]["committed"].as_u64()?).then_some(())
+    })
+    .await?;
+    forget_peak(pid)?;
+    let (queued, accepted) = (bench.queued().await?, bench.ehr.observation_count());
+    bench.ehr.up().await?;
+    let back = Instant::now();
+    wait_until("the first delivery", Duration::from_secs(90), async || (bench.ehr.observation_count() > accepted).then_some(())).await?;
+    let first = Instant::now();
+    bench.drained(DRAIN_DEADLINE).await?;
+    let drained_s = first.elapsed().as_secs_f64();
+    table.figure(
+        "drain_readings_per_s",
+        "queued readings into a null FHIR server over TLS",
+        queued as f64 / drained_s,
+        "readings/s",
+        "at least 20000",
+    );
+    table.figure("drain_rss_mib", "highest resident during the drain", peak_mib(pid)?, "MiB", "at most 64");
+    eprintln!(
+        "drained {queued} in {drained_s:.1} s, first delivery after {:.1} s; files in {}",
+        (first - back).as_secs_f64(),
+        bench.folder.path().display()
+    );
+    Ok(())
+}

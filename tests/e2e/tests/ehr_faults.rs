@@ -1,0 +1,120 @@
+//! Promise 2 and 4 with an EHR that misbehaves: exactly once, poison isolated, the rest delivered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vitalgate_e2e::{Ward, WardOptions};
+use vitalgate_test_support::gateway::command;
+use vitalgate_test_support::{EhrOptions, Fault, FaultMix, wait_until};
+
+/// Requests that meet the fault before the EHR behaves again.
+const TIMES: u32 = 6;
+
+async fn exactly_once_through(fault: Fault, update_create: bool) {
+    let options = WardOptions {
+        mqtt_devices: 3,
+        ehr: EhrOptions { update_create, ..EhrOptions::default() },
+        more: vec![("destination".to_owned(), "request_timeout_ms = 1000".to_owned())],
+        ..WardOptions::default()
+    };
+    let mut ward = Ward::start(options).await.unwrap();
+    ward.wait_acknowledged(30, Duration::from_secs(30)).await.unwrap();
+    ward.ehr.misbehave_times(fault, TIMES);
+    ward.wait_acknowledged(150, Duration::from_secs(60)).await.unwrap();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    let verdict = ward.verdict().await.unwrap();
+    assert!(verdict.is_exactly_once(), "{fault:?}, PUT by id {update_create}: {verdict:?}");
+    assert!(ward.ehr.duplicated_identifiers().is_empty());
+}
+
+macro_rules! through {
+    ($($name:ident: $fault:expr;)*) => {
+        mod put_by_id {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { exactly_once_through($fault, true).await })*
+        }
+        mod conditional_create {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { exactly_once_through($fault, false).await })*
+        }
+    };
+}
+
+through! {
+    internal_error: Fault::Status(500);
+    unavailable: Fault::Status(503);
+    busy_with_retry_after: Fault::Busy { retry_after_s: 1 };
+    hang: Fault::Hang;
+    reset_after_it_stored: Fault::ResetAfterStored;
+    success_with_a_truncated_body: Fault::TruncatedBody;
+    cut_in_the_answer: Fault::CutBody;
+    partial_failure_of_a_batch: Fault::PartOfBatch { every: 2, status: 503 };
+    too_large: Fault::Status(413);
+    conflict: Fault::Status(409);
+    precondition: Fault::Status(412);
+}
+
+/// A mix of everything that passes by itself, a third of the requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_random_mix_of_faults_loses_and_doubles_nothing() {
+    let options = WardOptions {
+        mqtt_devices: 6,
+        more: vec![("destination".to_owned(), "request_timeout_ms = 1000".to_owned())],
+        ..WardOptions::default()
+    };
+    let mut ward = Ward::start(options).await.unwrap();
+    ward.ehr.misbehave_at_random(FaultMix::transient(17));
+    ward.wait_acknowledged(800, Duration::from_secs(120)).await.unwrap();
+    ward.ehr.behave();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    let verdict = ward.verdict().await.unwrap();
+    assert!(verdict.is_exactly_once(), "{verdict:?}");
+}
+
+/// One entry that the EHR refuses becomes a dead letter with the EHR's reason; its neighbours arrive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poisoned_entry_is_isolated_as_a_dead_letter_and_the_rest_is_delivered() {
+    let mut ward = Ward::start(WardOptions { mqtt_devices: 3, ..WardOptions::default() }).await.unwrap();
+    ward.ehr.poison(Some(Arc::new(|observation| {
+        let code = observation["code"]["coding"][0]["code"].as_str().unwrap_or_default();
+        (code == "29463-7").then(|| "weight is not accepted on this ward".to_owned())
+    })));
+    ward.wait_acknowledged(300, Duration::from_secs(60)).await.unwrap();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    let verdict = wait_until("everything but the poison", Duration::from_secs(60), async || {
+        let verdict = ward.oracle.compare(&ward.ehr.sightings());
+        (verdict.lost_count() > 0 && verdict.lost.iter().all(|line| line.contains("body_weight")) || verdict.lost_count() == 0)
+            .then_some(verdict)
+    })
+    .await
+    .unwrap();
+    let listed = command(ward.gateway.config_file(), &["dead-letters", "list"]).await.unwrap();
+    assert!(listed.contains("weight is not accepted on this ward"), "the EHR's own reason is listed:\n{listed}");
+    assert!(verdict.lost_count() > 0, "the poison was delivered");
+    assert_eq!(verdict.duplicated_count(), 0, "{verdict:?}");
+
+    // Promise 4: once the EHR is mended they can be replayed, and arrive once.
+    ward.ehr.poison(None);
+    command(ward.gateway.config_file(), &["dead-letters", "replay"]).await.unwrap();
+    let verdict = ward.verdict().await.unwrap();
+    assert!(verdict.is_exactly_once(), "{verdict:?}");
+}
+
+/// Wrong credentials pause the delivery; nothing becomes a dead letter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_credentials_pause_and_raise_an_alarm() {
+    let mut ward = Ward::start(WardOptions { mqtt_devices: 2, ..WardOptions::default() }).await.unwrap();
+    ward.ehr.misbehave(Fault::Status(403));
+    ward.wait_acknowledged(60, Duration::from_secs(30)).await.unwrap();
+    wait_until("the alarm", Duration::from_secs(30), async || {
+        let status = ward.gateway.status().await.ok()?;
+        status["destinations"][0]["alarm"].as_str().map(str::to_owned)
+    })
+    .await
+    .unwrap();
+    let status = ward.gateway.status().await.unwrap();
+    assert_eq!(status["store"]["dead_letters"], 0, "{status}");
+    ward.ehr.behave();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    assert!(ward.verdict().await.unwrap().is_exactly_once());
+}
