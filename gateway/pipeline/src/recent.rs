@@ -211,10 +211,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         /// An id that is forgotten too early stores a resend twice; one that is remembered though its
         /// commit failed loses the resend.
         #[test]
-        fn it_holds_exactly_the_last_ids_that_are_durable_or_pending(steps in prop::collection::vec(step(), 0..400), capacity in 1usize..20) {
+        fn it_holds_exactly_the_last_ids_that_are_durable_or_pending(steps in prop::collection::vec(step(), 0..200), capacity in 1usize..20) {
             let mut recent = RecentIds::default();
             let (mut durable, mut pending): (Vec<u64>, Vec<u64>) = (Vec::new(), Vec::new());
             for step in steps {

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, DeadLetterReason, ItemAnswer};
 
+use super::gate::Failed;
 use super::message::{AlarmKind, RequestId};
-use super::policy::{ISOLATE_FAILURES, ITEM_FAILURES_MAX, PATIENT_FAILURES_MAX, REJECTIONS_IN_A_ROW};
+use super::policy::{
+    ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, PATIENT_FAILURES_MAX, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES,
+    REJECTIONS_IN_A_ROW,
+};
 use super::work::{Parcel, Work};
 use super::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, Delivery, READ_ENTRIES_MIN, Turn};
 
@@ -57,11 +61,7 @@ impl Delivery {
         if reason == Some(AlarmKind::Unreachable) {
             self.queue.wake_all();
         }
-        if reason.is_some() {
-            // Failures while nobody was served say nothing about a patient.
-            self.failing.clear();
-            self.jump_due = true;
-        }
+        self.jump_due |= reason.is_some();
     }
 
     fn take_items(&mut self, request: RequestId, mut work: Work, answers: Vec<ItemAnswer>, turn: &mut Turn) {
@@ -70,7 +70,9 @@ impl Delivery {
             return;
         }
         self.destination_answers(turn);
-        self.failing.remove(&work.patient);
+        if self.failing.remove(&work.patient).is_some_and(|failures| failures.passed_over >= PATIENT_FAILURES_MAX) {
+            self.clear(AlarmKind::PatientFailing, turn);
+        }
         if work.parcels.len() >= self.items_limit {
             self.items_limit = (self.items_limit + 1).min(self.policy.batch_items_max);
         }
@@ -95,27 +97,35 @@ impl Delivery {
 
     /// The request failed as a whole and may pass.
     fn whole_failed(&mut self, request: RequestId, work: Work, retry_after_ms: Option<u64>, detail: Arc<str>, turn: &mut Turn) {
-        let opened = self.gate.failed(request, turn.now.monotonic_ms, retry_after_ms, &mut self.jitter);
-        if opened {
+        let failures = self.failing.entry(work.patient.clone()).or_default();
+        failures.again(self.taken);
+        let passed_over = failures.passed_over;
+        let suspect = passed_over >= PATIENT_SUSPECT_FAILURES;
+        let now_ms = turn.now.monotonic_ms;
+        if self.gate.failed(Failed { request, retry_after_ms, counts: !suspect }, now_ms, &mut self.jitter) {
             self.clear(AlarmKind::Paused, turn);
             self.raise(AlarmKind::Unreachable, &detail, turn);
         }
-        *self.failing.entry(work.patient.clone()).or_default() += 1;
+        if suspect {
+            let rest = self.jitter.backoff_ms(passed_over, BACKOFF_BASE_MS, PATIENT_REST_MAX_MS);
+            self.queue.rest(&work.patient, now_ms.saturating_add(rest));
+        }
         self.retry_later(work, detail, turn);
     }
 
     /// Sends it again after a back-off; in halves if others are taken meanwhile; never again if
     /// memory is full of such failures.
     fn retry_later(&mut self, mut work: Work, detail: Arc<str>, turn: &mut Turn) {
-        work.failed_again(self.taken);
-        if self.gate.is_closed() && self.gives_way(&work) {
+        work.failures.again(self.taken);
+        if self.gate.is_closed() && self.room(work.lane) < READ_ENTRIES_MIN && self.gives_way(&work) {
             self.raise(AlarmKind::PatientFailing, &detail, turn);
-            self.reject_all(work, DeadLetterKind::Rejected, &detail, turn);
+            self.give_up(work, &detail, turn);
             return;
         }
-        let wait = self.jitter.backoff_ms(work.attempts, BACKOFF_BASE_MS, BACKOFF_MAX_MS);
+        let wait = self.jitter.backoff_ms(work.failures.count, BACKOFF_BASE_MS, BACKOFF_MAX_MS);
         let due = turn.now.monotonic_ms.saturating_add(wait);
-        if work.passed_over >= ISOLATE_FAILURES && work.parcels.len() > 1 {
+        let isolates = work.failures.passed_over >= ISOLATE_FAILURES || work.failures.count.is_multiple_of(ISOLATE_EVERY);
+        if isolates && work.parcels.len() > 1 {
             let mode = work.mode;
             let (first, second) = work.halves(mode);
             self.queue.retry_at(due, first);
@@ -125,12 +135,21 @@ impl Delivery {
         }
     }
 
+    fn patient_fails(&self, work: &Work) -> bool {
+        self.failing.get(&work.patient).is_some_and(|failures| failures.passed_over >= PATIENT_FAILURES_MAX)
+    }
+
     /// Whether the others wait for room that this one occupies without hope.
     fn gives_way(&self, work: &Work) -> bool {
-        let failures = self.failing.get(&work.patient).copied().unwrap_or(0);
-        let patient_fails = failures >= PATIENT_FAILURES_MAX && work.passed_over >= ISOLATE_FAILURES;
-        let item_fails = work.parcels.len() == 1 && work.passed_over >= ITEM_FAILURES_MAX;
-        (patient_fails || item_fails) && self.room(work.lane) < READ_ENTRIES_MIN
+        self.patient_fails(work) || (work.parcels.len() == 1 && work.failures.passed_over >= ITEM_FAILURES_MAX)
+    }
+
+    /// Memory is full: all of a failing patient's readings in it, or the one failing item, become dead letters.
+    fn give_up(&mut self, work: Work, detail: &Arc<str>, turn: &mut Turn) {
+        let theirs = if self.patient_fails(&work) { self.queue.take_all(&work.patient) } else { Vec::new() };
+        for work in std::iter::once(work).chain(theirs) {
+            self.reject_all(work, DeadLetterKind::Rejected, detail, turn);
+        }
     }
 
     fn retry_halves(&mut self, work: Work) {

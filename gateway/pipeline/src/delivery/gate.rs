@@ -35,6 +35,15 @@ pub(super) enum Permission {
     Shut,
 }
 
+/// The failure of a whole request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failed {
+    pub(super) request: RequestId,
+    pub(super) retry_after_ms: Option<u64>,
+    /// Whether it says something about the destination.
+    pub(super) counts: bool,
+}
+
 /// The breaker. It remembers failures of whole requests only: a destination that answers for each
 /// reading is there.
 #[derive(Debug)]
@@ -99,14 +108,16 @@ impl Gate {
         self.openings = 0;
     }
 
-    /// A whole request failed and may be tried again. True when the breaker just opened.
-    pub(super) fn failed(&mut self, request: RequestId, now_ms: u64, retry_after_ms: Option<u64>, jitter: &mut Jitter) -> bool {
+    /// A whole request failed and may be tried again. True when the breaker just opened. A failure
+    /// that is known to be a patient's own does not count.
+    pub(super) fn failed(&mut self, failed: Failed, now_ms: u64, jitter: &mut Jitter) -> bool {
+        let Failed { request, retry_after_ms, counts } = failed;
         if let Some(wait) = retry_after_ms {
             self.hold_until_ms = self.hold_until_ms.max(now_ms.saturating_add(wait.min(RETRY_AFTER_MAX_MS)));
         }
-        self.failures = self.failures.saturating_add(1);
+        self.failures = self.failures.saturating_add(u32::from(counts));
         let opens = match self.state {
-            State::Closed => self.failures >= BREAKER_FAILURES,
+            State::Closed => counts && self.failures >= BREAKER_FAILURES,
             State::Probing(probe) => probe == request,
             State::Open { .. } => false,
         };
@@ -143,11 +154,15 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn failed(request: RequestId, retry_after_ms: Option<u64>) -> Failed {
+        Failed { request, retry_after_ms, counts: true }
+    }
+
     fn open_gate(jitter: &mut Jitter) -> Gate {
         let mut gate = Gate::new();
         for number in 0..u64::from(BREAKER_FAILURES) {
             assert_eq!(gate.permission(0), Permission::Free);
-            gate.failed(RequestId(number), 0, None, jitter);
+            gate.failed(failed(RequestId(number), None), 0, jitter);
         }
         gate
     }
@@ -166,9 +181,9 @@ mod tests {
             assert_eq!(gate.permission(now), Permission::Probe);
             gate.probing(RequestId(number));
             assert_eq!(gate.permission(now), Permission::Shut, "one probe at a time");
-            gate.failed(RequestId(1), now, None, &mut jitter);
+            gate.failed(failed(RequestId(1), None), now, &mut jitter);
             assert_eq!(gate.permission(now), Permission::Shut, "a straggler's failure is not the probe's");
-            gate.failed(RequestId(number), now, None, &mut jitter);
+            gate.failed(failed(RequestId(number), None), now, &mut jitter);
         }
         gate.probing(RequestId(500));
         gate.answered();
@@ -180,9 +195,9 @@ mod tests {
     fn retry_after_is_honoured_and_capped() {
         let mut jitter = Jitter::new(3);
         let mut gate = Gate::new();
-        gate.failed(RequestId(1), 1_000, Some(7_000), &mut jitter);
+        gate.failed(failed(RequestId(1), Some(7_000)), 1_000, &mut jitter);
         assert_eq!((gate.permission(7_999), gate.permission(8_000)), (Permission::Shut, Permission::Free));
-        gate.failed(RequestId(2), 8_000, Some(u64::MAX), &mut jitter);
+        gate.failed(failed(RequestId(2), Some(u64::MAX)), 8_000, &mut jitter);
         assert_eq!(gate.wake_ms(8_000), Some(8_000 + RETRY_AFTER_MAX_MS));
     }
 }

@@ -27,8 +27,9 @@ pub use join::COMMIT_LAG_MS;
 pub use lanes::{HOLES_MAX, READ_ENTRIES_MAX, READ_ENTRIES_MIN, READ_RETRY_MS, SETTLED_RANGES_MAX, SKIP_ENTRIES_MIN};
 pub use message::{Alarm, AlarmKind, DeliveryAction, DeliveryEvent, Lane, RequestId};
 pub use policy::{
-    BACKLOG_READINGS_MAX, DeliveryPolicy, ISOLATE_FAILURES, ITEM_FAILURES_MAX, JOIN_READINGS_MAX, LIVE_LAG_MAX, LIVE_READINGS_MAX,
-    LIVE_RECENT_MS, PATIENT_FAILURES_MAX, READ_AHEAD_READINGS_MAX, REJECTIONS_IN_A_ROW,
+    BACKLOG_READINGS_MAX, DeliveryPolicy, ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, JOIN_READINGS_MAX, LIVE_LAG_MAX,
+    LIVE_READINGS_MAX, LIVE_RECENT_MS, PATIENT_FAILURES_MAX, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES, READ_AHEAD_READINGS_MAX,
+    REJECTIONS_IN_A_ROW,
 };
 use vitalgate_domain::{
     DeadLetterKind, DeadLetterReason, DestinationId, Entry, Item, Now, PatientReference, Reading, ReadingId, Record, Sequence,
@@ -41,7 +42,7 @@ use join::{Join, Joined};
 use lanes::Lanes;
 use queue::{LANES, Queue, RequestLimits};
 use settlement::Settlement;
-use work::{Parcel, Work};
+use work::{Failures, Parcel, Work};
 
 /// What the status page shows of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +82,7 @@ pub struct Delivery {
     /// Answers that showed a working destination.
     taken: u64,
     /// Requests of a patient that failed in a row.
-    failing: HashMap<PatientReference, u32>,
+    failing: HashMap<PatientReference, Failures>,
     rejections: u32,
     /// The destination is back: the live lane is to jump ahead.
     jump_due: bool,

@@ -50,6 +50,13 @@ pub const LIVE_RECENT_MS: u64 = 10_000;
 /// A request that failed again so often, although others were taken meanwhile, is sent in halves, to
 /// find the item that is to blame.
 pub const ISOLATE_FAILURES: u32 = 2;
+/// A request that failed so often is sent in halves even if nobody else has anything to send.
+pub const ISOLATE_EVERY: u32 = 8;
+/// After so many requests of one patient in a row failed, although others were taken meanwhile, its
+/// failures do not count as the destination's any more, and it rests between its requests.
+pub const PATIENT_SUSPECT_FAILURES: u32 = 2;
+/// Longest rest of such a patient between two requests, in milliseconds.
+pub const PATIENT_REST_MAX_MS: u64 = 2_000;
 /// So many requests of one patient in a row must have failed, while others were taken and memory is
 /// full, before its readings are kept as dead letters to let the others pass.
 pub const PATIENT_FAILURES_MAX: u32 = 30;

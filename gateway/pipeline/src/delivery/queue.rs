@@ -43,6 +43,8 @@ struct PatientQueue {
     fresh: PerLane<VecDeque<Parcel>>,
     /// A request of this patient is under way.
     in_flight: bool,
+    /// It rests after failures of its own.
+    resting: bool,
     /// It stands in the lane's line.
     listed: PerLane<bool>,
 }
@@ -53,7 +55,7 @@ impl PatientQueue {
     }
 
     fn is_idle(&self) -> bool {
-        !self.in_flight && LANES.iter().all(|&lane| !self.has(lane))
+        !self.in_flight && !self.resting && LANES.iter().all(|&lane| !self.has(lane))
     }
 }
 
@@ -69,6 +71,8 @@ pub(super) struct RequestLimits {
 pub(super) struct Queue {
     patients: HashMap<PatientReference, PatientQueue>,
     lines: PerLane<VecDeque<PatientReference>>,
+    /// Patients that rest, in order of their moment.
+    resting: BTreeMap<(u64, u64), PatientReference>,
     /// Requests that wait for their moment, in order of it.
     waiting: BTreeMap<(u64, u64), Work>,
     waited: u64,
@@ -123,8 +127,40 @@ impl Queue {
         self.waiting.insert((due_ms, self.waited), work);
     }
 
+    /// The patient sends nothing until that moment. Its request has not returned yet.
+    pub(super) fn rest(&mut self, patient: &PatientReference, due_ms: u64) {
+        let Some(queue) = self.patients.get_mut(patient) else { return };
+        if !queue.resting {
+            queue.resting = true;
+            self.waited += 1;
+            self.resting.insert((due_ms, self.waited), patient.clone());
+        }
+    }
+
+    /// Everything of the patient that is not under way.
+    pub(super) fn take_all(&mut self, patient: &PatientReference) -> Vec<Work> {
+        let mut all = Vec::new();
+        if let Some(queue) = self.patients.get_mut(patient) {
+            for lane in LANES {
+                all.extend(queue.retries.of_mut(lane).drain(..));
+                let fresh: Vec<Parcel> = queue.fresh.of_mut(lane).drain(..).collect();
+                all.push(Work::new(patient.clone(), fresh));
+            }
+        }
+        let theirs: Vec<(u64, u64)> = self.waiting.iter().filter(|(_, work)| work.patient == *patient).map(|(key, _)| *key).collect();
+        all.extend(theirs.into_iter().filter_map(|key| self.waiting.remove(&key)));
+        all
+    }
+
     /// What is due goes back in line.
     pub(super) fn wake(&mut self, now_ms: u64) {
+        while let Some(first) = self.resting.first_entry() {
+            if first.key().0 > now_ms {
+                break;
+            }
+            let patient = first.remove();
+            self.rested(&patient);
+        }
         while let Some(first) = self.waiting.first_entry() {
             if first.key().0 > now_ms {
                 return;
@@ -141,9 +177,19 @@ impl Queue {
         }
     }
 
-    /// When the next waiting request is due.
+    fn rested(&mut self, patient: &PatientReference) {
+        let Some(queue) = self.patients.get_mut(patient) else { return };
+        queue.resting = false;
+        if !queue.in_flight {
+            self.returned(patient);
+        }
+    }
+
+    /// When the next waiting request or resting patient is due.
     pub(super) fn wake_ms(&self) -> Option<u64> {
-        self.waiting.first_key_value().map(|((due, _), _)| *due)
+        let waiting = self.waiting.first_key_value().map(|((due, _), _)| *due);
+        let resting = self.resting.first_key_value().map(|((due, _), _)| *due);
+        [waiting, resting].into_iter().flatten().min()
     }
 
     /// The next request of the lane, its patient now under way; `None` when nobody is in line.
@@ -151,7 +197,7 @@ impl Queue {
         while let Some(patient) = self.lines.of_mut(lane).pop_front() {
             let Some(queue) = self.patients.get_mut(&patient) else { continue };
             *queue.listed.of_mut(lane) = false;
-            if queue.in_flight || !queue.has(lane) {
+            if queue.in_flight || queue.resting || !queue.has(lane) {
                 continue;
             }
             queue.in_flight = true;
@@ -168,7 +214,7 @@ impl Queue {
         let key = self
             .waiting
             .iter()
-            .find(|(_, work)| self.patients.get(&work.patient).is_none_or(|queue| !queue.in_flight))
+            .find(|(_, work)| self.patients.get(&work.patient).is_none_or(|queue| !queue.in_flight && !queue.resting))
             .map(|(key, _)| *key)?;
         let work = self.waiting.remove(&key)?;
         self.patients.entry(work.patient.clone()).or_default().in_flight = true;
@@ -211,7 +257,7 @@ impl Queue {
 
     fn list(&mut self, patient: &PatientReference, lane: Lane) {
         let Some(queue) = self.patients.get_mut(patient) else { return };
-        if queue.in_flight || *queue.listed.of(lane) || !queue.has(lane) {
+        if queue.in_flight || queue.resting || *queue.listed.of(lane) || !queue.has(lane) {
             return;
         }
         *queue.listed.of_mut(lane) = true;

@@ -27,6 +27,28 @@ impl Parcel {
     }
 }
 
+/// How often something failed, and how often of that others were taken meanwhile.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Failures {
+    pub(super) count: u32,
+    /// Failures although others were taken since the one before: these say something about the
+    /// thing itself and not about the destination.
+    pub(super) passed_over: u32,
+    /// How many answers the destination had given at the last failure.
+    last_at: Option<u64>,
+}
+
+impl Failures {
+    /// Once more, after the destination's `answers`-th answer.
+    pub(super) fn again(&mut self, answers: u64) {
+        self.count = self.count.saturating_add(1);
+        if self.last_at.is_some_and(|at| answers > at) {
+            self.passed_over = self.passed_over.saturating_add(1);
+        }
+        self.last_at = Some(answers);
+    }
+}
+
 /// The content of one request.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -36,39 +58,18 @@ pub(super) struct Work {
     pub(super) lane: Lane,
     pub(super) mode: BatchMode,
     /// Failures so far that may pass.
-    pub(super) attempts: u32,
-    /// Failures among them although others were taken since the one before.
-    pub(super) passed_over: u32,
-    /// How many answers the destination had given when this failed last.
-    pub(super) failed_at: Option<u64>,
+    pub(super) failures: Failures,
 }
 
 impl Work {
     pub(super) fn new(patient: PatientReference, parcels: Vec<Parcel>) -> Self {
         let lane = lane_of(&parcels);
-        Self { patient, parcels, lane, mode: BatchMode::Together, attempts: 0, passed_over: 0, failed_at: None }
+        Self { patient, parcels, lane, mode: BatchMode::Together, failures: Failures::default() }
     }
 
     /// The same history with other parcels.
     pub(super) fn with(&self, parcels: Vec<Parcel>, mode: BatchMode) -> Self {
-        Self {
-            patient: self.patient.clone(),
-            lane: lane_of(&parcels),
-            parcels,
-            mode,
-            attempts: self.attempts,
-            passed_over: self.passed_over,
-            failed_at: self.failed_at,
-        }
-    }
-
-    /// It failed once more, after the destination's `answers`-th answer.
-    pub(super) fn failed_again(&mut self, answers: u64) {
-        self.attempts = self.attempts.saturating_add(1);
-        if self.failed_at.is_some_and(|at| answers > at) {
-            self.passed_over = self.passed_over.saturating_add(1);
-        }
-        self.failed_at = Some(answers);
+        Self { patient: self.patient.clone(), lane: lane_of(&parcels), parcels, mode, failures: self.failures.clone() }
     }
 
     /// Two halves, the first not smaller; the second is empty for a single parcel.
