@@ -85,6 +85,8 @@ pub(crate) struct Connection<S> {
     phase: Phase,
     intake: Intake,
     challenged: bool,
+    /// Whether the buffer grew for a large packet; it is given back once that is taken.
+    grown: bool,
     /// When the last whole packet came.
     heard: Instant,
     /// When the packet that is not whole yet was begun.
@@ -132,6 +134,7 @@ impl<S: Transport> Connection<S> {
             phase: Phase::Open,
             intake: Intake::Hungry(2),
             challenged: false,
+            grown: false,
             heard: now,
             partial_since: None,
             partial: Duration::from_millis(config.partial_packet_ms),
@@ -165,6 +168,9 @@ impl<S: Transport> Connection<S> {
         if self.phase == Phase::Open {
             let mut inbound = std::mem::take(&mut self.inbound);
             let taken = self.take_in(&mut inbound, endpoint).await;
+            if self.grown && inbound.is_empty() {
+                (inbound, self.grown) = (BytesMut::new(), false);
+            }
             self.inbound = inbound;
             taken?;
         } else if matches!(self.phase, Phase::Draining(_)) && !self.exchange.is_waiting() {
@@ -257,6 +263,7 @@ impl<S: Transport> Connection<S> {
             };
             if self.inbound.capacity() - self.inbound.len() < missing.max(READ_BYTES / 8) {
                 self.inbound.reserve(missing.max(READ_BYTES));
+                self.grown |= missing > READ_BYTES;
             }
         }
         let settling = self.exchange.is_waiting() && !matches!(self.phase, Phase::Held(_));

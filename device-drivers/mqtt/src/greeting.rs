@@ -181,6 +181,7 @@ async fn serve<S: Transport>(
     let mut connection = Connection::new(endpoint, stream, inbound, exchange, &mut lease, proof, &device, terms.keep_alive);
     let ending = connection.run(endpoint).await;
     endpoint.stats.closed();
+    tracing::debug!(device = device.as_str(), %address, ?ending, "device gone");
     if let Ending::Refused(refusal, fault) = ending {
         if refusal != Refusal::Stopping {
             endpoint.note(refusal, Some(&device), address, fault);

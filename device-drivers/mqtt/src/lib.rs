@@ -23,6 +23,8 @@ mod connection;
 mod ending;
 mod endpoint;
 mod exchange;
+#[cfg(test)]
+mod exchange_tests;
 mod gate;
 mod greeting;
 mod identity;

@@ -49,11 +49,12 @@ impl Bystander {
         tokio::time::timeout(PATIENCE, waiting).await.expect("the bystander is not served").unwrap();
     }
 
-    /// Its longest wait; a second is far more than a loopback commit takes, and far less than any deadline of the endpoint.
+    /// Its longest wait; the bound is far more than a loopback commit takes on a busy machine, and far less than a
+    /// device that waits for another one would see.
     async fn ends_unharmed(self) {
         self.stop.send_replace(true);
         let (longest, count) = self.task.await.unwrap();
-        assert!(longest < Duration::from_secs(1) && count > 0, "longest wait {longest:?} among {count}");
+        assert!(longest < Duration::from_secs(2) && count > 0, "longest wait {longest:?} among {count}");
     }
 }
 
@@ -276,6 +277,49 @@ fn events(log: &Mutex<Vec<Seen>>, of: &str) -> Vec<DeviceEventKind> {
             _ => None,
         })
         .collect()
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A refusal is one log line with device, reason and remedy, without payloads, passwords or what strangers call
+/// themselves; and a device that is refused without end does not fill the log.
+#[tokio::test]
+async fn a_refusal_is_logged_with_its_remedy_and_without_secrets() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (rig, queue) = Rig::plain(EndpointConfig::default()).await;
+    let _log = commit_all(queue);
+    let mut device = Raw::connected(rig.address, "monitor-1").await;
+    device.send(&publish("vitals/monitor-2/a", 1, 1, b"PATIENT-DATA")).await;
+    device.until_closed().await;
+    rig.refused("foreign_topic", 1).await;
+    for _ in 0..200 {
+        let mut stranger = Raw::open(rig.address).await;
+        stranger.send(&connect5("STRANGER", 0b1100_0010, &[], b"\x00\x05login\x00\x06SECRET")).await;
+        stranger.until_closed().await;
+    }
+    rig.refused("not_admitted", 200).await;
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let line = text.lines().find(|line| line.contains("foreign_topic")).unwrap();
+    assert!(line.contains("WARN") && line.contains("monitor-1") && line.contains("publish to vitals/<device-id>/<channel>"), "{line}");
+    for secret in ["PATIENT-DATA", "SECRET", "STRANGER"] {
+        assert!(!text.contains(secret), "{secret} stands in the log");
+    }
+    let logged = text.lines().filter(|line| line.contains("not_admitted")).count();
+    assert!((1..200).contains(&logged), "{logged} lines for 200 refusals");
 }
 
 /// Bytes that no client sends, before and after CONNECT, from many seeds: each connection ends, the gateway goes on.
