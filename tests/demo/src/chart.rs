@@ -80,11 +80,14 @@ fn pressure(observation: &Value) -> (String, String, bool) {
     };
     let text = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{}", value.round()));
     let (systolic, diastolic, mean) = (part("8480-6"), part("8462-4"), part("8478-0"));
+    if systolic.is_none() && diastolic.is_none() && mean.is_none() {
+        return components.first().map_or_else(|| quantity(observation), quantity);
+    }
     let mut value = format!("{}/{}", text(systolic), text(diastolic));
     if mean.is_some() {
         value.push_str(&format!(" ({})", text(mean)));
     }
-    (value, "mmHg".to_owned(), systolic.is_none() && diastolic.is_none() && mean.is_none())
+    (value, "mmHg".to_owned(), false)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::ehr::Arrived;
 /// Points of the queue's curve.
 const HISTORY_MAX: usize = 480;
 /// Newest arrivals that are shown.
-const FEED_MAX: usize = 12;
+const FEED_MAX: usize = 7;
 
 /// Where the demonstration stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -99,6 +99,10 @@ pub(crate) struct View {
     /// Seconds since the start, queued entries, EHR there.
     pub(crate) history: VecDeque<(f64, u64, bool)>,
     pub(crate) proof: Option<String>,
+    /// When both sets were compared, in seconds since the start.
+    pub(crate) proven_at_s: Option<f64>,
+    /// What was compared then.
+    pub(crate) proven: Option<Totals>,
 }
 
 /// Shared by every task of the demonstration.
@@ -132,6 +136,8 @@ impl Ledger {
             feed: VecDeque::new(),
             history: VecDeque::new(),
             proof: None,
+            proven_at_s: None,
+            proven: None,
         };
         let inner = Inner { oracle: Oracle::new(), messages: 0, seen: HashMap::new(), doubled: HashSet::new(), bed_of_patient, view };
         Self { start: Instant::now(), inner: Mutex::new(inner) }
@@ -168,9 +174,11 @@ impl Ledger {
     }
 
     pub(crate) fn proof(&self, phase: Phase, totals: Totals, text: String) {
+        let elapsed_s = self.elapsed_s();
         let mut inner = self.inner();
+        inner.view.proven_at_s = Some(elapsed_s);
         inner.view.phase = phase;
-        inner.view.totals = totals;
+        inner.view.proven = Some(totals);
         inner.view.message.clone_from(&text);
         inner.view.proof = Some(text);
     }

@@ -44,6 +44,7 @@ pub(crate) async fn tell(arguments: Arguments) -> anyhow::Result<bool> {
         proven = cast.play(&arguments) => proven?,
         ended = tokio::signal::ctrl_c() => {
             ended.context("no signal handler")?;
+            cast.terminal.end();
             cast.terminal.say("stopped before the proof");
             return Ok(false);
         }

@@ -59,7 +59,7 @@ impl Terminal {
     pub(crate) fn end(&self) {
         self.drawing.abort();
         if self.interactive {
-            println!();
+            println!("\x1b[?7h");
         }
     }
 }
@@ -92,19 +92,27 @@ fn summary(view: &View) -> String {
     )
 }
 
+/// Characters of a column.
+fn width(key: &str) -> usize {
+    match key {
+        "abp" | "nibp" => 18,
+        _ => 11,
+    }
+}
+
 fn picture(view: &View, messages: &[String], url: &str) -> String {
-    // Home, then clear below: no flicker.
-    let mut out = String::from("\x1b[H\x1b[J");
+    // Home, then clear below: no flicker. Long lines are cut, not wrapped.
+    let mut out = String::from("\x1b[?7l\x1b[H\x1b[J");
     let _ = writeln!(out, "\x1b[1mVitalgate demonstration\x1b[0m   {url}   {:.0} s", view.elapsed_s);
     let colour = if view.ehr_up { "\x1b[32m" } else { "\x1b[31m" };
     let _ = writeln!(out, "{colour}{}\x1b[0m\n", summary(view));
-    let _ = write!(out, "{:<7} {:<11} {:<17}", "Bed", "Patient", "Device");
-    for (_, _, label) in COLUMNS {
-        let _ = write!(out, " {label:>17}");
+    let _ = write!(out, "{:<7} {:<11} {:<16}", "Bed", "Patient", "Device");
+    for (_, key, label) in COLUMNS {
+        let _ = write!(out, " {label:>width$}", width = width(key));
     }
     let _ = writeln!(out, "  {:<12}", "Newest");
     for bed in &view.beds {
-        let _ = write!(out, "{:<7} {:<11} {:<17}", bed.name, bed.patient, bed.device);
+        let _ = write!(out, "{:<7} {:<11} {:<16}", bed.name, bed.patient, bed.device);
         let mut newest = "";
         for (_, key, _) in COLUMNS {
             let text = match bed.values.get(key) {
@@ -114,7 +122,7 @@ fn picture(view: &View, messages: &[String], url: &str) -> String {
                 }
                 None => String::new(),
             };
-            let _ = write!(out, " {text:>17}");
+            let _ = write!(out, " {text:>width$}", width = width(key));
         }
         let _ = writeln!(out, "  {:<12}", newest.get(11..19).unwrap_or(""));
     }
