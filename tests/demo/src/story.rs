@@ -44,15 +44,14 @@ pub(crate) async fn tell(arguments: Arguments) -> anyhow::Result<bool> {
         proven = cast.play(&arguments) => proven?,
         ended = tokio::signal::ctrl_c() => {
             ended.context("no signal handler")?;
-            cast.terminal.end();
-            cast.terminal.say("stopped before the proof");
+            cast.terminal.end("stopped before the proof");
             return Ok(false);
         }
     };
     if interactive {
         cast.stay_up().await?;
     }
-    cast.terminal.end();
+    cast.terminal.end("");
     Ok(proven)
 }
 

@@ -55,11 +55,14 @@ impl Terminal {
         self.say(&format!("{mark}: {text}"));
     }
 
-    /// Leaves the last picture standing.
-    pub(crate) fn end(&self) {
+    /// Leaves the last picture standing, with a last word below it.
+    pub(crate) fn end(&self, word: &str) {
         self.drawing.abort();
         if self.interactive {
             println!("\x1b[?7h");
+        }
+        if !word.is_empty() {
+            println!("{word}");
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::mpsc;
 use uuid::Uuid;
 use vitalgate_domain::{DeviceId, Metric, ReadingId};
 use vitalgate_simulator::Acknowledged;
@@ -96,11 +98,23 @@ impl Oracle {
         self.polled.keys().any(|polled| polled.as_str() == device)
     }
 
-    /// How many of the acknowledged readings are among the sightings: a quick look while waiting.
+    /// The identities of the acknowledged readings, those of polled devices left aside.
+    pub fn identities(&self) -> impl Iterator<Item = &Uuid> {
+        self.expected.keys()
+    }
+
+    /// Takes note of everything that comes from `heard`, in a task of its own that ends with the
+    /// last monitor.
     #[must_use]
-    pub fn arrived(&self, sightings: &[Sighting]) -> usize {
-        let seen: BTreeSet<Uuid> = sightings.iter().map(|sighting| sighting.reading).collect();
-        self.expected.keys().filter(|id| seen.contains(id)).count()
+    pub fn listen(mut heard: mpsc::UnboundedReceiver<Acknowledged>) -> Arc<Mutex<Self>> {
+        let oracle = Arc::new(Mutex::new(Self::new()));
+        let listening = oracle.clone();
+        tokio::spawn(async move {
+            while let Some(acknowledged) = heard.recv().await {
+                listening.lock().unwrap_or_else(PoisonError::into_inner).acknowledged(&acknowledged);
+            }
+        });
+        oracle
     }
 
     /// Compares with what the EHR holds. Sightings of devices that the oracle never heard of are

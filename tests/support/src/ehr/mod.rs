@@ -27,6 +27,7 @@ use vitalgate_trust::{ClientCertificate, LocalAuthority, server_config};
 pub use faults::{Fault, FaultMix, Poison};
 pub use records::{Kept, Sighting, Stated, sightings_in};
 
+use crate::oracle::Oracle;
 use faults::Faults;
 use listen::Listening;
 use records::Records;
@@ -247,6 +248,14 @@ impl Ehr {
     #[must_use]
     pub fn sightings(&self) -> Vec<Sighting> {
         self.shared.records().sightings()
+    }
+
+    /// How many of the oracle's readings, those of polled devices left aside, are not there yet:
+    /// cheap enough to be asked again and again.
+    #[must_use]
+    pub fn missing_of(&self, oracle: &Oracle) -> u64 {
+        let records = self.shared.records();
+        oracle.identities().filter(|identity| !records.has_reading(identity)).count() as u64
     }
 
     /// Identifiers that more than one Observation carries.

@@ -1,6 +1,6 @@
 //! What the server holds: resources by type and id, found again by identifier.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,12 +64,15 @@ struct Kind {
     order: Vec<Arc<str>>,
     kept: HashMap<Arc<str>, Kept>,
     by_identifier: BTreeMap<String, BTreeSet<Arc<str>>>,
+    sightings: HashMap<Arc<str>, Vec<Sighting>>,
 }
 
 /// Everything.
 #[derive(Default)]
 pub(crate) struct Records {
     kinds: HashMap<String, Kind>,
+    /// Every reading that any Observation ever stated.
+    readings: HashSet<Uuid>,
 }
 
 /// `system|value` of every identifier of a resource.
@@ -108,7 +111,10 @@ impl Records {
             object.insert("id".to_owned(), Value::from(&*id));
         }
         let body: Arc<[u8]> = Arc::from(resource.to_string().into_bytes());
+        let sightings = if kind == "Observation" { sightings_in(&resource, &id) } else { Vec::new() };
+        self.readings.extend(sightings.iter().map(|sighting| sighting.reading));
         let kind = self.kinds.entry(kind.to_owned()).or_default();
+        kind.sightings.insert(id.clone(), sightings);
         for identifier in identifiers(&resource) {
             kind.by_identifier.entry(identifier).or_default().insert(id.clone());
         }
@@ -144,7 +150,12 @@ impl Records {
     }
 
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
-        self.all("Observation").into_iter().flat_map(|kept| sightings_in(&kept.json(), &kept.id)).collect()
+        let Some(kind) = self.kinds.get("Observation") else { return Vec::new() };
+        kind.order.iter().filter_map(|id| kind.sightings.get(id)).flatten().cloned().collect()
+    }
+
+    pub(crate) fn has_reading(&self, reading: &Uuid) -> bool {
+        self.readings.contains(reading)
     }
 }
 
