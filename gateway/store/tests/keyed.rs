@@ -1,5 +1,8 @@
 //! The keyed side as the journal and the console see it.
 
+// The helpers of a test crate are tests too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 mod keyed_support;
 
 use std::io;

@@ -1,6 +1,9 @@
 //! One damaged file of the keyed store: it opens, holds everything that the journal holds, and says
 //! what it found. Never a hang.
 
+// The helpers of a test crate are tests too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
 mod keyed_support;
 
 use std::fs;
@@ -38,7 +41,8 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
 /// Flips a bit, cuts the end off, or zeroes a page of one file. Says what it did.
 fn damage(store: &Path, random: &mut fastrand::Rng) -> String {
     let files = files_below(store);
-    let path = files[random.usize(..files.len())].clone();
+    // Half of the damage goes to the one file that holds nearly everything.
+    let path = if random.bool() { store.join("db") } else { files[random.usize(..files.len())].clone() };
     let mut bytes = fs::read(&path).unwrap();
     let at = random.usize(..bytes.len());
     let what = match random.u8(..3) {
@@ -112,13 +116,26 @@ fn damage_to_what_is_in_use_is_told_and_the_old_store_is_kept() {
     let journal = full_journal(30);
     let sound = folder.path().join("sound");
     filled_store(&sound, &journal);
+    // A second run, so that there is a snapshot file of sled's own.
+    journal.commit_readings(PER_BLOCK);
+    filled_store(&sound, &journal);
     type Harm = fn(&Path);
-    let harms: [(&str, Harm); 4] = [
+    let harms: [(&str, Harm); 6] = [
         ("db emptied", |store| fs::write(store.join("db"), b"").unwrap()),
         ("db gone", |store| fs::remove_file(store.join("db")).unwrap()),
         ("db zeroed", |store| {
             let length = fs::metadata(store.join("db")).unwrap().len();
             fs::write(store.join("db"), vec![0; usize::try_from(length).unwrap()]).unwrap();
+        }),
+        ("db cut to its half", |store| {
+            let db = fs::read(store.join("db")).unwrap();
+            fs::write(store.join("db"), &db[..db.len() / 2]).unwrap();
+        }),
+        ("snapshot flipped", |store| {
+            let path = files_below(store).into_iter().find(|path| path.to_string_lossy().contains("snap.")).unwrap();
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[40] ^= 4;
+            fs::write(&path, bytes).unwrap();
         }),
         ("db full of noise", |store| {
             let mut noise = vec![0; 2 * 1024 * 1024];
@@ -133,6 +150,7 @@ fn damage_to_what_is_in_use_is_told_and_the_old_store_is_kept() {
         let options = KeyedOptions { probe: probe_by_this_binary(), ..options(&dir) };
         let (keyed, events) = recovered(&options, &journal, what);
         println!("{what}: {events:?}");
+        assert!(events.iter().any(|event| matches!(event, KeyedEvent::Quarantined { to, .. } if to.is_dir())), "{what}: {events:?}");
         assert_complete(&keyed, &journal);
     }
 }
@@ -160,7 +178,7 @@ fn a_damaged_conf_is_healed_without_a_rebuild() {
     for wrong in [b"".to_vec(), vec![0; right.len()], [&right[..20], b"\xff", &right[21..]].concat()] {
         fs::write(&conf, wrong).unwrap();
         let (keyed, events) = recovered(&options(folder.path()), &journal, "conf");
-        assert_eq!(events, [KeyedEvent::ConfigurationHealed]);
+        assert_eq!(events, [KeyedEvent::FileHealed { name: "conf" }]);
         assert_eq!(fs::read(&conf).unwrap(), right);
         assert_complete(&keyed, &journal);
         assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);

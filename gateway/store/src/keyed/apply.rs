@@ -13,11 +13,6 @@ use super::layout::{
 use super::summary::Summary;
 use crate::copy::{BlockKind, BlockSource, Ordinal, SealedBlock, SourceError, Watermark};
 
-/// How often a page is looked up again after it was written. sled's cache takes note of 64 uses of
-/// each of its 256 shards before it evicts anything, so a page that is used only a few times while
-/// it fills stays in memory whatever the cache limit is. Looking it up is cheap; waiting is not.
-pub(super) const TOUCHES: usize = 6;
-
 /// A record with what the other trees say of it.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -106,13 +101,9 @@ pub(super) fn apply(trees: &Trees, prepared: &[Prepared]) -> Result<(), sled::Er
 /// Writes one record; also for a salvaged one, which moves no watermark.
 pub(super) fn put_record(trees: &Trees, block: &SealedBlock) -> Result<(), sled::Error> {
     for (part, value) in values_of(block) {
-        let key = record_key(block.ordinal, part);
-        trees.records.insert(key, value)?;
-        for _ in 0..TOUCHES {
-            trees.records.contains_key(key)?;
-        }
+        trees.records.insert(record_key(block.ordinal, part), value)?;
     }
-    Ok(())
+    trees.touch(block.ordinal)
 }
 
 /// Writes a salvaged record with what is known of it.

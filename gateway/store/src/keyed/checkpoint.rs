@@ -4,9 +4,12 @@
 //! or the folders. So after each flush the file `db` is synced through a second handle, and once
 //! after opening every file and every folder is.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+
+use super::layout::{decode_watermark, encode_watermark, take_u32};
+use crate::copy::Watermark;
 
 /// How files and folders are synced; tests put their own counter or failure here.
 pub trait DiskSync: Send + Sync {
@@ -71,4 +74,42 @@ pub(super) fn has_blobs(dir: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Beside sled's files: how far the store was certain at the last checkpoint. A damaged `db` can open
+/// as an older store; this tells.
+pub(super) const NOTE: &str = "checkpoint";
+
+/// What the note of the last checkpoint says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Note {
+    /// There is none yet.
+    None,
+    /// Everything up to here was certain.
+    Certain(Watermark),
+    /// It does not read.
+    Damaged,
+}
+
+/// Replaces the note in one step; only after what it says is true.
+pub(super) fn write_note(sync: &dyn DiskSync, dir: &Path, certain: Watermark) -> io::Result<()> {
+    let mut bytes = encode_watermark(certain).to_vec();
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
+    let new = dir.join("checkpoint.new");
+    fs::write(&new, bytes)?;
+    sync.sync_all(&new)?;
+    fs::rename(&new, dir.join(NOTE))?;
+    sync.sync_all(dir)
+}
+
+/// Reads the note.
+pub(super) fn read_note(dir: &Path) -> io::Result<Note> {
+    let bytes = match fs::read(dir.join(NOTE)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Note::None),
+        Err(error) => return Err(error),
+    };
+    let (body, checksum) = bytes.split_at(bytes.len().min(16));
+    let whole = checksum.len() == 4 && take_u32(checksum, 0) == Some(crc32c::crc32c(body));
+    Ok(decode_watermark(body).filter(|_| whole).map_or(Note::Damaged, Note::Certain))
 }

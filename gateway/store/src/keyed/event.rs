@@ -22,8 +22,11 @@ pub enum KeyedEvent {
         /// Where it is now.
         to: PathBuf,
     },
-    /// The file `conf` was damaged and was written anew; its content is always the same.
-    ConfigurationHealed,
+    /// A small file of the store was damaged and is written anew; its content is known.
+    FileHealed {
+        /// Its name in the store's folder.
+        name: &'static str,
+    },
     /// Records that the journal has let go of were taken out of the damaged store.
     Salvaged {
         /// How many.
@@ -64,7 +67,7 @@ impl fmt::Display for KeyedEvent {
             Self::SnapshotSetAside { to } => {
                 write!(formatter, "an unfinished snapshot of the keyed store was moved to {}; nothing is missing", to.display())
             }
-            Self::ConfigurationHealed => formatter.write_str("the keyed store's file conf was damaged and is written anew"),
+            Self::FileHealed { name } => write!(formatter, "the keyed store's file {name} was damaged and is written anew"),
             Self::Salvaged { records } => write!(formatter, "{records} records of settled history were saved from the damaged keyed store"),
             Self::HistoryLost { from, until } => {
                 write!(formatter, "the records {} to {} of settled history are gone; nothing undelivered is missing", from.0, until.0)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::apply;
-use super::checkpoint::{DB, has_blobs};
+use super::checkpoint::{DB, has_blobs, write_note};
 use super::compare::{self, Comparison};
 use super::event::KeyedEvent;
 use super::opening::{self, Opened, io_error};
@@ -263,8 +263,10 @@ impl Feeder {
         if has_blobs(&dir).map_err(|error| io_error("reading blobs", &error))? {
             return Err(KeyedError::Damaged("a value left the segments for blobs/".into()));
         }
-        self.checkpointed = self.applied;
         let applied = self.applied;
+        let noted = self.call("a note", || Ok(write_note(self.shared.sync.as_ref(), &dir, applied)))?;
+        noted.map_err(|error| io_error("noting the checkpoint", &error))?;
+        self.checkpointed = applied;
         self.shared.reach(|reached| reached.checkpointed = applied);
         Ok(())
     }

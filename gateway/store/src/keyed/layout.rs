@@ -15,6 +15,7 @@
 //! name; whoever looks up compares the name itself in the opened changes.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vitalgate_domain::{DestinationId, DeviceId, Sequence};
 
@@ -26,8 +27,10 @@ pub(super) const PART_BYTES_MAX: usize = BLOCK_BYTES_MAX;
 pub(super) const HEAD_BYTES: usize = 30;
 /// Longest value in any tree.
 pub(super) const VALUE_BYTES_MAX: usize = PART_BYTES_MAX + HEAD_BYTES;
-/// Page cache of sled, in bytes.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Page cache of sled, in bytes. Each of its 256 shards keeps one page of records whatever the limit,
+/// so more than this only costs memory: after a fill of a million readings 51 MiB are resident with
+/// 16 MiB, 41 MiB with 4, at the same speed.
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 /// sled's default segment, in bytes; part of the store's format (`conf`).
 const SEGMENT_BYTES: usize = 512 * 1024;
 /// sled writes a page of more than a fourth of a segment to `blobs/`, which it does not recover.
@@ -63,7 +66,14 @@ pub(super) struct Trees {
     pub(super) delivered: sled::Tree,
     pub(super) rejected: sled::Tree,
     pub(super) state: sled::Tree,
+    /// The run of ordinals that was touched last, see [`Trees::touch`].
+    touched: AtomicU64,
 }
+
+/// Uses of a page after which sled's cache certainly takes note of it.
+const TOUCHES: usize = 64;
+/// Consecutive ordinals that are touched together; a page of records holds 8 to 16 of them.
+const TOUCHED_TOGETHER: u64 = 8;
 
 impl Trees {
     /// Opens or creates the store in `dir`. Damaged files can make this panic, hang or abort.
@@ -82,7 +92,24 @@ impl Trees {
             rejected: db.open_tree("rejected")?,
             state: db.open_tree("state")?,
             db,
+            touched: AtomicU64::new(u64::MAX),
         })
+    }
+
+    /// Makes sled's cache take note of the page that holds a record.
+    ///
+    /// Each of its 256 shards collects 64 uses before it evicts anything, so pages that are used
+    /// only a few times each stay in memory whatever the limit is: some 100 MiB of them. Looking a
+    /// page up again costs about a microsecond.
+    pub(super) fn touch(&self, ordinal: Ordinal) -> Result<(), sled::Error> {
+        let run = ordinal.0 / TOUCHED_TOGETHER;
+        if self.touched.swap(run, Ordering::Relaxed) != run {
+            let key = record_key(ordinal, 0);
+            for _ in 0..TOUCHES {
+                self.records.contains_key(key)?;
+            }
+        }
+        Ok(())
     }
 
     /// How far this store says that it has followed the journal.
@@ -115,6 +142,7 @@ impl Trees {
     /// What stands at an ordinal.
     pub(super) fn slot(&self, ordinal: Ordinal) -> Result<Slot, sled::Error> {
         let Some(first) = self.records.get(record_key(ordinal, 0))? else { return Ok(Slot::Absent) };
+        self.touch(ordinal)?;
         let Some(part) = Part::decode(&first) else { return Ok(Slot::Damaged) };
         let (head, start) = match part {
             Part::First { head, bytes } => (head, bytes),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::apply::ordinals_from;
 use super::layout::{Slot, Trees, decode_record_key, record_key, take_u32, take_u64};
 use super::summary::Summary;
-use super::watch::keyed_error;
+use super::watch::reason;
 use crate::copy::{BlockKind, Ordinal, RECORD_BYTES_MAX, SealedBlock, Watermark};
 use vitalgate_domain::Sequence;
 
@@ -38,14 +38,14 @@ pub(super) fn open_patiently(dir: &Path) -> Result<Trees, String> {
             Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") && Instant::now() < until => {
                 std::thread::park_timeout(LOCK_AGAIN);
             }
-            Err(error) => return Err(keyed_error("opening", &error).to_string()),
+            Err(error) => return Err(reason("opening", &error)),
         }
     }
 }
 
 /// Whether the store holds what it says that it holds. Gives back how far it has followed.
 pub(super) fn check(trees: &Trees) -> Result<Watermark, String> {
-    check_trees(trees).unwrap_or_else(|error| Err(keyed_error("the first look", &error).to_string()))
+    check_trees(trees).unwrap_or_else(|error| Err(reason("the first look", &error)))
 }
 
 type Checked<T> = Result<Result<T, String>, sled::Error>;

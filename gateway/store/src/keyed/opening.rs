@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::checkpoint::{DB, sync_everything};
+use super::checkpoint::{DB, NOTE, Note, read_note, sync_everything};
 use super::event::KeyedEvent;
 use super::layout::{CONF, CONF_CHECKSUM};
 use super::probe;
@@ -60,16 +60,28 @@ pub(super) fn io_error(what: &str, error: &io::Error) -> KeyedError {
 
 fn open_present(shared: &Shared, dir: &Path) -> Result<(Open, Watermark), String> {
     fs::create_dir_all(dir).map_err(|error| format!("the folder cannot be made: {}", error.kind()))?;
-    let present = fs::symlink_metadata(dir.join(DB)).is_ok();
+    let stored = fs::symlink_metadata(dir.join(DB)).map(|metadata| metadata.len());
+    let present = stored.is_ok();
+    let deadline = shared.times.open_deadline(stored.unwrap_or(0));
     if present && heal_conf(dir).map_err(|error| format!("conf cannot be read: {}", error.kind()))? {
-        shared.tell(KeyedEvent::ConfigurationHealed);
+        shared.tell(KeyedEvent::FileHealed { name: "conf" });
     }
     let looked = match &shared.probe {
-        Some(command) if present => probe::look_in_child(command, dir, shared.times.open),
+        Some(command) if present => probe::look_in_child(command, dir, deadline),
         _ => None,
     };
     let checked = looked.transpose()?.is_some();
-    let (trees, applied) = probe::open(dir, present && !checked, shared.times.open)?;
+    let (trees, applied) = probe::open(dir, present && !checked, deadline)?;
+    match read_note(dir).map_err(|error| format!("its note cannot be read: {}", error.kind()))? {
+        Note::None => {}
+        Note::Damaged => shared.tell(KeyedEvent::FileHealed { name: NOTE }),
+        Note::Certain(certain) if applied < certain => {
+            // Not closed: whatever hid its end may bite once more.
+            let _left = ManuallyDrop::new(trees);
+            return Err(format!("it ends at record {}, and was certain up to {}", applied.ordinal.0, certain.ordinal.0));
+        }
+        Note::Certain(_) => {}
+    }
     // What was read may still be in memory only, from the run before; and sled never syncs conf.
     sync_everything(shared.sync.as_ref(), dir).map_err(|error| format!("it cannot be synced: {}", error.kind()))?;
     Ok((Arc::new(ManuallyDrop::new(trees)), applied))

@@ -104,11 +104,8 @@ pub(super) fn open(dir: &Path, check: bool, deadline: Duration) -> Result<(Trees
         move || {
             // Not dropped on the way out of a panic: a second panic in a destructor would abort.
             let trees = ManuallyDrop::new(look::open_patiently(&dir)?);
-            let applied = if check {
-                look::check(&trees)?
-            } else {
-                trees.applied().map_err(|error| super::watch::keyed_error("opening", &error).to_string())?
-            };
+            let applied =
+                if check { look::check(&trees)? } else { trees.applied().map_err(|error| super::watch::reason("opening", &error))? };
             Ok((trees, applied))
         },
         Some(deadline),

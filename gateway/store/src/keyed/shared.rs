@@ -18,7 +18,7 @@ pub(super) type Open = Arc<ManuallyDrop<Trees>>;
 /// Time limits, all overridable by tests.
 #[derive(Debug, Clone, Copy)]
 pub struct KeyedTimes {
-    /// Longest that the first look and the opening may take, each.
+    /// Longest that the first look and the opening may take, each, for a store of a few megabytes.
     pub open: Duration,
     /// Longest that one bounded piece of work with sled may take.
     pub call: Duration,
@@ -34,10 +34,27 @@ pub struct KeyedTimes {
     pub checkpoint_age: Duration,
 }
 
+impl KeyedTimes {
+    /// Longest that the opening of an ordinary store can take in all: the first look, the opening,
+    /// and that of a new store in the place of a damaged one.
+    #[must_use]
+    pub fn open_patience(&self) -> Duration {
+        self.open.saturating_mul(3)
+    }
+
+    /// Longest that one opening may take. sled reads all that it wrote since the opening before.
+    pub(super) fn open_deadline(&self, stored_bytes: u64) -> Duration {
+        self.open + Duration::from_secs(stored_bytes / OPEN_BYTES_PER_SECOND)
+    }
+}
+
+/// Slowest disk that is reckoned with.
+const OPEN_BYTES_PER_SECOND: u64 = 20 * 1024 * 1024;
+
 impl Default for KeyedTimes {
     fn default() -> Self {
         Self {
-            open: Duration::from_secs(60),
+            open: Duration::from_secs(30),
             call: Duration::from_secs(20),
             lookup: Duration::from_secs(5),
             salvage: Duration::from_secs(60),

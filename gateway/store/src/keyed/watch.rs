@@ -160,6 +160,14 @@ impl Watch {
 /// How often a waiting caller looks for a hanging call.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// The bare reason of an error of sled.
+pub(super) fn reason(what: &str, error: &sled::Error) -> String {
+    match keyed_error(what, error) {
+        KeyedError::Damaged(reason) | KeyedError::Io(reason) | KeyedError::Unavailable(reason) => reason,
+        late @ KeyedError::Deadline(_) => late.to_string(),
+    }
+}
+
 /// sled's error as ours: no bytes of keys or values.
 pub(super) fn keyed_error(what: &str, error: &sled::Error) -> KeyedError {
     match error {
