@@ -98,6 +98,14 @@ impl Oracle {
         self.polled.keys().any(|polled| polled.as_str() == device)
     }
 
+    /// How many of the acknowledged readings are among the sightings, those of polled devices left
+    /// aside. For asking again and again, [`crate::Ehr::missing_of`] is far cheaper.
+    #[must_use]
+    pub fn arrived(&self, sightings: &[Sighting]) -> usize {
+        let seen: BTreeSet<Uuid> = sightings.iter().map(|sighting| sighting.reading).collect();
+        self.expected.keys().filter(|id| seen.contains(id)).count()
+    }
+
     /// The identities of the acknowledged readings, those of polled devices left aside.
     pub fn identities(&self) -> impl Iterator<Item = &Uuid> {
         self.expected.keys()
