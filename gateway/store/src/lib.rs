@@ -13,6 +13,7 @@ pub mod files;
 pub mod format;
 pub mod keyed;
 
+mod check;
 mod group;
 mod journal;
 mod keyring;
@@ -32,6 +33,7 @@ mod upkeep;
 mod walker;
 mod wire;
 
+pub use check::{CheckError, CheckReport, ExportError, Exported, StoreStats, check, export, export_to_file};
 pub use copy::{BlockKind, BlockSource, KeyedCopy, KeyedError, Ordinal, SealedBlock, SharedSource, SourceError, Watermark};
 pub use files::{FileSystem, RealFiles, StoredFile};
 pub use journal::{CommitError, GROUP_BYTES_MAX, Journal};

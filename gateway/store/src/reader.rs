@@ -62,6 +62,10 @@ impl Reader {
         Self { outbox, place: Mutex::default() }
     }
 
+    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
     /// The last committed sequence, 0 when there is none.
     #[must_use]
     pub fn committed(&self) -> Sequence {

@@ -128,8 +128,9 @@ impl Walker {
     /// Opens the segment that holds the place; goes on to the oldest where it is gone.
     fn enter(&mut self) -> Result<bool, WalkError> {
         let Some((segment, _)) = self.outbox.holding(self.place.ordinal) else { return Ok(false) };
-        let within = self.place.offset >= segment.start().offset && self.place.ordinal >= segment.ordinal;
-        if self.place.ordinal < segment.ordinal {
+        let within = self.place.offset >= segment.start().offset;
+        // A place behind the last record of one segment is the start of the next one.
+        if self.place.ordinal <= segment.ordinal {
             self.place = segment.start();
         } else if !within {
             let ordinal = self.place.ordinal;

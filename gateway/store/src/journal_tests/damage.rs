@@ -13,7 +13,7 @@ use crate::report::Finding;
 use crate::tail::SecondCopy;
 use crate::tests_support::{readings, small_options, wrap};
 
-const TRIALS: u64 = 600;
+const TRIALS: u64 = 400;
 
 fn filled(files: &ForgetfulFiles) -> (OpenedJournal, Vec<Entry>) {
     let mut opened = open_on(files);
@@ -33,8 +33,10 @@ fn damage(files: &ForgetfulFiles, path: &Path, random: &mut fastrand::Rng) -> &'
         match random.u8(0..10) {
             0..4 => {
                 let used = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
-                bytes[random.usize(..used.min(length))] ^= 1 << random.u8(0..8);
-                what = "bit";
+                let byte = &mut bytes[random.usize(..used.min(length))];
+                // A byte between two records is nothing's content.
+                what = if *byte == 0 { "bit of a zero" } else { "bit" };
+                *byte ^= 1 << random.u8(0..8);
             }
             4..6 => {
                 bytes.truncate(random.usize(..length));
@@ -78,7 +80,7 @@ fn damage_to_any_one_file_after_a_kill_loses_nothing_even_while_the_keyed_store_
         assert_eq!(opened.state, before, "{context}");
         // Old shadows are not looked at, and spare segments have no content.
         let counts = path.starts_with("/state/store/journal") && path.extension().is_some() || path.starts_with("/state/store/keys");
-        if counts && changed {
+        if counts && changed && what != "bit of a zero" {
             assert!(opened.reader.findings().iter().any(Finding::is_damage), "{context}: not told");
             told += 1;
         }
@@ -126,12 +128,15 @@ fn what_no_copy_has_is_told_and_everything_else_is_read() {
     drop(opened);
     let journal: Vec<PathBuf> =
         begun.paths().into_iter().filter(|path| path.starts_with("/state/store/journal") && path.extension().is_some()).collect();
-    for (place, path) in journal.iter().enumerate() {
+    // In the last segment nothing would prove that the last group was ever whole.
+    for (place, path) in journal[..journal.len() - 1].iter().enumerate() {
         let files = begun.after_kill();
+        let used = crate::files::read_up_to(&files, path, usize::MAX).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
         for shadow in files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")) {
             files.forget(shadow);
         }
-        files.damage(path, |bytes| bytes[9_000..13_000].fill(0x55));
+        files.damage(path, |bytes| bytes[22_000..25_000].fill(0x55));
+        assert!(used > 28_000, "{used} bytes in segment {place}");
         let opened = open_journal(small_options(), wrap(), Arc::new(files.clone()), None).unwrap();
         let (records, lost) = read_all(&opened.reader);
         assert!(!lost.is_empty(), "segment {place}");

@@ -9,6 +9,7 @@ use super::basics::{destinations, read_all, settle};
 use super::second::AllCheckpointed;
 use crate::files::forgetful::{ForgetfulFiles, PowerCut};
 use crate::opening::{OpenedJournal, open_journal};
+use crate::report::Finding;
 use crate::tests_support::{readings, small_options, wrap};
 
 /// What the outside was told.
@@ -53,11 +54,9 @@ fn assert_nothing_missing(files: &ForgetfulFiles, told: &Told, context: &str) ->
     };
     let (records, damaged) = read_all(&opened.reader);
     assert!(damaged.is_empty(), "{context}: {damaged:?} reported lost");
-    assert!(
-        !opened.report.has_damage() || opened.report.findings.iter().all(|finding| finding.to_string().contains("key")),
-        "{context}: {}",
-        opened.report
-    );
+    // Only a key file that was being written may have come down to one copy.
+    let other_damage = |finding: &&Finding| finding.is_damage() && !matches!(finding, Finding::KeyHealed { .. });
+    assert_eq!(opened.report.findings.iter().find(other_damage), None, "{context}");
     let expected: Vec<Entry> = told.acknowledged.iter().chain(&told.under_way).cloned().collect();
     let oldest = opened.reader.oldest().0;
     assert!(oldest <= told.settled + 1, "{context}: unsettled entries are gone");
