@@ -1,0 +1,143 @@
+//! Any one file of the store, its key files included, is damaged: the store opens, nothing that
+//! was acknowledged is missing, and the damage is told.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests; the counts are part of the proof")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vitalgate_domain::Entry;
+use vitalgate_faults::{copy_folder, destinations, files_below, open, read_all, readings, settled};
+use vitalgate_store::keyed::{KeyedEvent, KeyedStatus};
+use vitalgate_store::{Finding, KeyedCopy};
+
+const TRIALS: u64 = 300;
+const ENTRIES: u64 = 2_000;
+const PATIENCE: Duration = Duration::from_secs(120);
+const PROBE: &str = env!("CARGO_BIN_EXE_sled-probe");
+
+/// A store as a kill leaves it: once with the keyed side far behind, once with it up to date and
+/// the needless shadows dropped.
+fn begun(dir: &Path, keyed_follows: bool) -> (PathBuf, Vec<Entry>) {
+    let work = dir.join("work");
+    let mut opened = open(&work, Some(PROBE)).unwrap();
+    let entries = readings(0, ENTRIES).unwrap();
+    opened.journal.append(&[], &[destinations(&["ehr", "cloud"]).unwrap()]).unwrap();
+    let early = entries.len() / 4;
+    for part in entries[..early].chunks(37) {
+        opened.journal.append(part, &[settled("ehr", 1, 100).unwrap()]).unwrap();
+    }
+    let caught_up = |opened: &vitalgate_store::Opened, sequence: u64| {
+        let ordinal = opened.keyed.applied().ordinal;
+        assert!(opened.keyed.wait_reached(ordinal, true, PATIENCE));
+        opened.keyed.applied().sequence.0 >= sequence
+    };
+    assert_ne!(opened.keyed.wait_open(PATIENCE), KeyedStatus::Opening);
+    while !caught_up(&opened, early as u64) {}
+    if !keyed_follows {
+        // From here on only journal and shadow know.
+        assert_eq!(opened.keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+    }
+    for part in entries[early..].chunks(61) {
+        opened.journal.append(part, &[settled("cloud", 1, 300).unwrap()]).unwrap();
+    }
+    if keyed_follows {
+        while !caught_up(&opened, ENTRIES) {}
+        assert!(opened.journal.maintain().unwrap().shadows_dropped > 0);
+    }
+    let snapshot = dir.join("snapshot");
+    copy_folder(&work, &snapshot).unwrap();
+    (snapshot, entries)
+}
+
+/// A bit, a cut, a zeroed page, or everything zeroed; gives what was done, or `None` where it changed nothing of content.
+fn damage(path: &Path, random: &mut fastrand::Rng) -> Option<&'static str> {
+    let mut bytes = std::fs::read(path).unwrap();
+    if bytes.is_empty() {
+        return None;
+    }
+    let before = bytes.clone();
+    let what = match random.u8(0..10) {
+        0..4 => {
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
+            bytes[random.usize(..used)] ^= 1 << random.u8(0..8);
+            "a bit"
+        }
+        4..6 => {
+            bytes.truncate(random.usize(..bytes.len()));
+            "truncated"
+        }
+        6..9 => {
+            let page = random.usize(..bytes.len().div_ceil(4_096)) * 4_096;
+            let end = (page + 4_096).min(bytes.len());
+            bytes[page..end].fill(0);
+            "a page zeroed"
+        }
+        _ => {
+            bytes.fill(0);
+            "all zeroed"
+        }
+    };
+    std::fs::write(path, &bytes).unwrap();
+    (bytes != before).then_some(what)
+}
+
+struct Tally {
+    trials: u64,
+    told: u64,
+    sled_rebuilt: u64,
+}
+
+fn trial(snapshot: &Path, entries: &[Entry], seed: u64, tally: &mut Tally) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    copy_folder(snapshot, &dir).unwrap();
+    // Each folder alike, though sled has few files and the journal many.
+    let all: Vec<PathBuf> = files_below(&dir).unwrap();
+    let groups = ["journal", "shadow", "keys", "sled"].map(|name| dir.join(name));
+    let group = &groups[random.usize(..groups.len())];
+    let files: Vec<&PathBuf> = all.iter().filter(|path| path.starts_with(group)).collect();
+    let path = files[random.usize(..files.len())].clone();
+    let what = damage(&path, &mut random);
+    let context = format!("seed {seed}: {} in {}", what.unwrap_or("nothing"), path.strip_prefix(&dir).unwrap().display());
+    let opened = open(&dir, Some(PROBE)).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+    let records = read_all(&opened.reader).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+    assert_eq!(records.len(), entries.len(), "{context}");
+    for (record, entry) in records.iter().zip(entries) {
+        assert_eq!(&record.entry, entry, "{context}");
+    }
+    // The keyed side comes to hold everything too, whatever was damaged.
+    let last = opened.reader.committed();
+    assert_eq!(opened.keyed.wait_open(PATIENCE), KeyedStatus::Running, "{context}");
+    let end = std::time::Instant::now() + PATIENCE;
+    while opened.keyed.applied().sequence < last {
+        let reached = opened.keyed.applied().ordinal;
+        assert!(opened.keyed.wait_reached(reached.next(), false, PATIENCE) && std::time::Instant::now() < end, "{context}");
+    }
+    assert!(opened.keyed.block_covering(last).unwrap().is_some(), "{context}");
+    let rebuilt = opened.keyed.events().iter().any(|event| matches!(event, KeyedEvent::Quarantined { .. }));
+    tally.trials += 1;
+    tally.sled_rebuilt += u64::from(rebuilt);
+    tally.told += u64::from(!opened.keyed.events().is_empty() || opened.reader.findings().iter().any(Finding::is_damage));
+    if what.is_some_and(|what| what != "a bit") && (group.ends_with("keys") || (group.ends_with("journal") && path.extension().is_some())) {
+        assert!(opened.reader.findings().iter().any(Finding::is_damage), "{context}: not told");
+    }
+    opened.keyed.shutdown(PATIENCE);
+}
+
+#[test]
+fn damage_to_any_one_file_loses_nothing_and_is_told() {
+    let mut tally = Tally { trials: 0, told: 0, sled_rebuilt: 0 };
+    for (keyed_follows, seeds) in [(false, 0..TRIALS / 2), (true, TRIALS / 2..TRIALS)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (snapshot, entries) = begun(folder.path(), keyed_follows);
+        for seed in seeds {
+            trial(&snapshot, &entries, seed, &mut tally);
+        }
+    }
+    let Tally { trials, told, sled_rebuilt } = tally;
+    println!("damage to any one file: {trials} trials, {told} told, {sled_rebuilt} keyed stores rebuilt, 0 entries missing");
+    assert_eq!(trials, TRIALS);
+    assert!(told > TRIALS / 3 && sled_rebuilt > 0);
+}
