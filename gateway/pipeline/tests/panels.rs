@@ -141,3 +141,19 @@ fn a_restart_joins_the_same_parts() {
         assert_eq!(ids(cut), whole, "cut at {cut}");
     }
 }
+
+/// Promise: if a part was so long on its way to the disk that the other half went without it, joining
+/// them after a restart makes another Observation: the half that is there already shadows nothing.
+#[test]
+fn another_set_of_parts_is_another_identity() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), vec![Entry::Reading(systolic(1, 10_000, 0))]);
+    rig.tick();
+    assert!(rig.sleep());
+    let half = items(&rig);
+    let entries = vec![Entry::Reading(systolic(1, 10_000, 0)), Entry::Reading(diastolic(2, 11_000, 0))];
+    let mut rig = Rig::restarted(DeliveryPolicy::default(), entries, SequenceRanges::new(), 60_000);
+    rig.tick();
+    let whole = items(&rig);
+    assert_eq!((sequences(&half[0]), sequences(&whole[0])), (vec![1], vec![1, 2]));
+    assert_ne!(half[0].id, whole[0].id);
+}
