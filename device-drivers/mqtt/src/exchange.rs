@@ -72,10 +72,6 @@ pub(crate) struct Exchange {
     in_flight_max: usize,
     /// The oldest message was not stored: from here on nothing is acknowledged.
     verdict: Option<Settled>,
-    /// QoS 1 and 2 messages among `waiting`.
-    unacknowledged: usize,
-    /// PUBRECs sent on this connection whose PUBREL has not come.
-    unreleased: usize,
     /// Session expiry in seconds that DISCONNECT asked for.
     pub(crate) session_expiry_s: Option<u32>,
     /// Messages of this connection that are on disk.
@@ -98,8 +94,6 @@ impl Exchange {
             waiting: VecDeque::new(),
             in_flight_max: usize::from(in_flight_max),
             verdict: None,
-            unacknowledged: 0,
-            unreleased: 0,
             session_expiry_s: None,
             committed: 0,
             answers,
@@ -107,11 +101,11 @@ impl Exchange {
         }
     }
 
-    /// Whether no further message may be taken before a receipt comes. A v5 client knows the receive
-    /// maximum, so it gets room for its QoS 0 messages beside that.
+    /// Whether no further message may be taken before a receipt comes. A v5 client that sends more than the
+    /// receive maximum is slowed down as one of 3.1.1 is, not sent away: paho-mqtt sends everything it kept
+    /// through an outage at once, and would be sent away with it for ever.
     pub(crate) fn is_full(&self) -> bool {
-        let room = if self.level == Level::V5 { 2 * self.in_flight_max } else { self.in_flight_max };
-        self.waiting.len() >= room
+        self.waiting.len() >= self.in_flight_max
     }
 
     /// Whether receipts are waited for.
@@ -147,10 +141,6 @@ impl Exchange {
         let channel = self.channels.of(publish.topic).ok_or(Refusal::ForeignTopic)?;
         self.tally.messages += 1;
         self.tally.bytes += publish.payload.len() as u64;
-        let counted = publish.qos != Qos::Zero;
-        if counted && self.level == Level::V5 && self.unacknowledged + self.unreleased >= self.in_flight_max {
-            return Err(Refusal::ReceiveMaximum.into());
-        }
         let due = match publish.qos {
             Qos::Zero => Due::Nothing,
             Qos::One => Due::Puback(publish.id),
@@ -191,7 +181,6 @@ impl Exchange {
     }
 
     fn wait_for(&mut self, due: Due, receipt: Option<PendingReceipt>) -> Step {
-        self.unacknowledged += usize::from(due != Due::Nothing);
         self.waiting.push_back(Waiting { due, receipt });
         Step::Done
     }
@@ -203,7 +192,6 @@ impl Exchange {
             return Err(Refusal::Protocol.into());
         }
         let known = self.session.release(id);
-        self.unreleased = self.unreleased.saturating_sub(usize::from(known));
         self.answers.pubcomp(id, known);
         Ok(Step::Done)
     }
@@ -241,15 +229,13 @@ impl Exchange {
         self.committed += 1;
         self.tally.acknowledged += 1;
         match due {
-            Due::Nothing => return,
+            Due::Nothing => {}
             Due::Puback(id) => self.answers.puback(id),
             Due::Pubrec(id, digest) => {
                 self.session.committed(id, digest);
-                self.unreleased += 1;
                 self.answers.pubrec(id);
             }
         }
-        self.unacknowledged = self.unacknowledged.saturating_sub(1);
     }
 
     fn subscribe(&mut self, id: u16, filters: &[String], received: Received) {

@@ -19,7 +19,7 @@ pub(crate) enum Refusal {
     TopicAlias,
     /// Enhanced authentication.
     Authentication,
-    /// More unacknowledged messages than announced.
+    /// More QoS 2 messages that the device has not let go of than are kept for it.
     ReceiveMaximum,
     /// No client id where one is needed.
     NoClientId,
@@ -91,7 +91,7 @@ impl Refusal {
             Self::Oversize => "packet too large; send less in one message or raise packet_bytes_max",
             Self::TopicAlias => "topic aliases are not offered; send the full topic",
             Self::Authentication => "enhanced authentication is not offered; use a certificate or user name and password",
-            Self::ReceiveMaximum => "more unacknowledged messages than the announced receive maximum",
+            Self::ReceiveMaximum => "too many QoS 2 messages without PUBREL; let go of them or use QoS 1",
             Self::NoClientId => "client id missing; set it to the device's id",
             Self::ForeignClientId => "client id or user name is not the device that proved itself; set them to the device's id",
             Self::Credentials => "no valid certificate or password; issue new credentials for this device",
