@@ -11,8 +11,7 @@ mod model;
 mod serve;
 
 pub use model::{
-    DEAD_LETTERS_PER_ANSWER_MAX, TRACES_PER_ANSWER_MAX,
-    Answered, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel, ReadModelError, Resolution,
-    ResolveRequest, Status, StoreStatus, Trace, TraceDestination, TraceQuery,
+    Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel,
+    ReadModelError, Resolution, ResolveRequest, Status, StoreStatus, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery,
 };
 pub use serve::{ServeError, serve_admin, serve_loopback};

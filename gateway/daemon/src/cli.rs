@@ -114,7 +114,7 @@ pub(crate) enum DeviceAction {
 /// What to do with the store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreAction {
-    /// Read everything and report damage; changes nothing.
+    /// Read everything, mend what the other copy can mend, and report.
     Check,
     /// Sizes, sequences and ages.
     Stats,

@@ -14,20 +14,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_config::{Config, Destination, DestinationKind, DeviceSource, Fhir, LogFormat, WriteMode};
 use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
-use vitalgate_domain::{Associations, Change, Sequence};
+use vitalgate_domain::limits::COMMIT_READINGS_MAX;
+use vitalgate_domain::{Associations, Change, DeviceId, Entry, ReadingId, Sequence};
+use vitalgate_modbus::ModbusStats;
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
 use vitalgate_profile::Profiles;
 use vitalgate_store::keyed::KeyedOptions;
-use vitalgate_store::{Opened, RealFiles, StoreOptions};
+use vitalgate_store::{Journal, Keyed, Opened, Reader, RealFiles, StoreOptions};
 use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
 use vitalgate_trust::{ClientProfile, FileKeyWrap, client_config};
 
 use crate::beacon::Beacon;
 use crate::clock::Clock;
-use crate::commit::{COMMANDS_MAX, CommitLoop};
+use crate::commit::{COMMANDS_MAX, Command, CommitLoop};
 use crate::delivery::DeliveryLoop;
 use crate::devices::Devices;
 use crate::disk::folder_bytes;
@@ -118,79 +120,157 @@ impl<'a> Gateway<'a> {
         self.shared
             .set_settlement(Settlement { settled: journal.state().settled.clone(), dead_letters: journal.state().unresolved.clone() });
 
-        let mut registry = Registry::with_prefix("vitalgate");
-        registry.register_collector(Box::new(Facts { shared: Arc::clone(&self.shared), reader: reader.clone() }));
         let (committed, committed_seen) = watch::channel(reader.committed());
-        let mut beacons = Vec::new();
-        let mut threads = Vec::new();
-        for destination in &self.config.destinations {
-            let settled = journal.state().settled.get(&destination.id).cloned().unwrap_or_default();
-            let beacon = Beacon::new("delivery");
-            beacons.push(beacon.clone());
-            let fhir = fhir(destination)?;
-            let policy = delivery_policy(fhir);
-            let machine = Delivery::new(destination.id.clone(), policy, settled, reader.committed(), fastrand::u64(..));
-            let delivery = DeliveryLoop {
-                destination: destination.id.clone(),
-                machine,
-                client: Arc::new(fhir_client(self.config, destination, fhir, &mut registry)?),
-                reader: reader.clone(),
-                committed: committed_seen.clone(),
-                commands: command.clone(),
-                clock: self.clock.clone(),
-                shared: Arc::clone(&self.shared),
-                beacon,
-                shutdown: shutdown.clone(),
-            };
-            threads.push(delivery.spawn()?);
-        }
-
-        let commit_beacon = Beacon::new("commit");
-        beacons.push(commit_beacon.clone());
-        let store_folder = store_folder(self.config);
-        let journal_bytes_at_start = folder_bytes(&store_folder.join("journal"));
         let commit = CommitLoop {
             queue,
             commands,
-            admission: Admission::new(self.config.gateway.name.clone(), AdmissionPolicy::default(), state.seen),
             journal,
+            admission: remembering(self.config, state.seen, &reader),
             associations: Associations::new(self.config.associations()),
             clock: self.clock.clone(),
             shared: Arc::clone(&self.shared),
             committed,
             replay: Replay { reader: reader.clone(), devices: Arc::clone(&self.devices) },
-            beacon: commit_beacon,
+            beacon: Beacon::new("commit"),
         };
-        let runtime = tokio::runtime::Handle::current();
-        let (ended, mut commit_ended) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("commit".to_owned()).spawn(move || {
-            let _main_left = ended.send(runtime.block_on(commit.run()));
-        })?;
-
-        let drivers = drivers::start(self.config, &self.clock, &self.devices, &intake, &mut registry, &shutdown).await?;
+        let loops = Loops {
+            config: self.config,
+            clock: self.clock,
+            shared: self.shared,
+            devices: self.devices,
+            reader,
+            keyed,
+            command,
+            stop,
+            shutdown,
+        };
+        let mut registry = Registry::with_prefix("vitalgate");
+        let mut beacons = loops.start_deliveries(&committed_seen, &mut registry)?;
+        beacons.push(commit.beacon.clone());
+        let commit_ended = start_commit(commit)?;
+        let drivers = drivers::start(loops.config, &loops.clock, &loops.devices, &intake, &mut registry, &loops.shutdown).await?;
         drop(intake);
+        beacons.extend(drivers.beacons);
+        loops.listen(registry, drivers.modbus).await?;
+        let watch = supervise::Watch { beacons, keyed: Arc::clone(&loops.keyed), clock: loops.clock.clone(), admitted: drivers.admitted };
+        loops.until_stopped(&watch, commit_ended).await
+    }
+}
+
+/// Most readings that admission is reminded of at the start.
+const RECALLED_READINGS_MAX: u64 = 4_096;
+/// Most stored bytes that are read for that.
+const RECALLED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Admission with the ids that the journal remembers and the newest readings themselves: only with
+/// those is a device that says another value for the same moment told from one that repeats itself.
+fn remembering(config: &Config, seen: Vec<(DeviceId, Vec<ReadingId>)>, reader: &Reader) -> Admission {
+    let mut admission = Admission::new(config.gateway.name.clone(), AdmissionPolicy::default(), seen);
+    let last = reader.committed();
+    let mut from = Sequence(last.0.saturating_sub(RECALLED_READINGS_MAX) + 1);
+    while from <= last {
+        let outcome = match reader.read(from, last, COMMIT_READINGS_MAX, RECALLED_BYTES_MAX) {
+            Ok(outcome) if outcome.reached >= from => outcome,
+            Ok(_) => break,
+            Err(error) => {
+                tracing::warn!(%error, "the newest readings cannot be recalled; resends are still told by their ids");
+                break;
+            }
+        };
+        for record in &outcome.records {
+            if let Entry::Reading(reading) = &record.entry {
+                admission.recall(reading);
+            }
+        }
+        from = outcome.reached.next();
+    }
+    admission
+}
+
+/// Tells how the commit loop ended.
+type CommitEnded = oneshot::Receiver<anyhow::Result<Journal>>;
+
+/// The commit loop blocks in the disk's flush: it has a thread of its own.
+fn start_commit(commit: CommitLoop) -> anyhow::Result<CommitEnded> {
+    let runtime = tokio::runtime::Handle::current();
+    let (ended, commit_ended) = oneshot::channel();
+    let run = move || {
+        let _main_left = ended.send(runtime.block_on(commit.run()));
+    };
+    std::thread::Builder::new().name("commit".to_owned()).spawn(run).context("no thread for the commit loop")?;
+    Ok(commit_ended)
+}
+
+/// What the loops share.
+struct Loops<'a> {
+    config: &'a Config,
+    clock: Clock,
+    shared: Arc<Shared>,
+    devices: Arc<Devices>,
+    reader: Reader,
+    keyed: Arc<Keyed>,
+    command: mpsc::Sender<Command>,
+    stop: watch::Sender<bool>,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Loops<'_> {
+    fn start_deliveries(&self, committed: &watch::Receiver<Sequence>, registry: &mut Registry) -> anyhow::Result<Vec<Beacon>> {
+        registry.register_collector(Box::new(Facts { shared: Arc::clone(&self.shared), reader: self.reader.clone() }));
+        let settled = self.shared.settlement().settled;
+        let mut beacons = Vec::new();
+        for destination in &self.config.destinations {
+            let fhir = fhir(destination)?;
+            let settled = settled.get(&destination.id).cloned().unwrap_or_default();
+            let machine = Delivery::new(destination.id.clone(), delivery_policy(fhir), settled, self.reader.committed(), fastrand::u64(..));
+            let beacon = Beacon::new("delivery");
+            beacons.push(beacon.clone());
+            let delivery = DeliveryLoop {
+                destination: destination.id.clone(),
+                machine,
+                client: Arc::new(fhir_client(self.config, destination, fhir, registry)?),
+                reader: self.reader.clone(),
+                committed: committed.clone(),
+                commands: self.command.clone(),
+                clock: self.clock.clone(),
+                shared: Arc::clone(&self.shared),
+                beacon,
+                shutdown: self.shutdown.clone(),
+            };
+            // Its thread ends by itself when the gateway stops; nobody waits for a network.
+            let _thread = delivery.spawn()?;
+        }
+        Ok(beacons)
+    }
+
+    async fn listen(&self, registry: Registry, modbus: ModbusStats) -> anyhow::Result<()> {
+        let store_folder = store_folder(self.config);
         let model: Arc<dyn ReadModel> = Arc::new(Model {
             gateway: self.config.gateway.name.clone(),
             warnings: self.config.plain_warnings(),
             devices: device_facts(self.config),
             shared: Arc::clone(&self.shared),
-            modbus: drivers.modbus,
-            reader: reader.clone(),
-            keyed: Arc::clone(&keyed),
+            modbus,
+            reader: self.reader.clone(),
+            keyed: Arc::clone(&self.keyed),
+            journal_bytes_at_start: folder_bytes(&store_folder.join("journal")),
             store_folder,
-            commands: command,
+            commands: self.command.clone(),
             registry,
             clock: self.clock.clone(),
             floor_bytes: self.config.store.free_space_floor_mib * MIB,
-            journal_bytes_at_start,
         });
-        listen(self.config, &model, &shutdown).await?;
-        self.shared.ready.store(true, Ordering::Relaxed);
-        tracing::info!(gateway = %self.config.gateway.name, committed = reader.committed().0, "ready");
-        notify::ready();
+        let listener = bind(self.config.console.listen).await?;
+        tokio::spawn(report(serve_loopback(listener, Arc::clone(&model), self.shutdown.clone())));
+        let (socket, shutdown) = (admin_socket(self.config), self.shutdown.clone());
+        tokio::spawn(report(async move { serve_admin(&socket, model, shutdown).await }));
+        Ok(())
+    }
 
-        beacons.extend(drivers.beacons);
-        let watch = supervise::Watch { beacons, keyed: Arc::clone(&keyed), clock: self.clock.clone(), admitted: drivers.admitted };
+    async fn until_stopped(self, watch: &supervise::Watch, mut commit_ended: CommitEnded) -> anyhow::Result<()> {
+        self.shared.ready.store(true, Ordering::Relaxed);
+        tracing::info!(gateway = %self.config.gateway.name, committed = self.reader.committed().0, "ready");
+        notify::ready();
         let outcome = tokio::select! {
             result = &mut commit_ended => return result.context("the commit loop ended")?.map(drop),
             result = watch.until_stop() => result,
@@ -198,16 +278,12 @@ impl<'a> Gateway<'a> {
         self.shared.stopping.store(true, Ordering::Relaxed);
         notify::stopping();
         tracing::info!("stopping: draining to disk");
-        stop.send_replace(true);
-        drop(model);
-        let drained = tokio::time::timeout(DRAIN_DEADLINE, commit_ended).await;
-        if !matches!(&drained, Ok(Ok(Ok(_)))) {
+        self.stop.send_replace(true);
+        if !matches!(tokio::time::timeout(DRAIN_DEADLINE, commit_ended).await, Ok(Ok(Ok(_)))) {
             tracing::error!("the commit loop did not drain in time; what was acknowledged is on disk");
         }
-        drop(threads);
-        let keyed_status = tokio::task::block_in_place(|| keyed.shutdown(DRAIN_DEADLINE));
-        tracing::debug!(?keyed_status, "the buffer is closed");
-        tracing::info!("stopped");
+        let status = tokio::task::block_in_place(|| self.keyed.shutdown(DRAIN_DEADLINE));
+        tracing::info!(buffer = ?status, "stopped");
         outcome
     }
 }
@@ -265,7 +341,8 @@ fn key_wrap(config: &Config) -> anyhow::Result<FileKeyWrap> {
     keys.context("the store's key-encryption key cannot be read; bring trust/ back from its backup")
 }
 
-fn store_options(config: &Config) -> StoreOptions {
+/// How the store is opened.
+pub(crate) fn store_options(config: &Config) -> StoreOptions {
     StoreOptions {
         free_space_floor_bytes: config.store.free_space_floor_mib * MIB,
         retention_ms: config.store.retention_days * DAY_MS,
@@ -318,14 +395,6 @@ fn write_policy(write: WriteMode) -> WritePolicy {
         WriteMode::Put => WritePolicy::Put,
         WriteMode::Conditional => WritePolicy::Conditional,
     }
-}
-
-async fn listen(config: &Config, model: &Arc<dyn ReadModel>, shutdown: &watch::Receiver<bool>) -> anyhow::Result<()> {
-    let listener = bind(config.console.listen).await?;
-    tokio::spawn(report(serve_loopback(listener, Arc::clone(model), shutdown.clone())));
-    let (socket, model, shutdown) = (admin_socket(config), Arc::clone(model), shutdown.clone());
-    tokio::spawn(report(async move { serve_admin(&socket, model, shutdown).await }));
-    Ok(())
 }
 
 async fn report(serving: impl Future<Output = Result<(), vitalgate_console::ServeError>>) {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use vitalgate_simulator::load::{load_devices, run_name};
 use vitalgate_simulator::{Load, LoadPayload, Transport};
+use vitalgate_test_support::gateway::{add_device, write_config};
 use vitalgate_test_support::{Ehr, EhrOptions, GatewayProcess, wait_until};
 
 use crate::ingest::{CLIENTS, config};
@@ -41,6 +42,10 @@ impl Bench {
         let ehr = Ehr::start(EhrOptions { null: true, ..EhrOptions::default() }).await?;
         let mut config = config(folder.path(), CLIENTS)?;
         config.destination = Some((ehr.base_url().to_owned(), Some(PathBuf::from(ehr.ca_file()))));
+        let file = write_config(&config, folder.path())?;
+        for device in &config.devices {
+            add_device(&file, &device.id, folder.path()).await?;
+        }
         let gateway = GatewayProcess::start(config, folder.path()).await?;
         Ok(Self { gateway, ehr, folder })
     }

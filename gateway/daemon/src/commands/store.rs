@@ -2,19 +2,59 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use vitalgate_config::Config;
+use vitalgate_store::{Opened, RealFiles, StoreOptions};
 
 use crate::cli::StoreAction;
-use crate::run::{key_file, store_folder};
+use crate::run::{key_file, store_options};
 
 /// Checks, counts or exports.
 pub(super) fn store(config_path: &Path, action: StoreAction) -> anyhow::Result<ExitCode> {
-    if let StoreAction::Probe { arguments } = &action {
-        let sound = vitalgate_store::keyed::serve_probe(arguments, &mut std::io::stdout()).context("the answer cannot be written")?;
-        return Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    match action {
+        StoreAction::Probe { arguments } => {
+            let sound = vitalgate_store::keyed::serve_probe(&arguments, &mut std::io::stdout()).context("the answer cannot be written")?;
+            Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        StoreAction::Check => check(&super::load(config_path)?),
+        StoreAction::Stats => stats(&super::load(config_path)?),
+        StoreAction::Export { file } => export(&super::load(config_path)?, &file),
     }
-    let config = super::load(config_path)?;
-    let _ = (store_folder(&config), key_file(&config));
-    anyhow::bail!("not in this build")
+}
+
+fn keys(config: &Config) -> anyhow::Result<Arc<vitalgate_trust::FileKeyWrap>> {
+    let keys = vitalgate_trust::FileKeyWrap::open(&key_file(config));
+    Ok(Arc::new(keys.context("the key-encryption key cannot be read")?))
+}
+
+fn open(config: &Config) -> anyhow::Result<Opened> {
+    let options = StoreOptions { background: false, ..store_options(config) };
+    vitalgate_store::open(options, keys(config)?, Arc::new(RealFiles)).context("the store cannot be opened; is the gateway still running?")
+}
+
+fn check(config: &Config) -> anyhow::Result<ExitCode> {
+    let report = vitalgate_store::check(store_options(config), keys(config)?, Arc::new(RealFiles));
+    let report = report.context("the store cannot be checked; is the gateway still running?")?;
+    println!("{report}");
+    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn stats(config: &Config) -> anyhow::Result<ExitCode> {
+    let stats = open(config)?.reader.stats().context("the store cannot be read")?;
+    println!("entries   {} to {}", stats.oldest, stats.committed);
+    println!("journal   {} segments, {} bytes", stats.segments, stats.journal_bytes);
+    println!("free      {} bytes", stats.free_bytes);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(config: &Config, file: &Path) -> anyhow::Result<ExitCode> {
+    let exported = vitalgate_store::export_to_file(&open(config)?.reader, file);
+    let exported = exported.with_context(|| format!("the store cannot be exported to {}; the file must not exist yet", file.display()))?;
+    println!("{} entries written to {}; the file holds patient data", exported.entries, file.display());
+    for (first, last) in &exported.damaged {
+        println!("entries {first} to {last} are damaged in every copy");
+    }
+    Ok(if exported.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
