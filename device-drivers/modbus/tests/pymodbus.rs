@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,32 +18,16 @@ use tokio::process::{Child, Command};
 use vitalgate_domain::Flags;
 use vitalgate_modbus::{BusConfig, DeviceState, PollFault};
 
-/// The package that the cross-check was made with.
-const PYMODBUS: &str = "pymodbus==3.11.3";
-
-/// A Python that has pymodbus: the one that is named, or one of our own under the target folder.
+/// A Python that has pymodbus: the one that is named, or the one that `tools/setup devices` makes.
 fn python() -> PathBuf {
     if let Some(named) = std::env::var_os("VITALGATE_TEST_PYTHON") {
         return named.into();
     }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let python = target.join("venv/bin/python");
-    // Several test binaries may look for it at once.
-    let lock = File::create(target.join("venv.lock")).unwrap();
-    lock.lock().unwrap();
-    let run = |program: &Path, arguments: &[&str]| {
-        let outcome = std::process::Command::new(program).args(arguments).output();
-        outcome.is_ok_and(|output| output.status.success())
-    };
-    if !python.exists() {
-        let made = run(Path::new("python3"), &["-m", "venv", target.join("venv").to_str().unwrap()]);
-        assert!(made, "python3 -m venv failed: install python3-venv, or set VITALGATE_TEST_PYTHON to a Python with {PYMODBUS}");
-    }
-    if !run(&python, &["-c", "import pymodbus.server"]) {
-        let installed = run(&python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYMODBUS]);
-        assert!(installed, "pip could not install {PYMODBUS}: make it reachable, or set VITALGATE_TEST_PYTHON to a Python that has it");
-    }
-    python
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let made = std::process::Command::new(root.join("tools/setup")).arg("devices").status();
+    let made = made.is_ok_and(|status| status.success());
+    assert!(made, "tools/setup devices failed: make PyPI reachable once, or set VITALGATE_TEST_PYTHON to a Python that has pymodbus");
+    root.join("target/venv/bin/python")
 }
 
 struct Server {
@@ -54,7 +37,7 @@ struct Server {
 
 async fn server() -> Server {
     let python = tokio::task::spawn_blocking(python).await.unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pymodbus_server.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/python/pymodbus_server.py");
     let mut process = Command::new(python).arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let port = within("the server's port", lines.next_line()).await.unwrap().unwrap().parse().unwrap();

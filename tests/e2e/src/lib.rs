@@ -3,6 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod programs;
+pub mod site;
 pub mod ward;
 
+pub use site::{Publishers, Site};
 pub use ward::{Ward, WardOptions};

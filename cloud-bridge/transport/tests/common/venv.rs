@@ -6,26 +6,12 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// The packages and their versions.
-const PACKAGE: &str = "sekmet-fhir==0.1.1";
-
-/// The environment's `bin` folder, made on first use.
+/// The environment's `bin` folder; `tools/setup sekmet` makes it on first use.
 pub fn bin() -> PathBuf {
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned();
-    let folder = target.join("venv-sekmet");
-    let lock = std::fs::File::create(target.join("venv-sekmet.lock")).unwrap();
-    lock.lock().unwrap();
-    let bin = folder.join("bin");
-    if !bin.join("sekmet").exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder), "install python3-venv");
-        run(Command::new(bin.join("pip")).args(["install", "--quiet", PACKAGE]), "the test needs PyPI once");
-    }
-    bin
-}
-
-fn run(command: &mut Command, remedy: &str) {
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}; {remedy}"));
-    assert!(status.success(), "{command:?} failed; {remedy}");
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let made = Command::new(root.join("tools/setup")).arg("sekmet").status();
+    assert!(made.is_ok_and(|status| status.success()), "tools/setup sekmet failed: the test needs PyPI once");
+    root.join("target/venv-sekmet/bin")
 }
 
 /// A running server that ends with the test.

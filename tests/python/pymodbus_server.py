@@ -1,7 +1,7 @@
 """A Modbus TCP server made of pymodbus: units 1 and 2 with fixed content in all four tables.
 
-Prints the port it listens on as its first line and ends when its standard input ends, so that a
-test that dies leaves no server behind.
+Listens on the port that is its argument, or on a free one. Prints the port as its first line and
+ends when its standard input ends, so that a test that dies leaves no server behind.
 
     input registers    0..11  the bedside monitor of the profile vitals-modbus (unit 2 shows other values)
     holding registers  0, 100 heart rate 72 and respiratory rate 14, each a block of its own
@@ -32,8 +32,9 @@ def device(registers):
 
 
 async def main():
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
     units = {unit: device(registers) for unit, registers in MONITORS.items()}
-    server = ModbusTcpServer(ModbusServerContext(devices=units, single=False), address=("127.0.0.1", 0))
+    server = ModbusTcpServer(ModbusServerContext(devices=units, single=False), address=("127.0.0.1", port))
     await server.serve_forever(background=True)
     print(server.transport.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

@@ -1,0 +1,184 @@
+//! Promise 1 on a full disk: below the floor nothing is acknowledged, nothing acknowledged is lost, and with room it goes on
+//! by itself. On a small file system of its own, which needs root to be mounted.
+
+// Helpers of tests are not test functions for clippy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::statvfs::statvfs;
+use tempfile::TempDir;
+use vitalgate_e2e::{Ward, WardOptions};
+use vitalgate_test_support::wait_until;
+
+/// Size of the file system.
+const IMAGE_BYTES: u64 = 192 * MIB;
+/// Below this much free space nothing is acknowledged. A segment of the journal has 16 MiB.
+const FLOOR_MIB: u64 = 32;
+/// What the filler leaves below the floor.
+const SHORT_OF_FLOOR: u64 = 4 * MIB;
+const MIB: u64 = 1024 * 1024;
+const DEVICES: usize = 4;
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An ext4 of its own; unmounted when this is dropped, in a panic too.
+struct SmallDisk {
+    folder: TempDir,
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() { Ok(()) } else { Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())) }
+}
+
+impl SmallDisk {
+    /// `None` where `VITALGATE_NO_MOUNT=1` says that this machine cannot.
+    fn mounted() -> Option<Self> {
+        if std::env::var_os("VITALGATE_NO_MOUNT").is_some_and(|value| value == "1") {
+            println!("NOT RUN: VITALGATE_NO_MOUNT=1, so the full disk was not tried");
+            return None;
+        }
+        let disk = Self { folder: tempfile::tempdir().unwrap() };
+        let image = disk.folder.path().join("image");
+        File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
+        std::fs::create_dir(disk.path()).unwrap();
+        let (image, target) = (image.display().to_string(), disk.path().display().to_string());
+        // No space kept for root: the daemon of the test is root.
+        let mounted = run("mkfs.ext4", &["-q", "-F", "-m", "0", &image]).and_then(|()| run("mount", &["-o", "loop", &image, &target]));
+        mounted.unwrap_or_else(|error| {
+            panic!("no file system could be mounted ({error}): run as root where loop devices are allowed, or set VITALGATE_NO_MOUNT=1 to leave this test out")
+        });
+        Some(disk)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    fn free(&self) -> u64 {
+        let space = statvfs(&self.path()).unwrap();
+        space.blocks_available() * space.fragment_size()
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.path().join("filler")
+    }
+
+    /// Takes room until less than the floor is left.
+    fn fill(&self) {
+        let mut file = File::options().create(true).append(true).open(self.filler()).unwrap();
+        let block = vec![0x5A; usize::try_from(MIB).unwrap()];
+        while self.free() > FLOOR_MIB * MIB - SHORT_OF_FLOOR {
+            file.write_all(&block).unwrap();
+            // Delayed allocation takes no room until it is written out.
+            file.sync_data().unwrap();
+        }
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a daemon that was just killed may hold it for a moment longer.
+        if let Err(error) = run("umount", &["--lazy", &self.path().display().to_string()]) {
+            println!("not unmounted: {error}");
+        }
+    }
+}
+
+async fn ward_on(folder: &Path) -> Ward {
+    let options = WardOptions {
+        mqtt_devices: DEVICES,
+        state_dir: Some(folder.join("state")),
+        more: vec![("store".to_owned(), format!("free_space_floor_mib = {FLOOR_MIB}"))],
+        ..WardOptions::default()
+    };
+    Ward::start(options).await.unwrap()
+}
+
+async fn wait_state(ward: &Ward, wanted: &str) {
+    wait_until(&format!("the state {wanted}"), DEADLINE, async || {
+        let status = ward.gateway.status().await.ok()?;
+        (status["health"]["state"] == wanted).then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+}
+
+/// How often devices were sent away because nothing can be stored.
+async fn sent_away(ward: &Ward) -> u64 {
+    let metrics = ward.gateway.metrics().await.unwrap_or_default();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("vitalgate_mqtt_refused_total{reason=\"storage_full\"} "));
+    line.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+async fn wait_sent_away(ward: &Ward, at_least: u64) {
+    wait_until("devices that are sent away", DEADLINE, async || (sent_away(ward).await >= at_least).then_some(())).await.unwrap();
+}
+
+/// Every device tried and was sent away, twice, and not one reading was acknowledged.
+async fn nothing_is_acknowledged(ward: &mut Ward) {
+    wait_state(ward, "STORE-FULL").await;
+    // Once a device was sent away, everything that it was told before has reached it before it came again.
+    let round = u64::try_from(DEVICES).unwrap();
+    let begun = sent_away(ward).await;
+    wait_sent_away(ward, begun + 2 * round).await;
+    let (acknowledged, committed) = (ward.note_acknowledgements(), committed(ward).await);
+    wait_sent_away(ward, begun + 4 * round).await;
+    assert_eq!(ward.note_acknowledgements(), acknowledged, "something was acknowledged below the floor");
+    assert_eq!(self::committed(ward).await, committed, "something was committed below the floor");
+    let metrics = ward.gateway.metrics().await.unwrap();
+    assert!(metrics.contains("vitalgate_below_floor 1"), "{metrics}");
+}
+
+async fn committed(ward: &Ward) -> u64 {
+    ward.gateway.status().await.unwrap()["store"]["committed"].as_u64().unwrap()
+}
+
+/// With the EHR there: what was acknowledged is still delivered while the disk is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_stops_acknowledgements_but_not_delivery_and_goes_on_with_room() {
+    let Some(disk) = SmallDisk::mounted() else { return };
+    let mut ward = ward_on(&disk.path()).await;
+    ward.wait_acknowledged(100, DEADLINE).await.unwrap();
+    disk.fill();
+    nothing_is_acknowledged(&mut ward).await;
+    wait_until("the delivery of what was acknowledged", DEADLINE, async || (ward.ehr.missing_of(&ward.oracle) == 0).then_some(()))
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    disk.make_room();
+    ward.wait_acknowledged(100, DEADLINE).await.unwrap();
+    wait_state(&ward, "READY").await;
+    ward.finish_devices(DEADLINE).await.unwrap();
+    let verdict = ward.verdict().await.unwrap();
+    assert!(verdict.is_exactly_once(), "{verdict:?}");
+}
+
+/// Without the EHR, and with a kill -9 on the full disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_an_absent_ehr_and_a_kill_together_lose_nothing() {
+    let Some(disk) = SmallDisk::mounted() else { return };
+    let mut ward = ward_on(&disk.path()).await;
+    ward.wait_acknowledged(100, DEADLINE).await.unwrap();
+    ward.ehr.down().await;
+    ward.wait_acknowledged(100, DEADLINE).await.unwrap();
+    disk.fill();
+    nothing_is_acknowledged(&mut ward).await;
+    ward.gateway.kill9().await.unwrap();
+    ward.gateway.restart().await.unwrap();
+    nothing_is_acknowledged(&mut ward).await;
+    disk.make_room();
+    ward.wait_acknowledged(100, DEADLINE).await.unwrap();
+    ward.ehr.up().await.unwrap();
+    ward.finish_devices(DEADLINE).await.unwrap();
+    let verdict = ward.verdict().await.unwrap();
+    assert!(verdict.is_exactly_once(), "{verdict:?}");
+    wait_state(&ward, "READY").await;
+}
