@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
-use vitalgate_console::{Answered, ReadModelError, ResolveRequest};
+use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
 use vitalgate_domain::limits::{COMMIT_READINGS_MAX, READINGS_PER_SAMPLE_MAX};
-use vitalgate_domain::{Associations, Change, DecodedSample, Entry, Sequence};
+use vitalgate_domain::{Associations, Change, ClockTrust, DecodedSample, Entry, Sequence};
 use vitalgate_intake::{IntakeQueue, Receipt, ReceiptSender, Submission, Submitted};
 use vitalgate_pipeline::Admission;
 use vitalgate_store::{CommitError, Journal};
@@ -28,6 +28,8 @@ pub(crate) const COMMANDS_MAX: usize = 1_024;
 const CHANGES_PER_COMMIT_MAX: usize = 256;
 /// Bytes of unreadable payloads after which a group is closed.
 const COMMIT_PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Most readings without a moment that are remembered until the clock is set.
+const UNDATED_READINGS_MAX: usize = 16_384;
 /// Time between two rounds of upkeep (segments, recent ids), in milliseconds.
 const UPKEEP_INTERVAL_MS: u64 = 1_000;
 
@@ -59,6 +61,8 @@ pub(crate) struct CommitLoop {
     pub(crate) committed: watch::Sender<Sequence>,
     /// How dead letters are read again.
     pub(crate) replay: Replay,
+    /// Readings of this run whose moment is not known, because the clock was never set.
+    pub(crate) undated: Vec<Sequence>,
     /// Sign of life.
     pub(crate) beacon: Beacon,
 }
@@ -166,7 +170,43 @@ impl CommitLoop {
         let next = self.journal.next_sequence().plus(group.entries.len() as u64);
         let admitted = self.admission.admit(sample, &self.associations, &now, next);
         self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
+        self.remember_undated(&admitted.entries, next);
         group.entries.extend(admitted.entries);
+    }
+
+    fn remember_undated(&mut self, entries: &[Entry], first: Sequence) {
+        for (offset, entry) in (0..).zip(entries) {
+            let undated = matches!(entry, Entry::Reading(reading) if reading.time.effective().is_none());
+            if undated && self.undated.len() < UNDATED_READINGS_MAX {
+                self.undated.push(first.plus(offset));
+            }
+        }
+    }
+
+    /// Once the clock is set, the readings that waited for it get their moment and go on.
+    fn date_undated(&mut self, group: &mut Group) {
+        if self.undated.is_empty() || self.clock.now().trust == ClockTrust::Unset {
+            return;
+        }
+        let held = self.shared.settlement().dead_letters;
+        let (ready, waiting) = std::mem::take(&mut self.undated).into_iter().partition(|sequence| held.contains(*sequence));
+        self.undated = waiting;
+        let ready: Vec<Sequence> = ready;
+        if ready.is_empty() {
+            return;
+        }
+        tracing::info!(readings = ready.len(), "the clock is set: readings that waited for it get their moment");
+        let request = ResolveRequest { sequences: ready.iter().map(|sequence| sequence.0).collect(), resolution: Resolution::Replay };
+        match self.replay.plan(&request, &held, &self.associations, &self.clock.now(), "dated when the clock was set") {
+            Ok(plan) => {
+                group.entries.extend(plan.entries);
+                group.changes.extend(plan.change);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "they are tried again");
+                self.undated.extend(ready);
+            }
+        }
     }
 
     fn obey(&mut self, command: Command, group: &mut Group) {
@@ -178,7 +218,11 @@ impl CommitLoop {
 
     fn resolve(&mut self, request: &ResolveRequest, answer: oneshot::Sender<Result<Answered, ReadModelError>>, group: &mut Group) {
         let unresolved = &self.shared.settlement().dead_letters;
-        match self.replay.plan(request, unresolved, &self.associations, &self.clock.now()) {
+        let note = match request.resolution {
+            Resolution::Replay => "replayed by the administrator",
+            Resolution::Discard => "discarded by the administrator",
+        };
+        match self.replay.plan(request, unresolved, &self.associations, &self.clock.now(), note) {
             Ok(plan) => {
                 for sample in plan.samples {
                     self.admit(sample, group);
@@ -263,6 +307,7 @@ impl CommitLoop {
 
     fn upkeep(&mut self, group: &mut Group) -> anyhow::Result<()> {
         self.journal.note_time(self.clock.now().wall);
+        self.date_undated(group);
         self.journal.maintain().context("the journal's segments cannot be kept up")?;
         self.commit(group)
     }

@@ -33,7 +33,7 @@ pub(crate) struct Plan {
 }
 
 impl Replay {
-    /// Plans what the request asks for. Nothing is changed here.
+    /// Plans what the request asks for. Nothing is changed here; `note` says who wants it.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -43,6 +43,7 @@ impl Replay {
         unresolved: &SequenceRanges,
         associations: &Associations,
         now: &Now,
+        note: &str,
     ) -> Result<Plan, ReadModelError> {
         let mut plan = Plan::default();
         let mut resolved = Vec::new();
@@ -57,10 +58,6 @@ impl Replay {
         }
         plan.answered = Answered { resolved: resolved.len() as u64, remaining: count(unresolved) - resolved.len() as u64 };
         if !resolved.is_empty() {
-            let note = match request.resolution {
-                Resolution::Replay => "replayed by the administrator",
-                Resolution::Discard => "discarded by the administrator",
-            };
             plan.change = Some(Change::DeadLettersResolved { sequences: resolved, note: note.into() });
         }
         Ok(plan)

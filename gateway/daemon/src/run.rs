@@ -131,6 +131,7 @@ impl<'a> Gateway<'a> {
             shared: Arc::clone(&self.shared),
             committed,
             replay: Replay { reader: reader.clone(), devices: Arc::clone(&self.devices) },
+            undated: Vec::new(),
             beacon: Beacon::new("commit"),
         };
         let loops = Loops {
