@@ -1,6 +1,6 @@
 //! Logs on standard error: for a person, or as JSON lines. Never a value, a patient or a secret.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -17,7 +17,7 @@ pub(crate) fn start(json: bool, level: &str) {
     let layer = if json {
         fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed()
     } else {
-        fmt::layer().with_writer(io::stderr).with_target(false).boxed()
+        fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).with_target(false).boxed()
     };
     tracing_subscriber::registry().with(layer.with_filter(level).with_filter(ours)).init();
 }
