@@ -96,11 +96,23 @@ pub trait FileSystem: Send + Sync {
     /// When it is not there or the disk fails.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes a folder with everything in it; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+
     /// The names of the plain files in a folder, sorted; a folder that is not there has none.
     ///
     /// # Errors
     /// When the disk fails.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether anything, file or folder, is in a folder.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn holds_anything(&self, dir: &Path) -> io::Result<bool>;
 
     /// `fsync` of a folder: the names in it are on disk afterwards.
     ///

@@ -8,6 +8,7 @@ use vitalgate_domain::Sequence;
 use crate::copy::{Ordinal, Watermark};
 use crate::journal::{CommitError, Journal};
 use crate::segment::Segment;
+use crate::space::Room;
 
 /// What one round of upkeep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,6 +19,8 @@ pub struct Maintained {
     pub shadows_dropped: usize,
     /// Data keys that no segment needs any more.
     pub keys_destroyed: usize,
+    /// Whether the copies of damaged files had to give way, since free space is below the floor.
+    pub quarantine_cleared: bool,
 }
 
 impl Journal {
@@ -32,8 +35,22 @@ impl Journal {
         let shadows_dropped = self.drop_shadows(checkpointed.ordinal).map_err(failed)?;
         let segments_reclaimed = self.reclaim(checkpointed.ordinal).map_err(failed)?;
         let keys_destroyed = if segments_reclaimed > 0 { self.destroy_keys().map_err(failed)? } else { 0 };
+        let quarantine_cleared = self.clear_quarantine().map_err(failed)?;
         self.space.prepare();
-        Ok(Maintained { segments_reclaimed, shadows_dropped, keys_destroyed })
+        Ok(Maintained { segments_reclaimed, shadows_dropped, keys_destroyed, quarantine_cleared })
+    }
+
+    /// Copies of damaged files are evidence, a whole keyed store among them; but below the floor no
+    /// reading is taken, and that weighs more.
+    fn clear_quarantine(&self) -> io::Result<bool> {
+        let outbox = &self.outbox;
+        let needless = self.space.room()? == Room::BelowFloor && outbox.files.holds_anything(&outbox.quarantine_dir)?;
+        if needless {
+            tracing::warn!("free space is below the floor: the copies of damaged files in quarantine/ are removed");
+            outbox.files.remove_dir_all(&outbox.quarantine_dir)?;
+            outbox.files.create_dir_all(&outbox.quarantine_dir)?;
+        }
+        Ok(needless)
     }
 
     fn drop_shadows(&self, checkpointed: Ordinal) -> io::Result<usize> {

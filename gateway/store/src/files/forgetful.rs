@@ -337,10 +337,21 @@ impl FileSystem for ForgetfulFiles {
         Disk::finish(cut)
     }
 
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.lock();
+        let cut = disk.step()?;
+        disk.cached_names.retain(|path, _| !path.starts_with(dir));
+        Disk::finish(cut)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let disk = self.lock();
         let inside = disk.cached_names.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn holds_anything(&self, dir: &Path) -> io::Result<bool> {
+        Ok(self.lock().cached_names.keys().any(|path| path.starts_with(dir)))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -73,6 +73,13 @@ impl FileSystem for RealFiles {
         std::fs::remove_file(path)
     }
 
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
@@ -89,6 +96,14 @@ impl FileSystem for RealFiles {
         }
         names.sort_unstable();
         Ok(names)
+    }
+
+    fn holds_anything(&self, dir: &Path) -> io::Result<bool> {
+        match std::fs::read_dir(dir) {
+            Ok(mut entries) => Ok(entries.next().is_some()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
