@@ -26,6 +26,7 @@ demo: setup ## Devices, gateway and an EHR: readings arrive, an outage, and the 
 lint: ## Format, lints, licences and banned crates
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) fetch --quiet --locked
 	$(CARGO) deny --offline check bans licenses sources
 
 test: setup-test lint ## Format, lints and all tests

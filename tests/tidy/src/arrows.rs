@@ -28,8 +28,8 @@ const BESIDE_THE_PRODUCT: &[&str] = &["simulator", "test-support", "demo", "e2e"
 /// Which of our crates alone may name an external crate.
 const KEEPERS: &[(&str, &[&str])] = &[
     ("sled", &["store"]),
-    ("tokio-modbus", &["modbus", "simulator"]),
-    ("rumqttc", &["mqtt", "simulator", "bench"]),
+    ("tokio-modbus", &["modbus"]),
+    ("rumqttc", &["mqtt", "simulator"]),
     ("reqwest", &["transport", "e2e", "test-support", "demo", "bench"]),
     ("rcgen", &["trust", "test-support"]),
     ("anyhow", &["daemon", "simulator", "test-support", "demo", "e2e", "simulation", "faults", "bench"]),
