@@ -103,6 +103,8 @@ fn a_power_cut_at_any_step_of_any_work_loses_nothing_acknowledged_and_the_store_
     assert!(trials > 300);
 }
 
+type Change = fn(&mut Vec<u8>);
+
 /// Damages the way that the mending at opening takes, and cuts that at each step.
 #[test]
 fn a_power_cut_at_any_step_of_mending_loses_nothing() {
@@ -116,7 +118,7 @@ fn a_power_cut_at_any_step_of_mending_loses_nothing() {
     };
     let key = PathBuf::from("/state/store/keys/00000001.a.key");
     let last = journal(0);
-    let cases: [(&PathBuf, &str, fn(&mut Vec<u8>)); 5] = [
+    let cases: [(&PathBuf, &str, Change); 5] = [
         (&last, "a bit", |bytes| bytes[4_096 + 70] ^= 4),
         (&last, "the header", |bytes| bytes[..64].fill(0)),
         (&last, "cut short", |bytes| bytes.truncate(6_000)),
