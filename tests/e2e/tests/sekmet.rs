@@ -12,7 +12,7 @@ use vitalgate_test_support::{DeviceLine, Oracle, wait_until};
 
 const DEVICES: usize = 3;
 /// Pause between two messages of a device.
-const GAP: Duration = Duration::from_millis(40);
+const GAP: Duration = Duration::from_millis(100);
 const DEADLINE: Duration = Duration::from_secs(90);
 
 async fn exactly_once(write: &str) {
