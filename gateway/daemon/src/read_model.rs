@@ -11,7 +11,7 @@ use vitalgate_console::{
     Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel,
     ReadModelError, ResolveRequest, Status, StoreStatus, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery,
 };
-use vitalgate_domain::{DestinationId, Entry, GatewayId, Reading, Record, Sequence};
+use vitalgate_domain::{DestinationId, Entry, GatewayId, Reading, ReadingId, Record, Sequence};
 use vitalgate_modbus::ModbusStats;
 use vitalgate_store::keyed::KeyedStatus;
 use vitalgate_store::{Keyed, KeyedCopy as _, Reader};
@@ -111,7 +111,10 @@ impl ReadModel for Model {
     fn trace(&self, query: &TraceQuery) -> Result<Vec<Trace>, ReadModelError> {
         let failed = |error: vitalgate_store::ReadError| ReadModelError::Store(error.to_string());
         let records = match query {
-            TraceQuery::Id(id) => self.reader.find_id(id).map_err(failed)?.into_iter().collect(),
+            TraceQuery::Id(id) => match self.in_buffer(*id) {
+                Some(record) => vec![record],
+                None => self.reader.find_id(id).map_err(failed)?.into_iter().collect(),
+            },
             TraceQuery::Device { device, at, window_ms } => {
                 self.reader.find_device(device, *at, *window_ms, TRACES_PER_ANSWER_MAX).map_err(failed)?
             }
@@ -143,6 +146,9 @@ impl ReadModel for Model {
     }
 }
 
+/// Most rounds in which the buffer is searched; each searches for a few seconds at most.
+const BUFFER_SEARCH_ROUNDS_MAX: usize = 8;
+
 fn keyed_word(status: &KeyedStatus) -> String {
     match status {
         KeyedStatus::Opening => "opening".to_owned(),
@@ -153,6 +159,20 @@ fn keyed_word(status: &KeyedStatus) -> String {
 }
 
 impl Model {
+    /// The buffer finds an id by its index; the journal, which has what the buffer still lacks, is
+    /// read through.
+    fn in_buffer(&self, id: ReadingId) -> Option<Record> {
+        let mut below = None;
+        for _ in 0..BUFFER_SEARCH_ROUNDS_MAX {
+            let search = self.keyed.find_id(id, below).ok()?;
+            if search.found.is_some() || search.below.is_none() {
+                return search.found;
+            }
+            below = search.below;
+        }
+        None
+    }
+
     fn state_word(&self, full: bool, held_up: bool) -> &'static str {
         if self.shared.stopping.load(Ordering::Relaxed) {
             "STOPPING"
