@@ -10,32 +10,33 @@ use vitalgate_test_support::{EhrOptions, Fault, FaultMix, wait_until};
 /// Requests that meet the fault before the EHR behaves again.
 const TIMES: u32 = 6;
 
-async fn exactly_once_through(fault: Fault, update_create: bool) {
+async fn exactly_once_through(fault: Fault, update_create: bool) -> anyhow::Result<()> {
     let options = WardOptions {
         mqtt_devices: 3,
         ehr: EhrOptions { update_create, ..EhrOptions::default() },
         more: vec![("destination".to_owned(), "request_timeout_ms = 1000".to_owned())],
         ..WardOptions::default()
     };
-    let mut ward = Ward::start(options).await.unwrap();
-    ward.wait_acknowledged(30, Duration::from_secs(30)).await.unwrap();
+    let mut ward = Ward::start(options).await?;
+    ward.wait_acknowledged(30, Duration::from_secs(30)).await?;
     ward.ehr.misbehave_times(fault, TIMES);
-    ward.wait_acknowledged(150, Duration::from_secs(60)).await.unwrap();
-    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
-    let verdict = ward.verdict().await.unwrap();
+    ward.wait_acknowledged(150, Duration::from_secs(60)).await?;
+    ward.finish_devices(Duration::from_secs(30)).await?;
+    let verdict = ward.verdict().await?;
     assert!(verdict.is_exactly_once(), "{fault:?}, PUT by id {update_create}: {verdict:?}");
     assert!(ward.ehr.duplicated_identifiers().is_empty());
+    Ok(())
 }
 
 macro_rules! through {
     ($($name:ident: $fault:expr;)*) => {
         mod put_by_id {
             use super::*;
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { exactly_once_through($fault, true).await })*
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { exactly_once_through($fault, true).await.unwrap(); })*
         }
         mod conditional_create {
             use super::*;
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { exactly_once_through($fault, false).await })*
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() { exactly_once_through($fault, false).await.unwrap(); })*
         }
     };
 }
