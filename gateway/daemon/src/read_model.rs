@@ -153,6 +153,7 @@ fn keyed_word(status: &KeyedStatus) -> String {
     match status {
         KeyedStatus::Opening => "opening".to_owned(),
         KeyedStatus::Running => "running".to_owned(),
+        KeyedStatus::Waiting(reason) => format!("waiting: {reason}"),
         KeyedStatus::Stopped => "stopped".to_owned(),
         KeyedStatus::Failed(error) => format!("failed: {error}"),
     }

@@ -75,7 +75,7 @@ pub(crate) fn admin_socket(config: &Config) -> PathBuf {
 /// Runs until a stop is asked for or a loop fails.
 pub(crate) fn run(config: &Config) -> anyhow::Result<ExitCode> {
     logging::start(config.log.format == LogFormat::Json, config.log.level.as_str());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("gateway").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("gateway").build()?;
     let outcome = runtime.block_on(Gateway::start(config)?.serve());
     // A loop that hangs must not keep the process: the supervisor starts it again.
     runtime.shutdown_background();

@@ -210,7 +210,10 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
         aws_lc_rs::kx_group::SECP256R1,
         aws_lc_rs::kx_group::SECP384R1,
     ];
-    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+    let mut provider = CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() };
+    // Another crate of the build may switch the older suites on; none of ours may ever offer them.
+    provider.cipher_suites.retain(|suite| suite.version().version == rustls::ProtocolVersion::TLSv1_3);
+    Arc::new(provider)
 }
 
 pub(crate) fn certificates(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
