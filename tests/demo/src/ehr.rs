@@ -45,7 +45,7 @@ impl DemoEhr {
     pub(crate) async fn sekmet(program: &Path, folder: &Path) -> anyhow::Result<Self> {
         if !program.is_file() {
             bail!(
-                "{} is not there; install it with: python3 -m venv target/venv-sekmet && target/venv-sekmet/bin/pip install sekmet-fhir",
+                "{} is not there; install it with: tools/setup sekmet",
                 program.display()
             );
         }
