@@ -16,6 +16,8 @@ use crate::table::Table;
 
 /// Rates that are tried, in readings a second.
 const RATES: [u64; 6] = [1_000, 2_500, 5_000, 10_000, 15_000, 20_000];
+/// The rate that is promised to be kept up with, in readings a second.
+const PROMISED_RATE: u64 = 5_000;
 /// Length of one try.
 const TRY: Duration = Duration::from_secs(8);
 /// What may still be queued a moment after a sustained run, as seconds of its rate.
@@ -94,6 +96,7 @@ pub(crate) async fn sustained_and_outage(table: &mut Table) -> anyhow::Result<()
     let bench = Bench::start().await?;
     let pid = bench.pid()?;
     table.figure("idle_rss_mib", "resident, idle", resident_mib(pid)?, "MiB", "");
+    forget_peak(pid)?;
     let mut best = 0;
     for rate in RATES {
         let before = cpu_s(pid)?;
