@@ -104,14 +104,12 @@ pub(crate) async fn sustained_and_outage(table: &mut Table) -> anyhow::Result<()
         let queued = bench.queued().await?;
         let kept_up = sent as f64 >= rate as f64 * TRY.as_secs_f64() * 0.98 && (queued as f64) < rate as f64 * LEFT_S;
         bench.drained(Duration::from_secs(60)).await?;
+        let cpu_s_per_1000 = (cpu_s(pid)? - before) / sent as f64 * 1e3;
+        if rate == PROMISED_RATE {
+            table.figure("cpu_s_per_1000", "CPU for 1,000 readings at 5,000/s", cpu_s_per_1000, "s", "at most 0.3");
+        }
         if rate == 1_000 {
-            table.figure(
-                "cpu_s_per_1000",
-                "CPU for 1,000 readings at 1,000/s",
-                (cpu_s(pid)? - before) / sent as f64 * 1e3,
-                "s",
-                "at most 0.3",
-            );
+            table.figure("cpu_s_per_1000_at_1000", "CPU for 1,000 readings at 1,000/s", cpu_s_per_1000, "s", "");
             table.figure("loaded_rss_mib", "resident at 1,000/s", peak_mib(pid)?, "MiB", "at most 48");
         }
         eprintln!("{rate}/s: sent {sent}, {queued} queued at the end, {}", if kept_up { "kept up" } else { "fell behind" });
