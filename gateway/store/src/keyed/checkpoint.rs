@@ -9,9 +9,10 @@ use std::io;
 use std::path::Path;
 
 use super::layout::{decode_watermark, encode_watermark, take_u32};
+use super::room::free_bytes;
 use crate::copy::Watermark;
 
-/// How files and folders are synced; tests put their own counter or failure here.
+/// How files and folders are synced, and how much space is left; tests put their own counter or failure here.
 pub trait DiskSync: Send + Sync {
     /// The data of a file, and what is needed to read it back.
     ///
@@ -24,6 +25,14 @@ pub trait DiskSync: Send + Sync {
     /// # Errors
     /// When the disk refuses.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Bytes that may still be written to the file system that holds this folder.
+    ///
+    /// # Errors
+    /// When the disk does not tell.
+    fn free_space(&self, dir: &Path) -> io::Result<u64> {
+        free_bytes(dir)
+    }
 }
 
 /// The real thing: `fdatasync` and `fsync` through a handle of its own.

@@ -8,10 +8,11 @@ use super::apply;
 use super::checkpoint::{DB, has_blobs, write_note};
 use super::compare::{self, Comparison};
 use super::event::KeyedEvent;
-use super::opening::{self, Opened, io_error};
+use super::opening::{self, Opened};
 use super::rebuild;
+use super::room::too_little;
 use super::scrub::Scrub;
-use super::shared::{Open, Shared, SourceCell, Stop};
+use super::shared::{Open, Reached, Shared, SourceCell, Stop};
 use super::watch::{KeyedStatus, Worker};
 use crate::copy::{BlockSource, KeyedError, SharedSource, SourceError, Watermark};
 
@@ -41,27 +42,41 @@ struct Feeder {
 
 /// The body of the feeder's thread.
 pub(super) fn run(shared: &Arc<Shared>) {
-    if let Err(failure) = live(shared) {
-        shared.watch.fail(failure);
+    let mut source = None;
+    loop {
+        let ended = if shared.await_room() { live(shared, &mut source) } else { Ok(()) };
+        match ended {
+            Ok(()) => break shared.watch.enter(KeyedStatus::Stopped),
+            Err(failure) if !shared.watch.met_full() => break shared.watch.fail(failure),
+            Err(failure) => {
+                tracing::warn!(%failure, "the keyed store met a full disk");
+                if !shared.await_room_to_reopen() {
+                    break shared.watch.enter(KeyedStatus::Stopped);
+                }
+                // What sled still holds of its failed write must go before its files are read anew.
+                if shared.trees().is_some_and(|trees| !opening::close(shared, trees)) {
+                    break shared.watch.fail(failure);
+                }
+                shared.watch.reopen();
+            }
+        }
     }
     shared.progress.notify_all();
 }
 
-fn live(shared: &Arc<Shared>) -> Result<(), KeyedError> {
+/// From the opening to the closing. `known` is the journal once it was attached.
+fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>) -> Result<(), KeyedError> {
     let opened = opening::open_store(shared)?;
     shared.publish(Some(Arc::clone(&opened.trees)));
-    shared.reach(|reached| reached.applied = opened.applied);
+    shared.reach(|reached| *reached = Reached { applied: opened.applied, checkpointed: Watermark::default() });
     shared.watch.enter(KeyedStatus::Running);
-    let attached = shared.await_wish(
-        Duration::MAX,
-        |wishes| wishes.source.is_some() || wishes.stop.is_some(),
-        |wishes| wishes.source.take().map(|SourceCell(source)| source),
-    );
-    let Some(source) = attached else {
-        opening::close(shared, opened.trees);
-        shared.watch.enter(KeyedStatus::Stopped);
+    let Some(source) = known.clone().or_else(|| attached(shared)) else {
+        if shared.has_room() {
+            opening::close(shared, opened.trees);
+        }
         return Ok(());
     };
+    *known = Some(Arc::clone(&source));
     let opened = compared(shared, source.as_ref(), opened)?;
     let now = Instant::now();
     let mut feeder = Feeder {
@@ -80,9 +95,23 @@ fn live(shared: &Arc<Shared>) -> Result<(), KeyedError> {
     *super::watch::lock(&shared.source) = Some(Arc::clone(&feeder.source));
     feeder.checkpoint()?;
     feeder.follow()?;
-    opening::close(shared, feeder.trees);
-    shared.watch.enter(KeyedStatus::Stopped);
+    // Closing writes; without room it is left to the end of the process.
+    if shared.has_room() {
+        opening::close(shared, feeder.trees);
+    }
     Ok(())
+}
+
+/// Waits for the journal; `None` when it is asked to stop instead.
+fn attached(shared: &Arc<Shared>) -> Option<SharedSource> {
+    let source = shared.await_wish(
+        Duration::MAX,
+        |wishes| wishes.source.is_some() || wishes.stop.is_some(),
+        |wishes| wishes.source.take().map(|SourceCell(source)| source),
+    )?;
+    let listening = Arc::clone(shared);
+    source.subscribe(Box::new(move |_| listening.wish(|wishes| wishes.committed = true)));
+    Some(source)
 }
 
 /// Holds what is here against the journal before anything is built on it.
@@ -118,11 +147,15 @@ impl Feeder {
     }
 
     fn follow(&mut self) -> Result<(), KeyedError> {
-        let shared = Arc::clone(&self.shared);
-        self.source.subscribe(Box::new(move |_| shared.wish(|wishes| wishes.committed = true)));
         let mut pause = Duration::ZERO;
         loop {
             let (stop, forget) = self.rest(pause);
+            if self.shared.watch.met_full() {
+                return Err(too_little());
+            }
+            if !self.shared.await_room() {
+                return Ok(());
+            }
             pause = match self.feed()? {
                 Fed::All => self.shared.times.checkpoint_idle,
                 Fed::Some => Duration::ZERO,
@@ -134,7 +167,9 @@ impl Feeder {
             if forget.ordinal > self.scrub.forgotten().ordinal && self.forget(forget)? {
                 pause = Duration::ZERO;
             }
-            self.checkpoint_if_due()?;
+            if self.shared.has_room() {
+                self.checkpoint_if_due()?;
+            }
             let idle = pause >= self.shared.times.checkpoint_idle;
             if idle && self.scrub.step(&self.shared, &self.trees, self.source.as_ref(), self.applied)? {
                 pause = Scrub::PAUSE;
@@ -259,13 +294,13 @@ impl Feeder {
         })?;
         // Under the watch too: a disk that hangs in a sync is a hang like any other.
         let synced = self.call("a sync", || Ok(self.shared.sync.sync_data(&dir.join(DB))))?;
-        synced.map_err(|error| io_error("syncing db", &error))?;
-        if has_blobs(&dir).map_err(|error| io_error("reading blobs", &error))? {
+        synced.map_err(|error| self.shared.io_error("syncing db", &error))?;
+        if has_blobs(&dir).map_err(|error| self.shared.io_error("reading blobs", &error))? {
             return Err(KeyedError::Damaged("a value left the segments for blobs/".into()));
         }
         let applied = self.applied;
         let noted = self.call("a note", || Ok(write_note(self.shared.sync.as_ref(), &dir, applied)))?;
-        noted.map_err(|error| io_error("noting the checkpoint", &error))?;
+        noted.map_err(|error| self.shared.io_error("noting the checkpoint", &error))?;
         self.checkpointed = applied;
         self.shared.reach(|reached| reached.checkpointed = applied);
         Ok(())
@@ -273,8 +308,8 @@ impl Feeder {
 
     /// Catches up as far as the time allows, then checkpoints.
     fn finish(&mut self, stop: Stop) -> Result<(), KeyedError> {
-        while Instant::now() < stop.until && matches!(self.feed()?, Fed::Some) {}
-        if self.checkpointed == self.applied { Ok(()) } else { self.checkpoint() }
+        while Instant::now() < stop.until && self.shared.has_room() && matches!(self.feed()?, Fed::Some) {}
+        if self.checkpointed == self.applied || !self.shared.has_room() { Ok(()) } else { self.checkpoint() }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use vitalgate_domain::{Change, DestinationId, DeviceId, Entry, ReadingId, Record, RejectedReading, Sequence, UnixMs};
 
 use super::layout::{Slot, Trees, destination_hash, device_hash, rejected_key, take_u32, take_u64};
+use super::room::too_little;
 use super::shared::Shared;
 use super::summary::{Summary, fingerprint, place_of};
 use super::watch::{KeyedStatus, Worker};
@@ -51,6 +52,7 @@ pub(super) fn ask<T: Send + 'static>(
     match shared.watch.wait_open(deadline) {
         KeyedStatus::Running => {}
         KeyedStatus::Opening => return Err(KeyedError::Unavailable("it is still being opened".into())),
+        KeyedStatus::Waiting(reason) => return Err(KeyedError::Unavailable(reason)),
         KeyedStatus::Stopped => return Err(KeyedError::Unavailable("it is shut down".into())),
         KeyedStatus::Failed(failure) => return Err(failure),
     }
@@ -86,7 +88,15 @@ type Chunk = Vec<(Sequence, Summary)>;
 impl Lookups {
     fn call<T>(&self, work: impl FnOnce(&Trees) -> Result<T, sled::Error>) -> Result<T, KeyedError> {
         let open = self.shared.trees().ok_or_else(|| KeyedError::Unavailable("it is being set aside".into()))?;
-        self.shared.watch.call(Worker::Reader, "a lookup", self.shared.times.call.min(CALL_MAX), || work(&open))
+        if !self.shared.has_room() {
+            return Err(too_little());
+        }
+        let answer = self.shared.watch.call(Worker::Reader, "a lookup", self.shared.times.call.min(CALL_MAX), || work(&open));
+        if answer.is_err() && self.shared.watch.met_full() {
+            // The feeder opens it anew.
+            self.shared.wish(|wishes| wishes.committed = true);
+        }
+        answer
     }
 
     fn source(&self) -> Result<SharedSource, KeyedError> {

@@ -13,6 +13,8 @@
 //!   salvaged as far as it is whole.
 //! - An error, panic or hang later on makes it [`KeyedStatus::Failed`] and leaves the note
 //!   `sled.damaged`; the process exits for a supervised restart, which sets the store aside.
+//! - A full disk is not damage. sled is left alone while there is little free space: the status is
+//!   [`KeyedStatus::Waiting`], lookups are unavailable, and it goes on by itself.
 //! - sled's flush does not make anything certain on Linux: each flush is followed by a sync of its own.
 //! - Records lost in every copy are passed over and told ([`KeyedEvent::Lost`]).
 //!
@@ -33,6 +35,7 @@ mod opening;
 mod probe;
 mod quarantine;
 mod rebuild;
+mod room;
 mod scrub;
 mod shared;
 mod summary;

@@ -11,6 +11,7 @@ use super::checkpoint::{DB, NOTE, Note, read_note, sync_everything};
 use super::event::KeyedEvent;
 use super::layout::{CONF, CONF_CHECKSUM};
 use super::probe;
+use super::room::tells_full;
 use super::shared::{Open, Shared};
 use crate::copy::{KeyedError, Watermark};
 
@@ -30,32 +31,36 @@ pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
     let mut quarantined = None;
     if let Some(reason) = shared.places.read_note() {
         quarantined = set_aside(shared, reason)?;
-        shared.places.remove_note(shared.sync.as_ref()).map_err(|error| io_error("removing the note", &error))?;
+        shared.places.remove_note(shared.sync.as_ref()).map_err(|error| shared.io_error("removing the note", &error))?;
     }
     let unfinished = shared.places.set_aside_unfinished(shared.sync.as_ref());
-    for to in unfinished.map_err(|error| io_error("setting a snapshot aside", &error))? {
+    for to in unfinished.map_err(|error| shared.io_error("setting a snapshot aside", &error))? {
         shared.tell(KeyedEvent::SnapshotSetAside { to });
     }
     match open_present(shared, &dir) {
         Ok((trees, applied)) => return Ok(Opened { trees, applied, quarantined }),
+        Err(reason) if shared.is_out_of_room(&reason) => return Err(without_room(shared, reason)),
         Err(reason) => quarantined = set_aside(shared, reason)?.or(quarantined),
     }
-    let (trees, applied) = open_present(shared, &dir).map_err(KeyedError::Unavailable)?;
+    let (trees, applied) = open_present(shared, &dir).map_err(|reason| without_room(shared, reason))?;
     Ok(Opened { trees, applied, quarantined })
+}
+
+/// Only an opening that ended in order with an error can be tried again in this process.
+fn without_room(shared: &Shared, reason: String) -> KeyedError {
+    if tells_full(&reason) {
+        shared.watch.meet_full();
+    }
+    KeyedError::Unavailable(reason)
 }
 
 /// Moves the store away, and says so.
 pub(super) fn set_aside(shared: &Shared, reason: String) -> Result<Option<PathBuf>, KeyedError> {
-    let moved = shared.places.set_aside_store(shared.sync.as_ref()).map_err(|error| io_error("setting it aside", &error))?;
+    let moved = shared.places.set_aside_store(shared.sync.as_ref()).map_err(|error| shared.io_error("setting it aside", &error))?;
     if let Some(to) = moved.clone() {
         shared.tell(KeyedEvent::Quarantined { reason, to });
     }
     Ok(moved)
-}
-
-/// An I/O error with its place, without the path.
-pub(super) fn io_error(what: &str, error: &io::Error) -> KeyedError {
-    KeyedError::Io(format!("{what}: {}", error.kind()))
 }
 
 fn open_present(shared: &Shared, dir: &Path) -> Result<(Open, Watermark), String> {
@@ -105,7 +110,8 @@ fn heal_conf(dir: &Path) -> io::Result<bool> {
 }
 
 /// Closes the store in order, once nobody uses it any more; else leaves it to the end of the process.
-pub(super) fn close(shared: &Shared, trees: Open) {
+/// Whether it is closed.
+pub(super) fn close(shared: &Shared, trees: Open) -> bool {
     let until = std::time::Instant::now() + shared.times.call;
     let mut trees = trees;
     shared.publish(None);
@@ -113,14 +119,15 @@ pub(super) fn close(shared: &Shared, trees: Open) {
         match Arc::try_unwrap(trees) {
             Ok(trees) => {
                 // sled flushes and syncs when it is dropped, which can panic on a failing disk.
-                let _ = shared.watch.call(super::watch::Worker::Feeder, "closing", shared.times.call, move || {
+                let closed = shared.watch.call(super::watch::Worker::Feeder, "closing", shared.times.call, move || {
                     drop(ManuallyDrop::into_inner(trees));
                     Ok(())
                 });
-                return;
+                return closed.is_ok();
             }
             Err(used) => trees = used,
         }
         std::thread::park_timeout(std::time::Duration::from_millis(1));
     }
+    false
 }

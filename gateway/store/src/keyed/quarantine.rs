@@ -26,6 +26,11 @@ impl Places {
         Self { root: root.to_path_buf() }
     }
 
+    /// The state folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// sled's folder.
     pub(super) fn store(&self) -> PathBuf {
         self.root.join("sled")

@@ -61,7 +61,7 @@ pub(super) fn salvage(
         if let Ok(opened) = File::open(&file) {
             let mut reader = BufReader::new(opened);
             while let Some((ordinal, bytes)) = read_salvaged(&mut reader) {
-                if ordinal != floor.ordinal {
+                if ordinal != floor.ordinal || !shared.await_room() {
                     break;
                 }
                 let Some(before) = bring_over(shared, trees, source, floor, &bytes)? else { break };

@@ -9,6 +9,7 @@ use super::checkpoint::DiskSync;
 use super::event::KeyedEvent;
 use super::layout::Trees;
 use super::quarantine::Places;
+use super::room::FREE_BYTES_MIN;
 use super::watch::{Watch, lock};
 use crate::copy::{SharedSource, Watermark};
 
@@ -118,9 +119,13 @@ const EVENTS_MAX: usize = 256;
 impl Shared {
     pub(super) fn new(places: Places, probe: Option<Vec<OsString>>, sync: Arc<dyn DiskSync>, times: KeyedTimes) -> Self {
         let (note_places, note_sync) = (places.clone(), Arc::clone(&sync));
-        let watch = Watch::new(move |failure| {
+        let watch = Watch::new(move |failure, met_full| {
             tracing::error!(%failure, "the keyed store failed");
-            note_places.leave_note(note_sync.as_ref(), &failure.to_string());
+            let little = note_sync.free_space(note_places.root()).is_ok_and(|free| free < FREE_BYTES_MIN);
+            // On a full disk the store is most likely sound; the next start looks at it anyway.
+            if !met_full && !little {
+                note_places.leave_note(note_sync.as_ref(), &failure.to_string());
+            }
         });
         Self {
             places,

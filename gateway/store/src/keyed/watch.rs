@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::room::{is_full, tells_full};
 use crate::copy::KeyedError;
 
 /// How the keyed store is.
@@ -14,6 +15,9 @@ pub enum KeyedStatus {
     Opening,
     /// Open, and following the journal where one is attached.
     Running,
+    /// Waiting for free space: nothing is fed and lookups are unavailable. What is committed is in
+    /// the journal. It goes on by itself.
+    Waiting(String),
     /// Shut down in order.
     Stopped,
     /// It cannot go on in this process: exit for a supervised restart. What is committed is in the
@@ -41,6 +45,8 @@ struct Call {
 struct State {
     phase: KeyedStatus,
     calls: [Option<Call>; 2],
+    /// sled, or a sync, found no space since it was opened.
+    met_full: bool,
 }
 
 /// Shared by the workers and by those who ask how they are.
@@ -52,7 +58,10 @@ pub(super) struct Watch {
     on_failure: Mutex<Option<OnFailure>>,
 }
 
-struct OnFailure(Box<dyn FnOnce(&KeyedError) + Send>);
+/// Takes the failure, and whether there was no space before it.
+type Told = dyn FnOnce(&KeyedError, bool) + Send;
+
+struct OnFailure(Box<Told>);
 
 impl std::fmt::Debug for OnFailure {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,15 +75,16 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Watch {
-    pub(super) fn new(on_failure: impl FnOnce(&KeyedError) + Send + 'static) -> Self {
+    pub(super) fn new(on_failure: impl FnOnce(&KeyedError, bool) + Send + 'static) -> Self {
         Self {
-            state: Mutex::new(State { phase: KeyedStatus::Opening, calls: [None, None] }),
+            state: Mutex::new(State { phase: KeyedStatus::Opening, calls: [None, None], met_full: false }),
             changed: Condvar::new(),
             on_failure: Mutex::new(Some(OnFailure(Box::new(on_failure)))),
         }
     }
 
-    /// Runs one bounded piece of work with sled. A panic in it becomes an error and a failure.
+    /// Runs one bounded piece of work with sled. A panic in it becomes an error and a failure; no
+    /// space is an error and noted, but no failure.
     pub(super) fn call<T>(
         &self,
         worker: Worker,
@@ -87,26 +97,53 @@ impl Watch {
         lock(&self.state).calls[worker as usize] = None;
         let failure = match done {
             Ok(Ok(value)) => return Ok(value),
+            Ok(Err(sled::Error::Io(error))) if is_full(error.kind()) => {
+                self.meet_full();
+                return Err(KeyedError::Unavailable(format!("{what}: {}", error.kind())));
+            }
             Ok(Err(error)) => keyed_error(what, &error),
-            // The message of a panic may hold stored bytes; the place is enough.
-            Err(_) => KeyedError::Damaged(format!("sled panicked during {what}")),
+            Err(panic) => {
+                let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+                if message.is_some_and(tells_full) {
+                    self.meet_full();
+                }
+                // The message may hold stored bytes; the place is enough.
+                KeyedError::Damaged(format!("sled panicked during {what}"))
+            }
         };
         self.fail(failure.clone());
         Err(failure)
     }
 
+    /// There was no space. sled must be opened anew before it is called again.
+    pub(super) fn meet_full(&self) {
+        lock(&self.state).met_full = true;
+    }
+
+    /// Whether there was no space since it was opened.
+    pub(super) fn met_full(&self) -> bool {
+        lock(&self.state).met_full
+    }
+
+    /// Begins anew, closed. What was noted is forgotten.
+    pub(super) fn reopen(&self) {
+        lock(&self.state).met_full = false;
+        self.enter(KeyedStatus::Opening);
+    }
+
     /// Marks it as failed for good; the first failure is the one that is told.
     pub(super) fn fail(&self, failure: KeyedError) {
-        {
+        let met_full = {
             let mut state = lock(&self.state);
             if matches!(state.phase, KeyedStatus::Failed(_)) {
                 return;
             }
             state.phase = KeyedStatus::Failed(failure.clone());
-        }
+            state.met_full
+        };
         self.changed.notify_all();
         if let Some(OnFailure(tell)) = lock(&self.on_failure).take() {
-            tell(&failure);
+            tell(&failure, met_full);
         }
     }
 
@@ -190,7 +227,7 @@ mod tests {
     #[test]
     fn a_panic_is_contained_and_told_once() {
         let (told, heard) = mpsc::channel();
-        let watch = Watch::new(move |failure| told.send(failure.clone()).unwrap());
+        let watch = Watch::new(move |failure, _| told.send(failure.clone()).unwrap());
         let outcome: Result<(), _> = watch.call(Worker::Feeder, "a test", Duration::from_secs(1), || panic!("secret bytes"));
         let expected = KeyedError::Damaged("sled panicked during a test".into());
         assert_eq!(outcome, Err(expected.clone()));
@@ -203,7 +240,7 @@ mod tests {
     /// A call that hangs must be seen by whoever asks, without the help of the thread that hangs.
     #[test]
     fn a_hanging_call_is_a_failure_after_its_deadline() {
-        let watch = Arc::new(Watch::new(|_| ()));
+        let watch = Arc::new(Watch::new(|_, _| ()));
         let (release, held) = mpsc::channel::<()>();
         let hanging = Arc::clone(&watch);
         let thread = std::thread::spawn(move || {
@@ -217,5 +254,24 @@ mod tests {
         drop(release);
         thread.join().unwrap().unwrap();
         assert_eq!(watch.status(), KeyedStatus::Failed(KeyedError::Deadline(20)), "a late answer must not bring it back");
+    }
+
+    /// No space is no failure, in an error; in a panic it is one, but not one of damage.
+    #[test]
+    fn a_full_disk_is_an_error_and_no_damage() {
+        let (told, heard) = mpsc::channel();
+        let watch = Watch::new(move |_, met_full| told.send(met_full).unwrap());
+        watch.enter(KeyedStatus::Running);
+        let full = || std::io::Error::from_raw_os_error(28);
+        let outcome: Result<(), _> = watch.call(Worker::Feeder, "a test", Duration::from_secs(1), || Err(sled::Error::Io(full())));
+        assert_eq!(outcome, Err(KeyedError::Unavailable("a test: no storage space".into())));
+        assert!(watch.met_full());
+        assert_eq!(watch.status(), KeyedStatus::Running);
+        watch.reopen();
+        assert!(!watch.met_full());
+        let panicked: Result<(), _> = watch.call(Worker::Feeder, "a test", Duration::from_secs(1), || panic!("unwrap: {:?}", full()));
+        assert!(panicked.is_err());
+        assert!(matches!(watch.status(), KeyedStatus::Failed(_)));
+        assert_eq!(heard.try_iter().collect::<Vec<_>>(), [true]);
     }
 }
