@@ -44,10 +44,7 @@ impl DemoEhr {
 
     pub(crate) async fn sekmet(program: &Path, folder: &Path) -> anyhow::Result<Self> {
         if !program.is_file() {
-            bail!(
-                "{} is not there; install it with: tools/setup sekmet",
-                program.display()
-            );
+            bail!("{} is not there; install it with: tools/setup sekmet", program.display());
         }
         let program = program.canonicalize().context("the path of sekmet")?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
