@@ -236,6 +236,17 @@ async fn a_disk_filled_to_the_last_byte_loses_nothing() {
         ward.gateway.status().await.is_ok_and(|status| status["health"]["state"] == "READY" || status["health"]["state"] == "DEGRADED")
     })
     .await;
+    wait_until("the buffer to go on", DEADLINE, async || {
+        let status = ward.gateway.status().await.ok()?;
+        (status["store"]["keyed_state"] == "running").then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    let store = disk.path().join("state").join("store");
+    assert!(store.join("sled").is_dir(), "the buffer lies elsewhere");
+    let quarantined = std::fs::read_dir(store.join("quarantine")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(quarantined.collect::<Vec<_>>(), Vec::<std::ffi::OsString>::new(), "a full disk is not damage");
+    assert!(!store.join("sled.damaged").exists(), "a full disk is not damage");
     ward.finish_devices(DEADLINE).await.unwrap();
     let verdict = ward.verdict().await.unwrap();
     assert!(verdict.is_exactly_once(), "{verdict:?}");
