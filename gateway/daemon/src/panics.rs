@@ -12,7 +12,7 @@ pub(crate) fn abort_on_panic() {
     panic::set_hook(Box::new(move |information| {
         let contained = std::thread::current().name().is_some_and(|name| name.starts_with(CONTAINED_THREAD_PREFIX));
         if contained {
-            tracing::warn!(thread = std::thread::current().name(), "the keyed copy panicked; it will be set aside and rebuilt");
+            tracing::warn!(thread = std::thread::current().name(), "the keyed copy panicked; the store sees to it");
             return;
         }
         report(information);

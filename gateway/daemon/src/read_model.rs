@@ -81,6 +81,9 @@ impl ReadModel for Model {
             problems.extend(facts.alarm().map(|alarm| format!("{destination}: {alarm}")));
         }
         let held_up = !problems.is_empty() && !full;
+        if let KeyedStatus::Waiting(reason) = self.keyed.status() {
+            problems.push(format!("the buffer waits: {reason}"));
+        }
         problems.extend(self.shared.damage());
         let ready = self.shared.ready.load(Ordering::Relaxed) && !self.shared.stopping.load(Ordering::Relaxed) && !full;
         Health { ready, state: self.state_word(full, held_up).to_owned(), problems }
