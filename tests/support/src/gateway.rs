@@ -261,8 +261,10 @@ impl GatewayProcess {
             if let Ok(Some(status)) = child.try_wait() {
                 return Some(Err(status));
             }
-            let health = get_json(console, "/health").await.ok()?;
-            (health["ready"] == true).then_some(Ok(()))
+            // A gateway whose disk is full is up as well: it serves, and refuses readings.
+            let status = get_json(console, "/status").await.ok()?;
+            let health = &status["health"];
+            (health["ready"] == true || health["state"] == "STORE-FULL").then_some(Ok(()))
         })
         .await;
         match ready {
