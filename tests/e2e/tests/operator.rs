@@ -35,7 +35,7 @@ async fn trace_says_where_a_reading_is_before_and_after_its_delivery() {
     assert!(by_moment.contains("monitor-01"), "{by_moment}");
 }
 
-/// Promise 3: without a patient a reading is held and shown, never sent.
+/// A technician sees every device, the store and the destination in one place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_names_devices_store_and_destination() {
     let mut ward = Ward::start(WardOptions { mqtt_devices: 2, modbus_devices: 1, ..WardOptions::default() }).await.unwrap();
