@@ -212,6 +212,33 @@ fn forgotten_records_go_and_the_rest_stays() {
     assert_eq!(third.events(), []);
 }
 
+/// Whoever looks a record up while it is let go of hears that it is there or that it is gone, never
+/// that it is damaged.
+#[test]
+fn a_lookup_beside_forgetting_never_hears_of_damage() {
+    const BLOCKS: u64 = 600;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(BLOCKS);
+    let keyed = attached(folder.path(), &journal);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    let last = Ordinal(BLOCKS - 10);
+    let gone = journal.block(last.0).watermark();
+    journal.reclaim_before(last.next());
+    keyed.forget_up_to(gone);
+    let until = std::time::Instant::now() + PATIENCE;
+    let mut at = Ordinal(1);
+    while at < last {
+        assert!(std::time::Instant::now() < until, "record {at:?} is still there");
+        // Stays at one record until it goes, so that the look and the removal meet.
+        match keyed.block_at(at) {
+            Ok(Some(_)) => {}
+            Ok(None) => at = at.next(),
+            Err(failure) => panic!("record {at:?}: {failure}"),
+        }
+    }
+    assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+}
+
 /// Records that no copy has are passed over, told, and do not stop what comes after.
 #[test]
 fn a_range_lost_in_every_copy_is_told_and_passed_over() {

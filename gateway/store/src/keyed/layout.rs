@@ -140,7 +140,17 @@ impl Trees {
     }
 
     /// What stands at an ordinal.
+    ///
+    /// A record that is let go of or superseded loses its first part first, so a reader that came
+    /// upon half of one finds out by looking a second time; what is then still half is damaged.
     pub(super) fn slot(&self, ordinal: Ordinal) -> Result<Slot, sled::Error> {
+        match self.look_at(ordinal)? {
+            Slot::Damaged => self.look_at(ordinal),
+            slot => Ok(slot),
+        }
+    }
+
+    fn look_at(&self, ordinal: Ordinal) -> Result<Slot, sled::Error> {
         let Some(first) = self.records.get(record_key(ordinal, 0))? else { return Ok(Slot::Absent) };
         self.touch(ordinal)?;
         let Some(part) = Part::decode(&first) else { return Ok(Slot::Damaged) };
