@@ -1,0 +1,16 @@
+//! The partitions of the appliance's disk (GPT), by label.
+
+/// EFI system partition: boot loader and one signed kernel image a slot.
+pub const ESP: &str = "esp";
+/// Created at the first boot over the rest of the disk: LUKS2, ext4.
+pub const DATA: &str = "data";
+/// Size of the EFI system partition in MiB.
+pub const ESP_MIB: u64 = 160;
+/// Size of a root partition in MiB.
+pub const ROOT_MIB: u64 = 128;
+/// Size of a partition of hashes (dm-verity) in MiB.
+pub const VERITY_MIB: u64 = 4;
+/// Name of the opened root under `/dev/mapper`.
+pub const ROOT_MAPPING: &str = "root";
+/// Name of the opened data partition under `/dev/mapper`.
+pub const DATA_MAPPING: &str = "data";

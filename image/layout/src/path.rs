@@ -1,0 +1,38 @@
+//! Files of the running appliance.
+
+/// What the first program of the boot found: `VITALGATE_SLOT=a` and `VITALGATE_ROOT_HASH=...`.
+pub const BOOT_ENV: &str = "/run/vitalgate/boot.env";
+/// One JSON file for each part of the appliance that has something to say, see [`crate::state::Part`].
+pub const STATE_FOLDER: &str = "/run/vitalgate/state";
+/// The daemon's configuration, made from the site file at each boot.
+pub const DAEMON_CONFIG: &str = "/run/vitalgate/vitalgate.toml";
+/// Firewall rules made from the site file at each boot.
+pub const FIREWALL: &str = "/run/vitalgate/nftables.conf";
+/// Time sources made from the site file at each boot.
+pub const TIME_SOURCES: &str = "/run/vitalgate/chrony.conf";
+/// What is known of the clock: one word, `authenticated`, `synchronised`, `free` or `unset`.
+pub const CLOCK_TRUST: &str = "/run/vitalgate/clock-trust";
+/// Where the EFI system partition is mounted.
+pub const ESP: &str = "/efi";
+/// Where the data partition is mounted.
+pub const DATA: &str = "/data";
+/// The daemon's own folder: store, local authority, device registry.
+pub const DAEMON_STATE: &str = "/data/vitalgate";
+/// The appliance's own folder (root only).
+pub const APPLIANCE: &str = "/data/appliance";
+/// The accepted site file.
+pub const SITE_FILE: &str = "/data/appliance/site.provision";
+/// Why the last rollback happened.
+pub const LAST_ROLLBACK: &str = "/data/appliance/rollback.json";
+/// The oldest version that may be installed.
+pub const VERSION_FLOOR: &str = "/data/appliance/version-floor";
+/// Public keys and certificates of the release: who may sign site files, bundles, requests.
+pub const TRUST: &str = "/usr/lib/vitalgate/trust";
+/// Public key (Ed25519, 32 bytes in hex) that site files and requests are checked against, in [`TRUST`].
+pub const SITE_ROOT: &str = "site-root.pub";
+/// Support's public key (age recipient), in [`TRUST`].
+pub const SUPPORT_RECIPIENT: &str = "support.age";
+/// Signature over PCR 11 that came with the signed kernel image.
+pub const PCR_SIGNATURE: &str = "/run/systemd/tpm2-pcr-signature.json";
+/// Public key of that signature.
+pub const PCR_PUBLIC_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
