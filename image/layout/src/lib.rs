@@ -6,15 +6,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod entry;
 pub mod partition;
 pub mod path;
+pub mod rejection;
 pub mod slot;
 pub mod state;
 pub mod stick;
 pub mod version;
 
 pub use entry::BootEntry;
+pub use rejection::Rejection;
 pub use slot::Slot;
 pub use state::StateWord;
 pub use version::Version;

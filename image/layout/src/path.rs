@@ -36,3 +36,7 @@ pub const SUPPORT_RECIPIENT: &str = "support.age";
 pub const PCR_SIGNATURE: &str = "/run/systemd/tpm2-pcr-signature.json";
 /// Public key of that signature.
 pub const PCR_PUBLIC_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
+/// Certificate authorities that the site file names, made at each boot: one PEM file each.
+pub const SITE_AUTHORITIES: &str = "/run/vitalgate/authorities";
+/// Network configuration made from the site file at each boot.
+pub const NETWORK: &str = "/run/systemd/network";

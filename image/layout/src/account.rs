@@ -1,0 +1,8 @@
+//! Users of the appliance's services, with fixed numbers (firewall rules name them).
+
+/// The daemon.
+pub const DAEMON: (&str, u32) = ("vitalgate", 901);
+/// The status page.
+pub const STATUS: (&str, u32) = ("vitalgate-status", 902);
+/// Time.
+pub const CHRONY: (&str, u32) = ("_chrony", 903);
