@@ -1,5 +1,37 @@
 //! The appliance's privileged steps: sealed storage, provisioning, updates, health gate, support, reset.
+//!
+//! Each is a short program of its own, started by a unit with just the rights it needs, and says
+//! what became of it in a state file ([`state_file`]). None speaks to the network. The updater calls
+//! the same program by the names `bootchooser` and `pre-install`.
 
 #![forbid(unsafe_code)]
+#![allow(dead_code, reason = "the steps that use the rest are being put in")]
 
-fn main() {}
+mod boot;
+mod cli;
+mod clock;
+mod command;
+mod configure;
+mod gate;
+mod places;
+mod provision;
+mod report;
+mod reset;
+mod self_test;
+mod state_file;
+mod stick;
+mod storage;
+mod support;
+mod update;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::execute(std::env::args_os()) {
+        Ok(code) => code,
+        Err(error) => {
+            cli::say_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

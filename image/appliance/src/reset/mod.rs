@@ -1,0 +1,1 @@
+//! Factory reset and decommissioning.
