@@ -208,7 +208,7 @@ fn create(path: &Path, gateway: &GatewayId) -> Result<Zeroizing<Vec<u8>>, Author
     Ok(body)
 }
 
-fn bundle(issued: &Issued) -> Zeroizing<Vec<u8>> {
+pub(crate) fn bundle(issued: &Issued) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([issued.certificate_pem.as_bytes(), issued.key_pem.expose().as_bytes()].concat())
 }
 
@@ -219,7 +219,7 @@ fn certificate_text(body: &[u8]) -> Option<String> {
     Some(text.get(..text.find(END)? + END.len())?.to_owned())
 }
 
-fn ends_unix_s(certificate: &[u8]) -> Option<u64> {
+pub(crate) fn ends_unix_s(certificate: &[u8]) -> Option<u64> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     u64::try_from(certificate.validity().not_after.timestamp()).ok()
 }

@@ -90,6 +90,18 @@ pub(crate) fn device(device: &str, ends_unix_s: u64, issuer: &Issuer<'_, KeyPair
     Ok(issued(params.signed_by(&key, issuer)?, key))
 }
 
+/// A server certificate that stands for itself: whoever connects compares its fingerprint.
+pub(crate) fn self_signed(common_name: &str, names: &[String], ends_unix_s: u64) -> Result<Issued, IssueError> {
+    if names.is_empty() || names.len() > NAMES_MAX {
+        return Err(IssueError::NameCount(names.len()));
+    }
+    let alternatives = names.iter().map(|name| alternative(name)).collect::<Result<Vec<_>, _>>()?;
+    let mut params = leaf(common_name, ExtendedKeyUsagePurpose::ServerAuth, ends_unix_s);
+    params.subject_alt_names = alternatives;
+    let key = new_key()?;
+    Ok(issued(params.self_signed(&key)?, key))
+}
+
 /// The issuer that signs with a stored authority.
 pub(crate) fn issuer(certificate: &CertificateDer<'_>, key: &PrivateKeyDer<'_>) -> Result<Issuer<'static, KeyPair>, IssueError> {
     let PrivateKeyDer::Pkcs8(pkcs8) = key else { return Err(IssueError::Made(rcgen::Error::CouldNotParseKeyPair)) };
@@ -100,6 +112,11 @@ pub(crate) fn issuer(certificate: &CertificateDer<'_>, key: &PrivateKeyDer<'_>) 
 /// The end of validity of a certificate made now, in seconds since 1970; never after its authority's.
 pub(crate) fn leaf_ends_unix_s(authority_ends_unix_s: u64) -> u64 {
     (now_unix_s() + LEAF_YEARS * YEAR_S).min(authority_ends_unix_s)
+}
+
+/// The end of validity of a certificate made now that stands for itself, in seconds since 1970.
+pub(crate) fn self_signed_ends_unix_s() -> u64 {
+    now_unix_s() + LEAF_YEARS * YEAR_S
 }
 
 fn leaf(common_name: &str, usage: ExtendedKeyUsagePurpose, ends_unix_s: u64) -> CertificateParams {

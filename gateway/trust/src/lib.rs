@@ -17,6 +17,7 @@ mod password;
 mod registry;
 mod sealed;
 mod secret;
+mod self_signed;
 mod tls;
 
 pub use authority::{AuthorityError, DeviceCertificate, LocalAuthority, ServerCertificate};
@@ -29,6 +30,7 @@ pub use password::{PasswordHash, RandomError, generate_password};
 pub use registry::{DeviceRegistry, RegisteredDevice, RegistryError};
 pub use sealed::SealedError;
 pub use secret::Secret;
+pub use self_signed::{SelfSigned, SelfSignedError};
 pub use tls::{ClientCertificate, ClientProfile, TlsError, client_config, server_config};
 
 /// Lower-case hexadecimal.
