@@ -40,3 +40,5 @@ pub const PCR_PUBLIC_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
 pub const SITE_AUTHORITIES: &str = "/run/vitalgate/authorities";
 /// Network configuration made from the site file at each boot.
 pub const NETWORK: &str = "/run/systemd/network";
+/// The machine's name, made at each boot from what its maker wrote into it; `/etc/machine-id` points here.
+pub const MACHINE_ID: &str = "/run/vitalgate/machine-id";
