@@ -11,11 +11,13 @@ use crate::{Slot, Version};
 pub const FOLDER: &str = "EFI/Linux";
 /// Tries of an entry that is new or came up well.
 pub const TRIES: u32 = 3;
-/// An installed image that nothing points to yet, on the EFI system partition.
+/// An installed image that nothing points to yet, on the EFI system partition. In the folder of the
+/// entries, so that one rename inside one folder (on FAT: one sector) makes it an entry; by a name
+/// that the boot loader does not read.
 pub const fn staged(slot: Slot) -> &'static str {
     match slot {
-        Slot::A => "EFI/vitalgate/staged-a.efi",
-        Slot::B => "EFI/vitalgate/staged-b.efi",
+        Slot::A => "EFI/Linux/staged-a",
+        Slot::B => "EFI/Linux/staged-b",
     }
 }
 

@@ -26,6 +26,14 @@ pub const SITE_FILE: &str = "/data/appliance/site.provision";
 pub const LAST_ROLLBACK: &str = "/data/appliance/rollback.json";
 /// The oldest version that may be installed.
 pub const VERSION_FLOOR: &str = "/data/appliance/version-floor";
+/// The appliance as it was before an update: what the health gate expects of the new version.
+pub const BEFORE_UPDATE: &str = "/data/appliance/before.json";
+/// An update that was fetched from the configured server.
+pub const FETCHED: &str = "/data/fetch/vitalgate.raucb";
+/// Where the daemon answers `/health` and `/status` (its default).
+pub const DAEMON_STATUS: &str = "127.0.0.1:9464";
+/// The oldest version that this image lets be installed, in [`TRUST`]; kept in [`VERSION_FLOOR`] once it is healthy.
+pub const IMAGE_VERSION_FLOOR: &str = "version-floor";
 /// Public keys and certificates of the release: who may sign site files, bundles, requests.
 pub const TRUST: &str = "/usr/lib/vitalgate/trust";
 /// Public key (Ed25519, 32 bytes in hex) that site files and requests are checked against, in [`TRUST`].
