@@ -10,6 +10,7 @@ pub mod account;
 pub mod entry;
 pub mod partition;
 pub mod path;
+pub mod port;
 pub mod rejection;
 pub mod slot;
 pub mod state;

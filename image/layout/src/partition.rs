@@ -4,6 +4,11 @@
 pub const ESP: &str = "esp";
 /// Created at the first boot over the rest of the disk: LUKS2, ext4.
 pub const DATA: &str = "data";
+/// What [`DATA`] is called until it is complete. A partition of this name holds nothing that anybody
+/// needs; one that is called [`DATA`] is never made anew, except by a signed request.
+pub const DATA_UNFINISHED: &str = "data-new";
+/// Smallest data partition in MiB.
+pub const DATA_MIB_MIN: u64 = 256;
 /// Size of the EFI system partition in MiB.
 pub const ESP_MIB: u64 = 160;
 /// Size of a root partition in MiB.

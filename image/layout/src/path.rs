@@ -50,3 +50,11 @@ pub const SITE_AUTHORITIES: &str = "/run/vitalgate/authorities";
 pub const NETWORK: &str = "/run/systemd/network";
 /// The machine's name, made at each boot from what its maker wrote into it; `/etc/machine-id` points here.
 pub const MACHINE_ID: &str = "/run/vitalgate/machine-id";
+/// The daemon's key-encryption key, sealed to the TPM for `LoadCredentialEncrypted=`.
+pub const KEY_CREDENTIAL: &str = "/data/appliance/kek.cred";
+/// Name of that credential.
+pub const KEY_CREDENTIAL_NAME: &str = "vitalgate-kek";
+/// The status page's own folder: its certificate.
+pub const STATUS_STATE: &str = "/data/status";
+/// The journal that outlives a restart.
+pub const JOURNAL: &str = "/data/journal";

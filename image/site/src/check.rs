@@ -1,0 +1,278 @@
+//! From the text of a site file to a [`Site`].
+
+use toml::de::DeTable;
+use vitalgate_domain::GatewayId;
+use vitalgate_layout::stick::SITE_FILE_BYTES_MAX;
+use x509_parser::pem::Pem;
+
+use crate::day::Day;
+use crate::error::{Findings, SiteError};
+use crate::hosts::{Endpoint, is_dns_name, is_https_url};
+use crate::network::{self, texts};
+use crate::passage::Passage;
+use crate::reader::{Section, parse, quoted};
+use crate::schema;
+use crate::secrets;
+use crate::site::{Authority, Mqtt, Serial, Site, Storage, Time, Update};
+use crate::window::Window;
+
+/// UDP port of NTP (RFC 5905) and TCP port of NTS key establishment (RFC 8915).
+pub(crate) const NTP_PORT: u16 = 123;
+/// See above.
+pub(crate) const NTS_PORT: u16 = 4460;
+/// Longest serial number in characters.
+const SERIAL_CHARS_MAX: usize = 64;
+
+/// Checks a text, secrets included.
+pub(crate) fn site(text: &str, file_name: &str) -> Result<Site, Vec<SiteError>> {
+    let (mut secrets, checked) = secrets_and_site(text, file_name);
+    match checked {
+        Ok(site) if secrets.is_empty() => Ok(site),
+        Ok(_) => Err(secrets),
+        Err(errors) => {
+            secrets.extend(errors);
+            secrets.sort_by_key(|error| error.line);
+            Err(secrets)
+        }
+    }
+}
+
+/// The secrets that stand in a text, and what else became of it.
+pub(crate) fn secrets_and_site(text: &str, file_name: &str) -> (Vec<SiteError>, Result<Site, Vec<SiteError>>) {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut findings = Findings::new(file_name, text);
+    if text.len() as u64 > SITE_FILE_BYTES_MAX {
+        findings.on_line(0, format!("the file has more than {SITE_FILE_BYTES_MAX} bytes"), "remove what the site does not need");
+        return (Vec::new(), Err(findings.into_errors()));
+    }
+    let (root, readable) = parse(&mut findings, text);
+    let mut secret = Findings::new(file_name, text);
+    secrets::find(&mut secret, text, root.get_ref());
+    let site = if readable { read(&mut findings, root.get_ref()) } else { None };
+    let checked = match site {
+        Some(site) if findings.is_empty() => Ok(site),
+        _ => Err(findings.into_errors()),
+    };
+    (secret.into_errors(), checked)
+}
+
+fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
+    let root = Section::open(findings, &schema::ROOT, root, 0);
+    let head = root.section(findings, "site", &schema::SITE).and_then(|section| head(findings, &section));
+    let networks = network::read(findings, &root);
+    let time = root.section(findings, "time", &schema::TIME).map(|section| time(findings, &section)).unwrap_or_default();
+    let storage = root.section(findings, "storage", &schema::STORAGE);
+    let sealed = storage.as_ref().map(|section| sealed(findings, section)).unwrap_or_default();
+    let maintenance = root.section(findings, "maintenance", &schema::MAINTENANCE).and_then(|section| maintenance(findings, &section));
+    let update = root.section(findings, "update", &schema::UPDATE).and_then(|section| update(findings, &section));
+    let mqtt_section = root.section(findings, "mqtt", &schema::MQTT);
+    let mqtt = mqtt_section.as_ref().and_then(|section| mqtt(findings, section));
+    let gateway = head.as_ref().map(|head| head.gateway.clone());
+    let mut passage = Passage::new(gateway.as_ref());
+    passage.storage(storage.as_ref());
+    passage.mqtt(findings, mqtt_section.as_ref());
+    passage.devices(findings, &root);
+    let authorities = destinations(findings, &root, &mut passage);
+    let config = passage.check(findings)?;
+    let Head { name, gateway, serial, expires, technician } = head?;
+    Some(Site {
+        name,
+        gateway,
+        serial,
+        expires,
+        technician,
+        networks,
+        time,
+        storage: sealed,
+        maintenance,
+        update,
+        mqtt,
+        devices: config.devices,
+        destinations: config.destinations,
+        authorities,
+        passage,
+    })
+}
+
+struct Head {
+    name: String,
+    gateway: GatewayId,
+    serial: Serial,
+    expires: Day,
+    technician: String,
+}
+
+fn head(findings: &mut Findings, section: &Section<'_>) -> Option<Head> {
+    let name = one_line(findings, section, "name");
+    let gateway = section.text(findings, "gateway").and_then(|text| match GatewayId::new(text.text) {
+        Ok(gateway) => Some(gateway),
+        Err(error) => {
+            let what = format!("is {}: {error}", quoted(text.text));
+            section.wrong(findings, text.at, "gateway", &what, "write a name like \"practice-01\"");
+            None
+        }
+    });
+    let serial = serials(findings, section);
+    let expires = day(findings, section);
+    let technician = one_line(findings, section, "technician");
+    Some(Head { name: name?, gateway: gateway?, serial: serial?, expires: expires?, technician: technician? })
+}
+
+pub(crate) fn one_line(findings: &mut Findings, section: &Section<'_>, name: &'static str) -> Option<String> {
+    section.words(findings, name).map(|text| text.text.trim().to_owned())
+}
+
+pub(crate) fn day(findings: &mut Findings, section: &Section<'_>) -> Option<Day> {
+    let value = section.value(findings, "expires")?;
+    let written = match value.get_ref() {
+        toml::de::DeValue::Datetime(date) => date.to_string(),
+        _ => section.text(findings, "expires")?.text.to_owned(),
+    };
+    let day = Day::parse(&written);
+    if day.is_none() {
+        section.wrong(findings, value.span().start, "expires", &format!("is {}, no day", quoted(&written)), "write \"2026-12-31\"");
+    }
+    day
+}
+
+pub(crate) fn serials(findings: &mut Findings, section: &Section<'_>) -> Option<Serial> {
+    let is_serial = |text: &str| {
+        let head = text.strip_suffix('*').unwrap_or(text);
+        (1..=SERIAL_CHARS_MAX).contains(&head.len())
+            && head.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    };
+    let wrong = "is no serial number";
+    let list = texts(findings, section, "serial", wrong, "VG-0001", |text| is_serial(text).then(|| text.to_owned()));
+    if list.iter().any(|one| one == "any") {
+        return Some(Serial::Any);
+    }
+    if list.is_empty() && section.table.contains_key("serial") {
+        findings.at(
+            section.at,
+            format!("serial in {} names no appliance", section.spec.title),
+            "write serial = \"any\", or serial numbers",
+        );
+    }
+    (!list.is_empty()).then_some(Serial::OneOf(list))
+}
+
+fn time(findings: &mut Findings, section: &Section<'_>) -> Time {
+    let wrong = "is no host";
+    let nts = texts(findings, section, "nts", wrong, "time.example", |text| Endpoint::parse(text, Some(NTS_PORT)));
+    let ntp = texts(findings, section, "ntp", wrong, "192.0.2.123", |text| Endpoint::parse(text, Some(NTP_PORT)));
+    let ca_pem = authority(findings, section);
+    if ca_pem.is_some() && nts.is_empty() {
+        findings.at(section.at, "[time] has ca_pem, but no server with NTS", "add nts = [\"...\"], or remove ca_pem");
+    }
+    Time { nts, ntp, ca_pem }
+}
+
+fn sealed(findings: &mut Findings, section: &Section<'_>) -> Storage {
+    let unsealed_allowed = section.boolean(findings, "unsealed_allowed").unwrap_or(false);
+    let unsealed_reason = section.table.contains_key("unsealed_reason").then(|| one_line(findings, section, "unsealed_reason")).flatten();
+    if unsealed_allowed && unsealed_reason.is_none() {
+        let remedy = "add unsealed_reason = \"...\"; it is shown on the status page";
+        findings.at(section.at, "[storage] allows readings on a disk that is not sealed and gives no reason", remedy);
+    }
+    if !unsealed_allowed && unsealed_reason.is_some() {
+        findings.at(
+            section.at,
+            "[storage] has unsealed_reason, but unsealed_allowed is not true",
+            "remove it, or set unsealed_allowed = true",
+        );
+    }
+    Storage { unsealed_allowed, unsealed_reason }
+}
+
+fn maintenance(findings: &mut Findings, section: &Section<'_>) -> Option<Window> {
+    let span = section.text(findings, "window")?;
+    let days = section.list(findings, "days");
+    let words: Vec<_> = days.iter().map(|day| day.text).collect();
+    let window = Window::parse(span.text, &words);
+    if window.is_none() {
+        let remedy = "write window = \"02:00-04:00\" (UTC), days = [\"mon\", \"tue\"]";
+        section.wrong(findings, span.at, "window", "or days cannot be read", remedy);
+    }
+    window
+}
+
+fn update(findings: &mut Findings, section: &Section<'_>) -> Option<Update> {
+    let server = section.text(findings, "server");
+    let ca_pem = authority(findings, section);
+    let server = server?;
+    if !is_https_url(server.text) {
+        // A password in it must not reach a report: the value is not repeated.
+        section.wrong(findings, server.at, "server", "is no plain https:// URL", "write https://host[:port][/path]");
+        return None;
+    }
+    Some(Update { server: server.text.trim_end_matches('/').to_owned(), ca_pem })
+}
+
+fn mqtt(findings: &mut Findings, section: &Section<'_>) -> Option<Mqtt> {
+    let port = section.integer(findings, "port").and_then(|port| u16::try_from(port).ok());
+    let is_name = |text: &str| (text.parse::<std::net::IpAddr>().is_ok() || is_dns_name(text)).then(|| text.to_owned());
+    let server_names = texts(findings, section, "server_names", "is no DNS name and no IP address", "gateway.local", is_name);
+    if port == Some(vitalgate_layout::port::STATUS_HTTPS) {
+        findings.at(section.at, "port in [mqtt] is the status page's", "write another port, such as 8883");
+    }
+    Some(Mqtt { port: port?, server_names })
+}
+
+/// `[ehr]` and `[[destination]]`: hands them on and keeps their authorities.
+fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passage) -> Vec<Authority> {
+    let mut authorities = Vec::new();
+    let mut sections = Vec::new();
+    if let Some(section) = root.section(findings, "ehr", &schema::EHR) {
+        sections.push((section, Some("ehr")));
+    }
+    for (table, at) in root.tables(findings, "destination") {
+        sections.push((Section::open(findings, &schema::DESTINATION, table, at), None));
+    }
+    for (section, default_id) in sections {
+        let pem = authority(findings, &section);
+        let written = section.table.get("id").and_then(|id| id.get_ref().as_str());
+        if let (Some(pem), Some(id)) = (&pem, written.or(default_id)) {
+            authorities.push(Authority { name: id.to_owned(), pem: pem.clone() });
+            let plain = section.table.get("url").and_then(|url| url.get_ref().as_str()).is_some_and(|url| url.starts_with("http://"));
+            if plain {
+                let remedy = "write https://, or remove ca_pem";
+                findings.at(section.at, format!("{} has ca_pem, but its url is http:// and uses none", section.spec.title), remedy);
+            }
+        }
+        passage.destination(findings, &section, default_id, pem.is_some());
+    }
+    authorities
+}
+
+/// Certificates of authorities, every one readable; what else stands in the text is dropped.
+fn authority(findings: &mut Findings, section: &Section<'_>) -> Option<String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    if !section.table.contains_key("ca_pem") {
+        return None;
+    }
+    let text = section.long_text(findings, "ca_pem")?;
+    let mut pem = String::new();
+    let mut rest = text.text;
+    for number in 1.. {
+        let Some((_, begun)) = rest.split_once(BEGIN) else { break };
+        let block = begun.split_once(END);
+        rest = block.map_or("", |(_, after)| after);
+        let block = block.map(|(inner, _)| format!("{BEGIN}\n{}\n{END}\n", inner.replace('\r', "").trim()));
+        match block.filter(|block| is_certificate(block)) {
+            Some(block) => pem.push_str(&block),
+            None => {
+                let what = format!("holds a block (number {number}) that is no certificate");
+                section.wrong(findings, text.at, "ca_pem", &what, format!("copy it whole, from {BEGIN} to {END}"));
+            }
+        }
+    }
+    if pem.is_empty() && !text.text.contains(BEGIN) {
+        section.wrong(findings, text.at, "ca_pem", "holds no certificate", format!("copy one whole, from {BEGIN} to {END}"));
+    }
+    (!pem.is_empty()).then_some(pem)
+}
+
+fn is_certificate(block: &str) -> bool {
+    Pem::iter_from_buffer(block.as_bytes()).next().is_some_and(|pem| pem.is_ok_and(|pem| pem.parse_x509().is_ok()))
+}

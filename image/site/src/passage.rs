@@ -1,0 +1,219 @@
+//! What a site file hands on to the daemon: written as the daemon's configuration, checked by the
+//! daemon's own rules, with every error led back to the line of the site file that it came from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+use vitalgate_config::{Config, ProfileKind, check_with_profiles};
+use vitalgate_domain::GatewayId;
+use vitalgate_layout::port;
+use vitalgate_profile::{Kind, Profiles};
+
+use crate::error::Findings;
+use crate::reader::Section;
+use crate::render::Places;
+use crate::schema;
+
+/// The folder that stands for the real one while checking; nothing is read or written there.
+const PLACE_OF_STATE: &str = "/data";
+
+/// One line of the daemon's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Line {
+    /// As it is.
+    Text(String),
+    /// The authorities of the destination of this name.
+    Authorities(String),
+}
+
+/// Lines for the daemon, each with the line of the site file that it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Passage {
+    gateway: String,
+    lines: Vec<(Line, u32)>,
+}
+
+impl Passage {
+    /// Begins; a gateway that has no name yet was reported and gets one for the time of the check.
+    pub(crate) fn new(gateway: Option<&GatewayId>) -> Self {
+        Self { gateway: gateway.map_or_else(|| "unnamed".to_owned(), |gateway| gateway.to_string()), lines: Vec::new() }
+    }
+
+    /// `[storage]` becomes `[store]`.
+    pub(crate) fn storage(&mut self, section: Option<&Section<'_>>) {
+        self.header("[store]", 0);
+        for name in ["retention_days", "free_space_floor_mib"] {
+            if let Some(value) = section.and_then(|section| section.table.get(name)) {
+                self.push(format!("{name} = {}", written(value.get_ref())), 0);
+            }
+        }
+    }
+
+    /// `[mqtt]`, with the port as an address.
+    pub(crate) fn mqtt(&mut self, findings: &mut Findings, section: Option<&Section<'_>>) {
+        let Some(section) = section else { return };
+        let line = findings.line(section.at);
+        self.header("[mqtt]", line);
+        let port = section.table.get("port").and_then(|port| match port.get_ref() {
+            DeValue::Integer(port) => port.as_str().parse::<u16>().ok().filter(|port| *port != 0),
+            _ => None,
+        });
+        self.push(format!("listen = \"0.0.0.0:{}\"", port.unwrap_or(8883)), line);
+        // A wrong list of names was reported where it was read.
+        self.keys(findings, section, &["port"]);
+    }
+
+    /// Every `[[device]]`.
+    pub(crate) fn devices(&mut self, findings: &mut Findings, root: &Section<'_>) {
+        for (table, at) in root.tables(findings, "device") {
+            let section = Section::open(findings, &schema::DEVICE, table, at);
+            self.header("[[device]]", findings.line(at));
+            self.keys(findings, &section, &[]);
+        }
+    }
+
+    /// `[ehr]` or one `[[destination]]`.
+    pub(crate) fn destination(&mut self, findings: &mut Findings, section: &Section<'_>, default_id: Option<&str>, has_authorities: bool) {
+        let line = findings.line(section.at);
+        self.header("[[destination]]", line);
+        let id = section.table.get("id").and_then(|id| id.get_ref().as_str()).or(default_id);
+        if let (Some(id), false) = (default_id, section.table.contains_key("id")) {
+            self.push(format!("id = {}", quoted(id)), line);
+        }
+        if !section.table.contains_key("kind") {
+            self.push("kind = \"fhir\"".to_owned(), line);
+        }
+        self.keys(findings, section, &["ca_pem"]);
+        if let (Some(id), true) = (id, has_authorities) {
+            self.lines.push((Line::Authorities(id.to_owned()), line));
+        }
+    }
+
+    /// Checks everything by the daemon's rules.
+    pub(crate) fn check(&self, findings: &mut Findings) -> Option<Config> {
+        let places = Places { state_dir: PLACE_OF_STATE.into(), authorities: None };
+        let text = self.render(&places);
+        let profiles = |_: Option<&Path>| profiles();
+        match check_with_profiles(&text, "daemon", &profiles) {
+            Ok(config) => Some(config),
+            Err(errors) => {
+                let (first, _) = self.frame(&places);
+                let head = u32::try_from(first.lines().count()).unwrap_or(0);
+                for error in errors {
+                    let line = self.line_of_origin(error.line, head);
+                    findings.on_line(line, self.with_lines_of_origin(&error.message, head), error.remedy);
+                }
+                None
+            }
+        }
+    }
+
+    /// The daemon's configuration.
+    pub(crate) fn render(&self, places: &Places) -> String {
+        let (mut text, last) = self.frame(places);
+        for (line, _) in &self.lines {
+            match (line, &places.authorities) {
+                (Line::Text(line), _) => text.push_str(line),
+                (Line::Authorities(name), Some(folder)) => {
+                    let path = folder.join(format!("{name}.pem"));
+                    text.push_str(&format!("ca_file = {}", quoted(&path.to_string_lossy())));
+                }
+                // Keeps the count of lines.
+                (Line::Authorities(_), None) => text.push('#'),
+            }
+            text.push('\n');
+        }
+        text + &last
+    }
+
+    /// What stands before and after the lines.
+    fn frame(&self, places: &Places) -> (String, String) {
+        let state = quoted(&places.state_dir.to_string_lossy());
+        let first = format!("[gateway]\nname = {}\nstate_dir = {state}\n", quoted(&self.gateway));
+        (first, format!("[console]\nlisten = \"127.0.0.1:{}\"\n", port::DAEMON_CONSOLE))
+    }
+
+    fn line_of_origin(&self, line: u32, head: u32) -> u32 {
+        let place = line.checked_sub(head + 1).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| self.lines.get(place)).map_or(0, |(_, origin)| *origin)
+    }
+
+    /// `first on line 12` names a line of the daemon's text: names that of the site file instead.
+    fn with_lines_of_origin(&self, message: &str, head: u32) -> String {
+        let mut parts = message.split(" on line ");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let digits = part.len() - part.trim_start_matches(|one: char| one.is_ascii_digit()).len();
+            let (number, rest) = part.split_at(digits);
+            let origin = number.parse().map_or(0, |line| self.line_of_origin(line, head));
+            text.push_str(&format!(" on line {origin}{rest}"));
+        }
+        text
+    }
+
+    fn header(&mut self, title: &str, line: u32) {
+        self.push(title.to_owned(), line);
+    }
+
+    fn push(&mut self, text: String, line: u32) {
+        self.lines.push((Line::Text(text), line));
+    }
+
+    /// Every key that the section knows, as it is written; unknown ones were reported.
+    fn keys(&mut self, findings: &Findings, section: &Section<'_>, without: &[&str]) {
+        for (name, value) in section.table {
+            let known = section.spec.keys.iter().any(|key| key.name == name.get_ref());
+            if known && !without.contains(&name.get_ref().as_ref()) {
+                self.push(format!("{} = {}", name.get_ref(), written(value.get_ref())), findings.line(value.span().start));
+            }
+        }
+    }
+}
+
+fn profiles() -> Result<BTreeMap<String, ProfileKind>, Vec<String>> {
+    let profiles = Profiles::builtin().map_err(|errors| vec![errors.to_string()])?;
+    let kind = |id: &str| match profiles.get(id)?.kind() {
+        Kind::Publish(_) => Some(ProfileKind::Publish),
+        Kind::Polled(_) => Some(ProfileKind::Polled),
+    };
+    Ok(profiles.ids().filter_map(|id| Some((id.to_owned(), kind(id)?))).collect())
+}
+
+/// A value on one line.
+fn written(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => quoted(text),
+        DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => number.to_string(),
+            Err(_) => "0".to_owned(),
+        },
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(date) => date.to_string(),
+        DeValue::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| written(item.get_ref())).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(table) => format!("{{ {} }}", pairs(table).join(", ")),
+    }
+}
+
+fn pairs(table: &DeTable<'_>) -> Vec<String> {
+    table.iter().map(|(name, value)| format!("{} = {}", quoted(name.get_ref()), written(value.get_ref()))).collect()
+}
+
+/// A basic string (TOML 1.0, "String").
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for one in text.chars() {
+        match one {
+            '"' | '\\' => quoted.extend(['\\', one]),
+            one if one.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(one))),
+            one => quoted.push(one),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

@@ -1,0 +1,153 @@
+//! Signed requests on a stick: support data, factory reset, decommissioning.
+
+use std::fmt;
+
+use vitalgate_layout::Rejection;
+
+use crate::check::{day, one_line, serials};
+use crate::day::Day;
+use crate::error::{Findings, SiteError};
+use crate::key::{PublicKey, from_hex};
+use crate::reader::{Section, parse, quoted};
+use crate::refusal::SiteRefusal;
+use crate::schema;
+use crate::signature::{Purpose, SignedBy, Signer, open_text, sign_text};
+use crate::signed::{meant_for, readable, still_valid};
+use crate::site::Serial;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// A support bundle.
+    Support,
+    /// Erase everything, wait for a new site file.
+    Reset,
+    /// Erase everything and certify it.
+    Decommission,
+}
+
+impl Action {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Support, Self::Reset, Self::Decommission];
+
+    /// As it is written.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Support => "support",
+            Self::Reset => "reset",
+            Self::Decommission => "decommission",
+        }
+    }
+
+    /// Reads a word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.word() == word)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.word())
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub action: Action,
+    /// 32 hex digits, never used twice: an appliance that remembers them does nothing twice.
+    pub id: String,
+    /// The appliances that it is for.
+    pub serial: Serial,
+    /// The last day on which it is done.
+    pub expires: Day,
+    /// Who asks.
+    pub technician: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Request {
+    /// The text that is signed.
+    pub fn to_text(&self) -> String {
+        let text = |text: &str| toml::Value::from(text).to_string();
+        let serial = match &self.serial {
+            Serial::Any => text("any"),
+            Serial::OneOf(serials) => format!("[{}]", serials.iter().map(|one| text(one)).collect::<Vec<_>>().join(", ")),
+        };
+        format!(
+            "[request]\naction = {}\nid = {}\nserial = {serial}\nexpires = {}\ntechnician = {}\nreason = {}\n",
+            text(self.action.word()),
+            text(&self.id),
+            text(&self.expires.to_string()),
+            text(&self.technician),
+            text(&self.reason)
+        )
+    }
+}
+
+/// Checks the text of a request.
+///
+/// # Errors
+/// Everything that is wrong with it, by line.
+pub fn check_request(text: &str, file_name: &str) -> Result<Request, Vec<SiteError>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut findings = Findings::new(file_name, text);
+    let (root, readable) = parse(&mut findings, text);
+    let request = if readable {
+        let root = Section::open(&mut findings, &schema::REQUEST_ROOT, root.get_ref(), 0);
+        root.section(&mut findings, "request", &schema::REQUEST).and_then(|section| read(&mut findings, &section))
+    } else {
+        None
+    };
+    match request {
+        Some(request) if findings.is_empty() => Ok(request),
+        _ => Err(findings.into_errors()),
+    }
+}
+
+fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
+    let action = section.text(findings, "action").and_then(|text| {
+        let action = Action::parse(text.text);
+        if action.is_none() {
+            let what = format!("is {}", quoted(text.text));
+            section.wrong(findings, text.at, "action", &what, "write \"support\", \"reset\" or \"decommission\"");
+        }
+        action
+    });
+    let id = section.text(findings, "id").and_then(|text| {
+        let id = from_hex::<16>(text.text).map(|_| text.text.to_ascii_lowercase());
+        if id.is_none() {
+            section.wrong(findings, text.at, "id", "is no 32 hex digits", "let imagectl make the request");
+        }
+        id
+    });
+    let serial = serials(findings, section);
+    let expires = day(findings, section);
+    let technician = one_line(findings, section, "technician");
+    let reason = one_line(findings, section, "reason");
+    Some(Request { action: action?, id: id?, serial: serial?, expires: expires?, technician: technician?, reason: reason? })
+}
+
+/// Signs a request.
+///
+/// # Errors
+/// What would be refused.
+pub fn sign_request(request: &Request, signer: &Signer) -> Result<String, Vec<SiteError>> {
+    let text = request.to_text();
+    check_request(&text, "request")?;
+    Ok(sign_text(signer, Purpose::Request, &text))
+}
+
+/// Opens a request on an appliance; `today` as for [`crate::open_signed`].
+///
+/// # Errors
+/// A refusal with its number.
+pub fn open_request(bytes: &[u8], roots: &[PublicKey], serial: &str, today: Day) -> Result<(Request, SignedBy), SiteRefusal> {
+    let (body, signed_by) = open_text(readable(bytes)?, Purpose::Request, roots, today)?;
+    let request = check_request(&body, "request").map_err(|errors| SiteRefusal::with_errors(Rejection::ErrorsInText, errors))?;
+    still_valid(request.expires, today)?;
+    meant_for(&request.serial, serial)?;
+    Ok((request, signed_by))
+}
