@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vitalgate_domain::{Association, DestinationId, DeviceId, GatewayId, PatientReference};
+use vitalgate_domain::{Association, DestinationId, DeviceId, GatewayId, PatientReference, UnixMs};
 
 use crate::error::ConfigError;
 use crate::load::{self, ProfileLookup};
@@ -41,6 +41,8 @@ pub struct Gateway {
     pub name: GatewayId,
     /// Where everything is kept that must survive.
     pub state_dir: PathBuf,
+    /// The file in which a time service says how far the clock may be trusted; it need not exist.
+    pub clock_trust_file: PathBuf,
 }
 
 /// `[store]`
@@ -51,6 +53,8 @@ pub struct Store {
     pub free_space_floor_mib: u64,
     /// How long delivered readings are kept, in days.
     pub retention_days: u64,
+    /// The systemd credential that holds the key-encryption key; without one it is a file in `state_dir`.
+    pub key_credential: Option<String>,
 }
 
 /// Whether a device must show a certificate.
@@ -104,6 +108,8 @@ pub struct Device {
     pub source: DeviceSource,
     /// The patient that it is attached to; without one its readings are held as unassigned.
     pub patient: Option<PatientReference>,
+    /// From when on it was attached to that patient, inclusive; since ever when it is not said.
+    pub patient_since: Option<UnixMs>,
     /// The line of the file on which the device begins.
     pub line: u32,
 }
@@ -264,7 +270,7 @@ impl Config {
         load::load(path, Some(profiles))
     }
 
-    /// The devices' patients as associations without an end, confirmed by the configuration file.
+    /// The devices' patients as associations from their `patient_since` on, without an end, confirmed by the configuration file.
     #[must_use]
     pub fn associations(&self) -> Vec<Association> {
         let name = Path::new(&self.file).file_name().map_or_else(|| self.file.clone(), |name| name.to_string_lossy().into_owned());
@@ -273,7 +279,7 @@ impl Config {
             Some(Association {
                 device: device.id.clone(),
                 patient: device.patient.clone()?,
-                from: None,
+                from: device.patient_since,
                 until: None,
                 confirmed_by: Arc::clone(&confirmed_by),
             })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 use vitalgate_domain::limits::DEVICES_MAX;
-use vitalgate_domain::{DeviceId, PatientReference};
+use vitalgate_domain::{DeviceId, PatientReference, UnixMs};
 
 use crate::address;
 use crate::config::{Device, DeviceSource, ModbusDevice};
@@ -73,7 +73,8 @@ fn device(
         }
     };
     let patient = patient(walk, section);
-    Some(Device { id: id?, profile: profile?.text.to_owned(), source: source?, patient: patient.ok()?, line })
+    let patient_since = patient_since(walk, section);
+    Some(Device { id: id?, profile: profile?.text.to_owned(), source: source?, patient: patient.ok()?, patient_since, line })
 }
 
 fn device_id(walk: &mut Walk<'_>, text: Text<'_>, taken: &mut Taken) -> Option<DeviceId> {
@@ -161,6 +162,32 @@ fn patient(walk: &mut Walk<'_>, section: &Section<'_>) -> Result<Option<PatientR
             Err(())
         }
     }
+}
+
+/// When it was attached. What cannot be read is reported: then there is no configuration.
+fn patient_since(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<UnixMs> {
+    const EXAMPLE: &str = "patient_since = \"2026-11-22T10:00:00+01:00\"";
+    let value = section.value(walk.report, "patient_since")?;
+    let at = value.span().start;
+    if !section.has("patient") {
+        let message = format!("{} has a patient_since, but no patient", section.place);
+        walk.report.at(at, message, "add the patient that it is attached to since then, or remove patient_since");
+    }
+    let text = match value.get_ref() {
+        // TOML has moments of its own; those without an offset are refused below.
+        DeValue::Datetime(moment) => moment.to_string(),
+        DeValue::String(_) => section.text(walk.report, "patient_since")?.text.to_owned(),
+        _ => {
+            section.wrong_type(walk.report, "patient_since", value, "a moment", EXAMPLE);
+            return None;
+        }
+    };
+    let since = UnixMs::parse_rfc3339(&text);
+    if since.is_none() {
+        let message = format!("patient_since of {} is {}, no moment with an offset from UTC", section.place, quoted(&text));
+        walk.report.at(at, message, format!("write it as RFC 3339 says, such as {EXAMPLE}"));
+    }
+    since
 }
 
 fn literal(walk: &mut Walk<'_>, section: &Section<'_>, text: Text<'_>) -> Option<PatientReference> {

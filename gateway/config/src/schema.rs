@@ -121,12 +121,22 @@ const NAME: &str = "1 to 64 of a-z A-Z 0-9 . _ -";
 const LISTEN: &str = "IP:port";
 
 /// `[gateway]`
-pub const GATEWAY: SectionSpec =
-    SectionSpec { title: "[gateway]", keys: &[key("name", Text(NAME), Required), key("state_dir", Path, Required)] };
+pub const GATEWAY: SectionSpec = SectionSpec {
+    title: "[gateway]",
+    keys: &[
+        key("name", Text(NAME), Required),
+        key("state_dir", Path, Required),
+        key("clock_trust_file", Path, Default("/run/vitalgate/clock-trust")),
+    ],
+};
 /// `[store]`
 pub const STORE: SectionSpec = SectionSpec {
     title: "[store]",
-    keys: &[number("free_space_floor_mib", FREE_SPACE_FLOOR_MIB), number("retention_days", RETENTION_DAYS)],
+    keys: &[
+        number("free_space_floor_mib", FREE_SPACE_FLOOR_MIB),
+        number("retention_days", RETENTION_DAYS),
+        key("key_credential", Text(NAME), Optional),
+    ],
 };
 /// `[mqtt]`
 pub const MQTT: SectionSpec = SectionSpec {
@@ -151,6 +161,7 @@ pub const DEVICE: SectionSpec = SectionSpec {
         key("id", Text(NAME), Required),
         key("profile", Text("a profile's id"), Required),
         key("patient", TextOrTable("Patient/<id>", "[[device]] patient"), Optional),
+        key("patient_since", Text("RFC 3339 with an offset"), Optional),
         key("modbus", Table("[[device]] modbus"), Optional),
     ],
 };

@@ -143,6 +143,15 @@ impl<'a> Section<'a> {
         Some((base.join(text), at))
     }
 
+    /// A path that has a default.
+    pub(crate) fn path_or_default(&self, report: &mut Report, name: &'static str, base: &Path) -> PathBuf {
+        let default = match self.key(name).map(|key| key.need) {
+            Some(Need::Default(text)) => text,
+            _ => "",
+        };
+        self.path(report, name, base).map_or_else(|| PathBuf::from(default), |(path, _)| path)
+    }
+
     /// A file that must be there and readable now.
     pub(crate) fn file(&self, report: &mut Report, name: &'static str, base: &Path, secrecy: Secrecy) -> Option<PathBuf> {
         let (path, at) = self.path(report, name, base)?;

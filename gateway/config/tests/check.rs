@@ -13,7 +13,7 @@ use vitalgate_config::{
     ClientCertificate, Config, ConfigError, DestinationKind, DeviceSource, Fhir, LogFormat, LogLevel, ProfileKind, WriteMode, check,
     check_with_profiles,
 };
-use vitalgate_domain::PatientReference;
+use vitalgate_domain::{PatientReference, UnixMs};
 
 const FULL: &str = include_str!("golden/full.toml");
 const MINIMAL: &str = "[gateway]\nname = \"g1\"\nstate_dir = \"/var/lib/vitalgate\"\n";
@@ -76,7 +76,9 @@ fn every_key_arrives_where_it_belongs() {
     let config = full(&folder, FULL).unwrap_or_else(|errors| panic!("{}", lines(&errors)));
     assert_eq!(config.gateway.name.as_str(), "practice-01");
     assert_eq!(config.gateway.state_dir, PathBuf::from("/var/lib/vitalgate"));
+    assert_eq!(config.gateway.clock_trust_file, PathBuf::from("/run/clock"));
     assert_eq!((config.store.free_space_floor_mib, config.store.retention_days), (512, 30));
+    assert_eq!(config.store.key_credential.as_deref(), Some("vitalgate-kek"));
     let mqtt = config.mqtt.as_ref().unwrap();
     assert_eq!(mqtt.listen, "[::]:8883".parse().unwrap());
     assert_eq!(mqtt.server_names, ["gateway.local", "192.0.2.7", "2001:db8::1"]);
@@ -87,7 +89,9 @@ fn every_key_arrives_where_it_belongs() {
     let [first, second, third, fourth] = config.devices.as_slice() else { panic!("{:?}", config.devices) };
     assert_eq!((first.id.as_str(), first.profile.as_str(), &first.source), ("monitor-01", "vitals-json", &DeviceSource::Mqtt));
     assert_eq!(first.patient, Some(PatientReference::Literal("Patient/4711".into())));
-    assert_eq!(first.line, 22);
+    assert_eq!(first.line, 24);
+    assert_eq!(first.patient_since, UnixMs::parse_rfc3339("2026-11-22T09:00:00.500Z"));
+    assert_eq!((second.patient_since, third.patient_since), (None, None));
     assert_eq!(second.patient, None);
     let system = "urn:oid:1.2.276.0.76.4.8".into();
     assert_eq!(third.patient, Some(PatientReference::Identifier { system, value: "A 123".into() }));
@@ -115,7 +119,9 @@ fn every_key_arrives_where_it_belongs() {
 fn what_is_left_out_takes_the_documented_default() {
     let text = format!("{MINIMAL}[mqtt]\n[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.local\"\n");
     let config = check(&text, "x.toml").unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+    assert_eq!(config.gateway.clock_trust_file, PathBuf::from("/run/vitalgate/clock-trust"));
     assert_eq!((config.store.free_space_floor_mib, config.store.retention_days), (256, 7));
+    assert_eq!(config.store.key_credential, None, "the key is a file unless a credential is named");
     let mqtt = config.mqtt.as_ref().unwrap();
     assert_eq!((mqtt.listen, mqtt.plain_listen), ("0.0.0.0:8883".parse().unwrap(), None));
     assert_eq!((mqtt.server_names.as_slice(), mqtt.client_certificate), (&["g1".to_owned()][..], ClientCertificate::Required));
@@ -227,7 +233,7 @@ fn a_profile_must_fit_how_the_device_is_reached() {
 fn a_folder_of_profiles_that_cannot_be_listed_is_said_once_and_no_profile_is_called_unknown() {
     let folder = folder();
     let said = lines(&full(&folder, &FULL.replace("\"profiles\"", "\"absent\"").replace("vitals-json", "own")).unwrap_err());
-    assert!(said.contains(":20: dir in [profiles]: ") && said.contains("absent cannot be listed"), "{said}");
+    assert!(said.contains(":22: dir in [profiles]: ") && said.contains("absent cannot be listed"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
@@ -256,7 +262,7 @@ fn associations_have_no_end_and_name_the_file_that_confirmed_them() {
     let devices: Vec<_> = associations.iter().map(|association| association.device.as_str()).collect();
     assert_eq!(devices, ["monitor-01", "bedside-modbus-1"]);
     for association in &associations {
-        assert_eq!((association.from, association.until, association.confirmed_by.as_ref()), (None, None, "full.toml"));
+        assert_eq!((association.until, association.confirmed_by.as_ref()), (None, "full.toml"));
     }
 }
 
@@ -308,4 +314,33 @@ fn no_slip_of_the_keyboard_makes_the_check_fall_over() {
         }
     }
     assert!(taken > 0 && refused > taken, "{taken} taken, {refused} refused");
+}
+
+/// The name is joined to a folder: nothing that leads out of it is taken.
+#[test]
+fn a_credential_has_a_plain_name() {
+    for bad in ["", "../store.key", "a/b", ".hidden", "with space"] {
+        let said = errors_of(&format!("{MINIMAL}[store]\nkey_credential = {bad:?}\n"));
+        assert!(said.contains("x.toml:5: key_credential in [store]") && said.contains("LoadCredentialEncrypted"), "{bad}: {said}");
+    }
+}
+
+/// A moment that could mean two things attributes a reading to nobody: it is refused.
+#[test]
+fn since_when_a_patient_is_attached_is_one_moment() {
+    let device = |line: &str| {
+        let device = "[mqtt]\n[[device]]\nid = \"m1\"\nprofile = \"vitals-json\"\npatient = \"Patient/1\"\n";
+        check(&format!("{MINIMAL}{device}{line}\n"), "x.toml")
+    };
+    for good in ["\"2026-11-22T10:00:00+01:00\"", "2026-11-22T10:00:00+01:00", "\"2026-11-22T09:00:00Z\""] {
+        let config = device(&format!("patient_since = {good}")).unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+        assert_eq!(config.associations()[0].from, Some(UnixMs(1_795_338_000_000)), "{good}");
+    }
+    for bad in ["2026-11-22T10:00:00", "\"2026-11-22T10:00:00\"", "2026-11-22", "\"yesterday\"", "1795338000", "10:00:00", "\"\""] {
+        let said = lines(&device(&format!("patient_since = {bad}")).unwrap_err());
+        assert!(said.contains("x.toml:9: patient_since") && said.contains("2026-11-22T10:00:00+01:00"), "{bad}: {said}");
+    }
+    let alone = "[mqtt]\n[[device]]\nid = \"m1\"\nprofile = \"p\"\npatient_since = \"2026-11-22T10:00:00+01:00\"\n";
+    let said = errors_of(&format!("{MINIMAL}{alone}"));
+    assert!(said.contains("x.toml:8: [[device]] m1 has a patient_since, but no patient"), "{said}");
 }

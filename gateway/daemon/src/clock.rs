@@ -1,10 +1,14 @@
 //! The only place that reads a clock.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use anyhow::Context as _;
+use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
 use vitalgate_domain::{BootId, ClockTrust, Received, UnixMs};
 
@@ -12,8 +16,8 @@ use vitalgate_domain::{BootId, ClockTrust, Received, UnixMs};
 const EPOCH_FLOOR: UnixMs = UnixMs(1_767_225_600_000);
 /// systemd-timesyncd makes this file once it follows a server.
 const TIMESYNC_MARK: &str = "/run/systemd/timesync/synchronized";
-/// The appliance's time service writes its word here: authenticated, synchronised, free or unset.
-const TRUST_WORD_FILE: &str = "/run/vitalgate/clock-trust";
+/// Longest word of a time service that is read, in bytes.
+const TRUST_WORD_BYTES_MAX: u64 = 64;
 /// Where the kernel says which power-on this is.
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -25,14 +29,16 @@ pub(crate) struct Clock(Arc<Inner>);
 struct Inner {
     boot: BootId,
     trust: AtomicU8,
+    /// Where a time service says: authenticated, synchronised, free or unset.
+    trust_file: PathBuf,
 }
 
 impl Clock {
     /// Reads the boot id and looks at the clock's trust once.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start(trust_file: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(BOOT_ID_FILE).with_context(|| format!("cannot read {BOOT_ID_FILE}"))?;
         let boot = text.parse().with_context(|| format!("{BOOT_ID_FILE} holds no boot id"))?;
-        let clock = Self(Arc::new(Inner { boot, trust: AtomicU8::new(0) }));
+        let clock = Self(Arc::new(Inner { boot, trust: AtomicU8::new(0), trust_file: trust_file.to_owned() }));
         clock.refresh_trust();
         Ok(clock)
     }
@@ -46,7 +52,11 @@ impl Clock {
 
     /// Looks again at what the time service says; called once a second.
     pub(crate) fn refresh_trust(&self) {
-        self.0.trust.store(encode(service_trust()), Ordering::Relaxed);
+        let trust = service_trust(&self.0.trust_file);
+        let before = decode(self.0.trust.swap(encode(trust), Ordering::Relaxed));
+        if trust != before {
+            tracing::info!(?before, now = ?trust, "trust in the clock");
+        }
     }
 }
 
@@ -61,15 +71,26 @@ pub(crate) fn monotonic_ms() -> u64 {
     u64::try_from(now.tv_sec().saturating_mul(1_000).saturating_add(now.tv_nsec() / 1_000_000)).unwrap_or(0)
 }
 
-fn service_trust() -> ClockTrust {
-    match std::fs::read_to_string(TRUST_WORD_FILE).as_deref().map(str::trim) {
-        Ok("authenticated") => ClockTrust::Authenticated,
-        Ok("synchronised") => ClockTrust::Synchronised,
-        Ok("unset") => ClockTrust::Unset,
+fn service_trust(file: &Path) -> ClockTrust {
+    match trust_word(file).as_deref().map(<[u8]>::trim_ascii) {
+        Ok(b"authenticated") => ClockTrust::Authenticated,
+        Ok(b"synchronised") => ClockTrust::Synchronised,
+        Ok(b"unset") => ClockTrust::Unset,
         Ok(_) => ClockTrust::Free,
-        Err(_) if PathBuf::from(TIMESYNC_MARK).exists() => ClockTrust::Synchronised,
+        Err(_) if Path::new(TIMESYNC_MARK).exists() => ClockTrust::Synchronised,
         Err(_) => ClockTrust::Free,
     }
+}
+
+/// The head of the file. It never waits: not on a pipe, not on a device.
+fn trust_word(file: &Path) -> std::io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(file)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    let mut word = Vec::new();
+    file.take(TRUST_WORD_BYTES_MAX).read_to_end(&mut word)?;
+    Ok(word)
 }
 
 fn encode(trust: ClockTrust) -> u8 {
@@ -87,5 +108,42 @@ fn decode(number: u8) -> ClockTrust {
         2 => ClockTrust::Synchronised,
         1 => ClockTrust::Free,
         _ => ClockTrust::Unset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A word that changes while the gateway runs is taken over at the next look; one that cannot be read trusts nobody.
+    #[test]
+    fn the_word_of_the_time_service_is_read_again_at_each_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("clock-trust");
+        let clock = Clock::start(&file).unwrap();
+        let told = |word: &[u8]| {
+            std::fs::write(&file, word).unwrap();
+            clock.refresh_trust();
+            clock.now().trust
+        };
+        assert_eq!(told(b"unset\n"), ClockTrust::Unset);
+        assert_eq!(told(b"authenticated"), ClockTrust::Authenticated);
+        assert_eq!(told(b" synchronised \n"), ClockTrust::Synchronised);
+        assert_eq!(told(b"free\n"), ClockTrust::Free);
+        assert_eq!(told(b"Authenticated or so"), ClockTrust::Free, "what is no word is no trust");
+        assert_eq!(told(b"authenticated\n"), ClockTrust::Authenticated);
+        assert_eq!(told(&b"authenticated ".repeat(100_000)), ClockTrust::Free, "only the head is read");
+        assert_eq!(told(&[0xff; 8]), ClockTrust::Free);
+    }
+
+    /// Whatever lies at the path, the look comes back.
+    #[test]
+    fn a_pipe_in_the_place_of_the_file_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(trust_word(&pipe).is_err());
+        assert!(trust_word(folder.path()).is_err());
+        assert!(trust_word(&folder.path().join("missing")).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The composition root: opens the store, starts the loops, watches them, drains to disk.
 
 mod drivers;
+pub(crate) mod keys;
 mod supervise;
 
 use std::ffi::OsString;
@@ -25,7 +26,7 @@ use vitalgate_profile::Profiles;
 use vitalgate_store::keyed::KeyedOptions;
 use vitalgate_store::{Journal, Keyed, Opened, Reader, RealFiles, StoreOptions};
 use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
-use vitalgate_trust::{ClientProfile, FileKeyWrap, client_config};
+use vitalgate_trust::{ClientProfile, client_config};
 
 use crate::beacon::Beacon;
 use crate::clock::Clock;
@@ -50,11 +51,6 @@ const DAY_MS: u64 = 86_400_000;
 /// The folder of the store.
 pub(crate) fn store_folder(config: &Config) -> PathBuf {
     config.gateway.state_dir.join("store")
-}
-
-/// The file of the key-encryption key.
-pub(crate) fn key_file(config: &Config) -> PathBuf {
-    config.gateway.state_dir.join("trust").join("store.key")
 }
 
 /// The folder of the local certificate authority.
@@ -95,14 +91,14 @@ impl<'a> Gateway<'a> {
         for warning in config.plain_warnings() {
             tracing::warn!("{warning}");
         }
-        let clock = Clock::start()?;
+        let clock = Clock::start(&config.gateway.clock_trust_file)?;
         let devices = Arc::new(devices(config)?);
         make_private_folder(&config.gateway.state_dir)?;
         make_private_folder(&authority_folder(config))?;
-        let keys = key_wrap(config)?;
+        let keys = keys::for_gateway(config)?;
         let keyed = KeyedOptions { probe: Some(probe_command()?), ..KeyedOptions::new(store_folder(config)) };
-        let opened = vitalgate_store::open_with(store_options(config), keyed, Arc::new(keys), Arc::new(RealFiles))
-            .context("the store cannot be opened")?;
+        let opened =
+            vitalgate_store::open_with(store_options(config), keyed, keys, Arc::new(RealFiles)).context("the store cannot be opened")?;
         let ids = config.devices.iter().map(|device| device.id.clone());
         let destinations = config.destinations.iter().map(|destination| destination.id.clone());
         let shared = Arc::new(Shared::new(ids, destinations));
@@ -332,14 +328,6 @@ fn device_facts(config: &Config) -> Vec<DeviceFacts> {
 fn probe_command() -> anyhow::Result<Vec<OsString>> {
     let program = std::env::current_exe().context("this program's own file is not known")?;
     Ok(vec![program.into(), "store".into(), "probe".into()])
-}
-
-/// A store that holds something is never given a new key: it could not be read any more.
-fn key_wrap(config: &Config) -> anyhow::Result<FileKeyWrap> {
-    let filled = std::fs::read_dir(store_folder(config)).is_ok_and(|mut listing| listing.next().is_some());
-    let file = key_file(config);
-    let keys = if filled { FileKeyWrap::open(&file) } else { FileKeyWrap::open_or_create(&file) };
-    keys.context("the store's key-encryption key cannot be read; bring trust/ back from its backup")
 }
 
 /// How the store is opened.

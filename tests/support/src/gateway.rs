@@ -35,6 +35,8 @@ pub struct DeviceLine {
     pub profile: String,
     /// `Patient/x`; unassigned without.
     pub patient: Option<String>,
+    /// Since when, in RFC 3339; since ever without.
+    pub patient_since: Option<String>,
     /// Where it is polled, its unit and the interval in milliseconds; an MQTT device without.
     pub modbus: Option<(SocketAddr, u8, u64)>,
 }
@@ -43,13 +45,14 @@ impl DeviceLine {
     /// An MQTT device with the profile `vitals-json`.
     #[must_use]
     pub fn mqtt(id: DeviceId, patient: &str) -> Self {
-        Self { id, profile: "vitals-json".to_owned(), patient: Some(patient.to_owned()), modbus: None }
+        Self { id, profile: "vitals-json".to_owned(), patient: Some(patient.to_owned()), patient_since: None, modbus: None }
     }
 
     /// A polled device with the profile `vitals-modbus`, unit 1.
     #[must_use]
     pub fn modbus(id: DeviceId, patient: &str, address: SocketAddr, poll_interval_ms: u64) -> Self {
-        Self { id, profile: "vitals-modbus".to_owned(), patient: Some(patient.to_owned()), modbus: Some((address, 1, poll_interval_ms)) }
+        let modbus = Some((address, 1, poll_interval_ms));
+        Self { id, profile: "vitals-modbus".to_owned(), patient: Some(patient.to_owned()), patient_since: None, modbus }
     }
 }
 
@@ -74,6 +77,8 @@ pub struct ConfigText {
     pub destination: Option<(String, Option<PathBuf>)>,
     /// More lines for a section, `("destination", "write = \"put\"")` for example.
     pub more: Vec<(String, String)>,
+    /// The folder that the daemon is started with as systemd's folder of credentials; none without.
+    pub credentials_dir: Option<PathBuf>,
 }
 
 impl ConfigText {
@@ -92,6 +97,7 @@ impl ConfigText {
             devices: Vec::new(),
             destination: None,
             more: Vec::new(),
+            credentials_dir: None,
         })
     }
 
@@ -117,6 +123,9 @@ impl ConfigText {
             let _ = writeln!(text, "[[device]]\nid = {:?}\nprofile = {:?}", device.id.as_str(), device.profile);
             if let Some(patient) = &device.patient {
                 let _ = writeln!(text, "patient = {patient:?}");
+            }
+            if let Some(since) = &device.patient_since {
+                let _ = writeln!(text, "patient_since = {since:?}");
             }
             if let Some((address, unit, interval)) = device.modbus {
                 let _ = writeln!(text, "modbus = {{ address = \"{address}\", unit = {unit}, poll_interval_ms = {interval} }}");
@@ -237,7 +246,7 @@ impl GatewayProcess {
     pub fn spawn(config: ConfigText, folder: &Path) -> anyhow::Result<Self> {
         let config_file = write_config(&config, folder)?;
         let log_file = folder.join("vitalgate.log");
-        let child = launch(&config_file, &log_file)?;
+        let child = launch(&config, &config_file, &log_file)?;
         Ok(Self { child, config, config_file, log_file })
     }
 
@@ -246,8 +255,17 @@ impl GatewayProcess {
     /// # Errors
     /// As [`GatewayProcess::start`].
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.child = launch(&self.config_file, &self.log_file)?;
+        self.child = launch(&self.config, &self.config_file, &self.log_file)?;
         self.wait_ready(READY_WITHIN).await
+    }
+
+    /// Changes the configuration's file; it counts from the next start on.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&mut self, change: impl FnOnce(&mut ConfigText)) -> anyhow::Result<()> {
+        change(&mut self.config);
+        std::fs::write(&self.config_file, self.config.toml()).with_context(|| format!("cannot write {}", self.config_file.display()))
     }
 
     /// Waits until the console says that readings are taken.
@@ -357,9 +375,10 @@ impl GatewayProcess {
     }
 }
 
-fn launch(config_file: &Path, log_file: &Path) -> anyhow::Result<Child> {
+fn launch(config: &ConfigText, config_file: &Path, log_file: &Path) -> anyhow::Result<Child> {
     let log = File::options().create(true).append(true).open(log_file).context("no log file for the gateway")?;
     Command::new(binary()?)
+        .envs(config.credentials_dir.iter().map(|folder| ("CREDENTIALS_DIRECTORY", folder)))
         .arg("--config")
         .arg(config_file)
         .arg("run")

@@ -9,7 +9,8 @@ use vitalgate_config::Config;
 use vitalgate_store::{Opened, RealFiles, StoreOptions};
 
 use crate::cli::StoreAction;
-use crate::run::{key_file, store_options};
+use crate::run::keys::existing;
+use crate::run::store_options;
 
 /// Checks, counts or exports.
 pub(super) fn store(config_path: &Path, action: StoreAction) -> anyhow::Result<ExitCode> {
@@ -24,18 +25,14 @@ pub(super) fn store(config_path: &Path, action: StoreAction) -> anyhow::Result<E
     }
 }
 
-fn keys(config: &Config) -> anyhow::Result<Arc<vitalgate_trust::FileKeyWrap>> {
-    let keys = vitalgate_trust::FileKeyWrap::open(&key_file(config));
-    Ok(Arc::new(keys.context("the key-encryption key cannot be read")?))
-}
-
 fn open(config: &Config) -> anyhow::Result<Opened> {
     let options = StoreOptions { background: false, ..store_options(config) };
-    vitalgate_store::open(options, keys(config)?, Arc::new(RealFiles)).context("the store cannot be opened; is the gateway still running?")
+    vitalgate_store::open(options, existing(config)?, Arc::new(RealFiles))
+        .context("the store cannot be opened; is the gateway still running?")
 }
 
 fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let report = vitalgate_store::check(store_options(config), keys(config)?, Arc::new(RealFiles));
+    let report = vitalgate_store::check(store_options(config), existing(config)?, Arc::new(RealFiles));
     let report = report.context("the store cannot be checked; is the gateway still running?")?;
     println!("{report}");
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
