@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
-use vitalgate_domain::{Associations, Change, ClockTrust, DecodedSample, Entry, Flags, Now, RawSample, Reading, Sequence, SequenceRanges};
+use vitalgate_domain::{
+    Associations, Change, ClockTrust, DecodedSample, Entry, Flags, Now, RawSample, Reading, Sequence, SequenceRanges, Subject,
+};
 use vitalgate_store::Reader;
 
 use crate::devices::Devices;
@@ -67,8 +69,15 @@ impl Replay {
         let record = self.reader.get(sequence).map_err(|error| ReadModelError::Store(error.to_string()))?;
         match record.map(|record| record.entry) {
             Some(Entry::Reading(reading)) => {
-                plan.entries.push(Entry::Reading(bound_again(reading, associations, now)));
-                Ok(true)
+                let trust_before = reading.time.received.trust;
+                let reading = bound_again(reading, associations, now);
+                let got_its_moment = reading.time.received.trust != trust_before;
+                let stays = reading.subject == Subject::Unassigned && !got_its_moment;
+                if !stays {
+                    plan.entries.push(Entry::Reading(reading));
+                }
+                // Still nobody's: it would only be held once more.
+                Ok(!stays)
             }
             Some(Entry::DeadLetter(letter)) => {
                 let sample =
@@ -87,7 +96,8 @@ impl Replay {
     }
 }
 
-/// The reading once more, with today's association for its own moment. Its identity stays.
+/// The reading once more, with today's association for its own moment. Its identity stays, and so
+/// does a patient that it was bound to, unless the configuration states another for that moment.
 fn bound_again(mut reading: Reading, associations: &Associations, now: &Now) -> Reading {
     let received = &mut reading.time.received;
     if received.trust == ClockTrust::Unset && now.trust != ClockTrust::Unset && received.boot == now.boot {
@@ -96,7 +106,7 @@ fn bound_again(mut reading: Reading, associations: &Associations, now: &Now) -> 
         received.wall = now.wall.plus_ms(-age_ms);
         received.trust = now.trust;
     }
-    reading.subject = associations.subject_at(&reading.device, reading.time.effective());
+    reading.subject = associations.subject_again(&reading.subject, &reading.device, reading.time.effective());
     reading.flags = reading.flags.with(Flags::REPLAYED);
     reading
 }

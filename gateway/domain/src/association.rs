@@ -49,11 +49,28 @@ impl Associations {
     /// are a contradiction: then nobody is named.
     #[must_use]
     pub fn subject_at(&self, device: &DeviceId, moment: Option<UnixMs>) -> Subject {
-        let Some(moment) = moment else { return Subject::Unassigned };
+        self.at(device, moment).map_or(Subject::Unassigned, |association| Subject::Patient(association.patient.clone()))
+    }
+
+    /// Whom a reading is about that was bound to `bound` before. One that was bound to a patient goes
+    /// over to another only where it is stated since when the device was there: an association
+    /// without a beginning says nothing about the time before it was written down.
+    #[must_use]
+    pub fn subject_again(&self, bound: &Subject, device: &DeviceId, moment: Option<UnixMs>) -> Subject {
+        match (bound, self.at(device, moment)) {
+            (Subject::Patient(_), Some(association)) if association.from.is_none() => bound.clone(),
+            (_, Some(association)) => Subject::Patient(association.patient.clone()),
+            (_, None) => bound.clone(),
+        }
+    }
+
+    /// The only association that covers the moment.
+    fn at(&self, device: &DeviceId, moment: Option<UnixMs>) -> Option<&Association> {
+        let moment = moment?;
         let mut covering = self.0.get(device).into_iter().flatten().filter(|association| association.covers(moment));
         match (covering.next(), covering.next()) {
-            (Some(only), None) => Subject::Patient(only.patient.clone()),
-            _ => Subject::Unassigned,
+            (Some(only), None) => Some(only),
+            _ => None,
         }
     }
 }
@@ -83,5 +100,21 @@ mod tests {
         assert_eq!(subject(160), Subject::Unassigned, "two patients at once");
         assert_eq!(subject(200), Subject::Patient(PatientReference::Literal("Patient/c".into())));
         assert_eq!(table.subject_at(&device, None), Subject::Unassigned, "moment unknown");
+    }
+
+    /// The device went from bed to bed since: a reading that is sent again stays with the patient of its own moment.
+    #[test]
+    fn a_bound_reading_changes_its_patient_only_for_a_stated_interval() {
+        let device = DeviceId::new("m1").unwrap();
+        let patient = |name: &str| Subject::Patient(PatientReference::Literal(name.into()));
+        let again = |table: &Associations, bound: &Subject, moment| table.subject_again(bound, &device, moment);
+        let since_ever = Associations::new([at("Patient/b", None, None)]);
+        assert_eq!(again(&since_ever, &patient("Patient/a"), Some(UnixMs(5))), patient("Patient/a"));
+        assert_eq!(again(&since_ever, &Subject::Unassigned, Some(UnixMs(5))), patient("Patient/b"));
+        let since = Associations::new([at("Patient/b", Some(100), None)]);
+        assert_eq!(again(&since, &patient("Patient/a"), Some(UnixMs(99))), patient("Patient/a"));
+        assert_eq!(again(&since, &patient("Patient/a"), Some(UnixMs(100))), patient("Patient/b"), "it is stated");
+        assert_eq!(again(&since, &Subject::Unassigned, Some(UnixMs(99))), Subject::Unassigned);
+        assert_eq!(again(&since, &Subject::Unassigned, None), Subject::Unassigned);
     }
 }
