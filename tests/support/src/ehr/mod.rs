@@ -54,6 +54,10 @@ pub struct EhrOptions {
     pub vital_sign_rules: bool,
     /// The port; a free one when `None`.
     pub port: Option<u16>,
+    /// More names and addresses that the certificate is for.
+    pub names: Vec<String>,
+    /// Where the authority is kept, for a server that comes back as the same one; a folder of its own when `None`.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for EhrOptions {
@@ -67,6 +71,8 @@ impl Default for EhrOptions {
             answer_delay: Duration::ZERO,
             vital_sign_rules: true,
             port: None,
+            names: Vec::new(),
+            folder: None,
         }
     }
 }
@@ -114,13 +120,14 @@ impl Ehr {
     /// # Errors
     /// When no certificate can be made or the port cannot be listened on.
     pub async fn start(options: EhrOptions) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("no temporary folder for the EHR")?;
+        let own_folder = tempfile::tempdir().context("no temporary folder for the EHR")?;
+        let folder = options.folder.clone().unwrap_or_else(|| own_folder.path().to_owned());
         let port = match options.port {
             Some(port) => port,
             None => crate::wait::free_port()?,
         };
-        let ca_file = folder.path().join("ehr-ca.pem");
-        let tls = if options.tls { Some(certificates(folder.path(), &ca_file, &options)?) } else { None };
+        let ca_file = folder.join("ehr-ca.pem");
+        let tls = if options.tls { Some(certificates(&folder, &ca_file, &options)?) } else { None };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let scheme = if options.tls { "https" } else { "http" };
         let shared = Arc::new(Shared {
@@ -131,7 +138,7 @@ impl Ehr {
             counters: Counters::default(),
             null: null::Answers::default(),
         });
-        let ehr = Self { address, shared, tls, listening: tokio::sync::Mutex::new(None), ca_file, _folder: folder };
+        let ehr = Self { address, shared, tls, listening: tokio::sync::Mutex::new(None), ca_file, _folder: own_folder };
         ehr.up().await?;
         Ok(ehr)
     }
@@ -269,7 +276,9 @@ fn certificates(folder: &Path, ca_file: &Path, options: &EhrOptions) -> anyhow::
     let authority =
         LocalAuthority::open_or_create(&folder.join("authority"), &GatewayId::new("demo-ehr")?).context("no authority for the EHR")?;
     std::fs::write(ca_file, authority.ca_certificate_pem()).context("the EHR's authority cannot be written")?;
-    let server = authority.issue_server(&["localhost".to_owned(), "127.0.0.1".to_owned()]).context("no certificate for the EHR")?;
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    names.extend(options.names.iter().cloned());
+    let server = authority.issue_server(&names).context("no certificate for the EHR")?;
     let key: PrivateKeyDer<'static> = server.key;
     let demanded = match options.client_ca_pem {
         Some(_) => ClientCertificate::Required,

@@ -1,0 +1,175 @@
+//! A machine with our image on its disk: flashed, provisioned, in service.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use vitalgate_layout::{StateWord, stick as labels};
+use vitalgate_test_support::wait_until;
+
+use crate::evidence::{Evidence, FOLDER, figure};
+use crate::image::{self, Image};
+use crate::machine::console::Heard;
+use crate::machine::{Machine, Running, Surroundings, patience};
+use crate::page::{Page, fingerprint_in};
+use crate::practice::{Devices, PUBLISHERS, Practice};
+use crate::stick::Stick;
+
+/// The appliance takes readings.
+pub(crate) const IN_SERVICE: [StateWord; 5] =
+    [StateWord::Ready, StateWord::RolledBack, StateWord::Degraded, StateWord::OfflineBuffering, StateWord::TimeUntrusted];
+/// Longest wait for commissioning after the boot.
+const COMMISSIONING_WITHIN: Duration = Duration::from_secs(300);
+/// Longest wait for the page after a state word.
+const PAGE_WITHIN: Duration = Duration::from_secs(120);
+
+/// A commissioned appliance with its surroundings, the power off.
+pub(crate) struct Appliance {
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// The servers around it.
+    pub(crate) practice: Practice,
+    /// Credentials, reports and recovery key, as they came back on the stick.
+    pub(crate) handed_over: PathBuf,
+}
+
+fn base() -> PathBuf {
+    Path::new(FOLDER).join("base")
+}
+
+/// The servers around every appliance of these tests.
+///
+/// # Errors
+/// When they cannot be started.
+pub(crate) async fn practice() -> anyhow::Result<Practice> {
+    Practice::open(&Path::new(FOLDER).join("practice")).await
+}
+
+/// The signed site file.
+///
+/// # Errors
+/// When it cannot be signed.
+pub(crate) async fn site_file(practice: &Practice, folder: &Path) -> anyhow::Result<PathBuf> {
+    let (text, signed) = (folder.join("site.toml"), folder.join(labels::SITE_FILE));
+    std::fs::write(&text, practice.site_text()?)?;
+    image::sign_site(&text, &signed).await?;
+    Ok(signed)
+}
+
+impl Appliance {
+    /// Flashes and commissions a new appliance, and keeps it as the base of later cases.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub(crate) async fn commission(image: &Image, evidence: &mut Evidence) -> anyhow::Result<Self> {
+        let base = base();
+        if base.exists() {
+            std::fs::remove_dir_all(&base)?;
+        }
+        let practice = practice().await?;
+        let mut machine = Machine::at(&base, evidence.folder())?;
+        let proof = image.flash(&machine.disk).await?;
+        evidence.say(&format!("flashed: {proof}"));
+        machine.manufacture(&image::keys().join("secureboot")).await?;
+        let site = site_file(&practice, evidence.folder()).await?;
+        let stick = Stick::new(&base.join("provision.img"), labels::PROVISION, &[(labels::SITE_FILE, &site)]).await?;
+
+        let mut running = machine.power_on(&Surroundings::default()).await?;
+        running.plug(&stick).await?;
+        let outcome = wait_commissioned(&mut running, evidence).await;
+        // A picture of the screen is for the manual; without one the case goes on.
+        let _ = running.screenshot(&evidence.folder().join("screen-commissioned.png")).await;
+        outcome?;
+        running.cut().await?;
+        let handed_over = base.join("handed-over");
+        stick.read_back(&handed_over).await?;
+        check_handed_over(&handed_over, evidence);
+        std::fs::write(base.join("stamp"), image.stamp()?)?;
+        Ok(Self { machine, practice, handed_over })
+    }
+
+    /// A commissioned appliance from an earlier run with the same image, or a new one; `twin` names the copy.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub(crate) async fn commissioned(image: &Image, twin: &str, evidence: &mut Evidence) -> anyhow::Result<Self> {
+        let base = base();
+        let fresh = std::fs::read_to_string(base.join("stamp")).is_ok_and(|stamp| image.stamp().is_ok_and(|now| now == stamp));
+        if !fresh {
+            Self::commission(image, evidence).await?;
+        }
+        let practice = practice().await?;
+        let machine = Machine::at(&base, evidence.folder())?.duplicate(&Path::new(FOLDER).join(twin), evidence.folder()).await?;
+        Ok(Self { machine, practice, handed_over: base.join("handed-over") })
+    }
+
+    /// Devices with the credentials of this appliance.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub(crate) fn devices(&self) -> anyhow::Result<Devices> {
+        Devices::start(&self.handed_over.join(labels::DEVICES), self.machine.mqtt_port)
+    }
+
+    /// Boots until it is in service.
+    ///
+    /// # Errors
+    /// When it never is.
+    pub(crate) async fn boot(&mut self, evidence: &Evidence) -> anyhow::Result<Running> {
+        let (running, at) = self.machine.boot_to(&Surroundings::default(), &IN_SERVICE).await?;
+        evidence.say(&format!("in service {:.0} s after power on (start {})", at.as_secs_f64(), self.machine.starts()));
+        Ok(running)
+    }
+
+    /// The status page of the running machine.
+    ///
+    /// # Errors
+    /// When the console shows no fingerprint.
+    pub(crate) fn page(&self, running: &Running) -> anyhow::Result<Page> {
+        let lines = running.console.all();
+        let fingerprint = lines.iter().rev().find_map(|line| fingerprint_in(&line.text));
+        Page::new(self.machine.page_port, fingerprint.context("no fingerprint of the status page on the console")?)
+    }
+
+    /// What the status page says as soon as `wanted` finds in it what it looks for.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub(crate) async fn status(&self, running: &Running, what: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let page = self.page(running)?;
+        let mut last = Value::Null;
+        let found = wait_until(what, patience(PAGE_WITHIN), async || {
+            last = page.status().await.unwrap_or_else(|error| Value::from(format!("{error:#}")));
+            wanted(&last).then_some(())
+        })
+        .await;
+        found.with_context(|| format!("the page says {last}"))?;
+        Ok(last)
+    }
+}
+
+async fn wait_commissioned(running: &mut Running, evidence: &mut Evidence) -> anyhow::Result<()> {
+    let outcomes = [&IN_SERVICE[..], &[StateWord::ProvisionRejected, StateWord::Tamper]].concat();
+    match running.state(&outcomes, COMMISSIONING_WITHIN * 2).await? {
+        Heard::Off => bail!("it went off; the console ends with\n{}", running.console.end()),
+        Heard::Yes((word, detail), at) => {
+            evidence.say(&format!("{word} {detail} {:.0} s after power on", at.as_secs_f64()));
+            figure("first_boot_to_service_s", crate::evidence::tenths(at.as_secs_f64()))?;
+            anyhow::ensure!(IN_SERVICE.contains(&word), "{word} {detail}\n{}", running.console.end());
+            Ok(())
+        }
+    }
+}
+
+/// What a technician takes away.
+fn check_handed_over(folder: &Path, evidence: &mut Evidence) {
+    for name in [labels::COMMISSIONING_REPORT, labels::COMMISSIONING_REPORT_TEXT, labels::RECOVERY_KEY] {
+        evidence.check(&format!("{name} is on the stick"), folder.join(name).is_file());
+    }
+    for device in PUBLISHERS {
+        let folder = folder.join(labels::DEVICES).join(device);
+        let all = ["certificate.pem", "key.pem", "ca.pem"].iter().all(|name| folder.join(name).is_file());
+        evidence.check(&format!("credentials of {device} are on the stick"), all);
+    }
+}

@@ -1,0 +1,174 @@
+//! A day in the life: flashed, commissioned, updated while readings flow, a power cut under load, a bad
+//! update undone. In the end every acknowledged reading is in the EHR exactly once.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use vitalgate_layout::{StateWord, stick as labels};
+use vitalgate_test_support::wait_until;
+
+use crate::appliance::{Appliance, IN_SERVICE};
+use crate::evidence::{Evidence, figure, tenths};
+use crate::image::Image;
+use crate::machine::console::Heard;
+use crate::machine::{Running, Surroundings, patience};
+use crate::practice::Devices;
+use crate::stick::Stick;
+
+/// Longest install, restart included, until the machine goes off.
+const INSTALL_WITHIN: Duration = Duration::from_secs(600);
+/// Longest wait for readings.
+const READINGS_WITHIN: Duration = Duration::from_secs(120);
+/// Readings that show that they flow.
+const SOME: u64 = 100;
+
+pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
+    let [first, second, broken] = Image::three()?;
+    let mut appliance = Appliance::commission(&first, evidence).await?;
+    // What was commissioned stays as it is, for other cases.
+    let twin = appliance.machine.duplicate(&std::path::Path::new(crate::evidence::FOLDER).join("day-machine"), evidence.folder()).await?;
+    appliance.machine = twin;
+    let mut devices = appliance.devices()?;
+
+    let running = first_service(&mut appliance, &mut devices, evidence).await?;
+    let running = update(&mut appliance, &mut devices, running, &second, evidence).await?;
+
+    devices.more(SOME, READINGS_WITHIN).await?;
+    evidence.say(&format!("power cut under load, {} acknowledged", devices.acknowledged()));
+    running.cut().await?;
+    // Both slots hold a version that came up: other cases begin here.
+    let updated = std::path::Path::new(crate::evidence::FOLDER).join("updated");
+    appliance.machine.duplicate(&updated, evidence.folder()).await?;
+    let running = appliance.boot(evidence).await?;
+    devices.more(SOME, READINGS_WITHIN).await?;
+    evidence.check("readings are taken after the power cut", true);
+
+    let running = undone(&mut appliance, &mut devices, running, &second, &broken, evidence).await?;
+    devices.more(SOME, READINGS_WITHIN).await?;
+    devices.finish(READINGS_WITHIN).await?;
+    count(&appliance, &mut devices, evidence).await?;
+    running.cut().await
+}
+
+/// The first day: readings of publishing and polled devices arrive.
+async fn first_service(appliance: &mut Appliance, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<Running> {
+    let began = Instant::now();
+    let mut running = appliance.machine.power_on(&Surroundings::default()).await?;
+    devices.more(1, Duration::from_secs(400)).await.with_context(|| running.console.end())?;
+    let first = began.elapsed().as_secs_f64();
+    evidence.check(&format!("the first reading is accepted {first:.0} s after power on"), true);
+    figure("boot_to_first_reading_s", tenths(first))?;
+    let wanted: &[StateWord] = if appliance.practice.tells_time() { &[StateWord::Ready] } else { &IN_SERVICE };
+    match running.state(wanted, READINGS_WITHIN).await? {
+        Heard::Yes((word, _), at) => evidence.check(&format!("{word} {:.0} s after power on", at.as_secs_f64()), true),
+        Heard::Off => anyhow::bail!("it went off\n{}", running.console.end()),
+    }
+    devices.more(SOME, READINGS_WITHIN).await?;
+    let practice = &appliance.practice;
+    let polled =
+        wait_until("polled readings in the EHR", patience(READINGS_WITHIN), async || (practice.polled_observations() > 5).then_some(()));
+    evidence.outcome("readings of the polled device are in the EHR", polled.await);
+    let status = appliance.status(&running, "the status page", serde_json::Value::is_object).await;
+    if let Some(status) = evidence.outcome("the status page answers with the certificate of the console's fingerprint", status) {
+        evidence.keep("page-v1.json", serde_json::to_string_pretty(&status)?);
+        if let Ok(html) = appliance.page(&running)?.get("/").await {
+            evidence.keep("page-v1.html", html);
+        }
+    }
+    // For the manual.
+    let _ = running.screenshot(&evidence.folder().join("screen-ready.png")).await;
+    Ok(running)
+}
+
+/// Installs from a stick while readings flow, until the machine restarts by itself.
+async fn install(
+    appliance: &Appliance,
+    devices: &mut Devices,
+    running: &mut Running,
+    image: &Image,
+    evidence: &mut Evidence,
+) -> anyhow::Result<Stick> {
+    let file = appliance.machine.evidence().join(format!("update-{}.img", image.version));
+    let stick = Stick::new(&file, labels::UPDATE, &[("update.raucb", &image.bundle())]).await?;
+    let before = devices.acknowledged();
+    running.plug(&stick).await?;
+    match running.state(&[StateWord::Updating], INSTALL_WITHIN).await? {
+        Heard::Yes(..) => evidence.check(&format!("{} is being installed", image.version), true),
+        Heard::Off => anyhow::bail!("it went off before it said that it installs\n{}", running.console.end()),
+    }
+    running.ended(INSTALL_WITHIN).await?;
+    let meanwhile = devices.acknowledged() - before;
+    evidence.check(&format!("{meanwhile} readings were acknowledged during the installation of {}", image.version), meanwhile > 0);
+    Ok(stick)
+}
+
+async fn update(
+    appliance: &mut Appliance,
+    devices: &mut Devices,
+    mut running: Running,
+    image: &Image,
+    evidence: &mut Evidence,
+) -> anyhow::Result<Running> {
+    let began = Instant::now();
+    let stick = install(appliance, devices, &mut running, image, evidence).await?;
+    drop(running);
+    let running = appliance.boot(evidence).await?;
+    let took = began.elapsed().as_secs_f64();
+    figure("update_s", tenths(took))?;
+    let version = image.version.clone();
+    let status = appliance.status(&running, "the new version on the page", |status| says_version(status, &version)).await;
+    if let Some(status) = evidence.outcome(&format!("{version} is in service {took:.0} s after the stick came in"), status) {
+        evidence.keep("page-v2.json", serde_json::to_string_pretty(&status)?);
+    }
+    if let Some(report) = stick.text(labels::UPDATE_REPORT).await {
+        evidence.keep("update-report-v2.txt", report);
+        evidence.check("the stick carries a report of the update", true);
+    } else {
+        evidence.check("the stick carries a report of the update", false);
+    }
+    devices.more(SOME, READINGS_WITHIN).await?;
+    Ok(running)
+}
+
+/// A version whose daemon fails: the appliance returns by itself and says why.
+async fn undone(
+    appliance: &mut Appliance,
+    devices: &mut Devices,
+    mut running: Running,
+    before: &Image,
+    broken: &Image,
+    evidence: &mut Evidence,
+) -> anyhow::Result<Running> {
+    install(appliance, devices, &mut running, broken, evidence).await?;
+    drop(running);
+    let starts = appliance.machine.starts();
+    let (running, _) = appliance.machine.boot_to(&Surroundings::default(), &[StateWord::RolledBack]).await?;
+    evidence.check(&format!("it came back by itself after {} starts", appliance.machine.starts() - starts), true);
+    let version = before.version.clone();
+    let status = appliance.status(&running, "the old version on the page", |status| says_version(status, &version)).await;
+    if let Some(status) = evidence.outcome(&format!("{version} is in service again"), status) {
+        let reason = status["slots"]["last_rollback"].clone();
+        evidence.say(&format!("reason on the page: {reason}"));
+        evidence.check("the page shows the reason", !reason.is_null());
+        evidence.keep("page-undone.json", serde_json::to_string_pretty(&status)?);
+    }
+    Ok(running)
+}
+
+fn says_version(status: &serde_json::Value, version: &str) -> bool {
+    status["identity"]["version"] == version
+}
+
+/// Compares what was acknowledged with what arrived.
+async fn count(appliance: &Appliance, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
+    let verdict = devices.verdict(&appliance.practice).await;
+    evidence.say(&verdict.to_string());
+    evidence.say(&format!("{} readings of the polled device", appliance.practice.polled_observations()));
+    evidence.keep("verdict.txt", verdict.to_string());
+    figure("acknowledged", verdict.acknowledged)?;
+    figure("lost", verdict.lost_count())?;
+    figure("doubled", verdict.duplicated_count())?;
+    evidence.check("every acknowledged reading is in the EHR exactly once", verdict.acknowledged > SOME && verdict.is_exactly_once());
+    evidence.check("no identifier is carried by two resources", appliance.practice.ehr.duplicated_identifiers().is_empty());
+    Ok(())
+}

@@ -1,0 +1,312 @@
+//! The virtual machine: what stays when the power is off, and one run of it.
+
+pub(crate) mod console;
+pub(crate) mod firmware;
+pub(crate) mod qmp;
+pub(crate) mod tpm;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::fcntl::{Flock, FlockArg};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use vitalgate_layout::StateWord;
+use vitalgate_test_support::free_port;
+
+use crate::command::{copy, setting};
+use crate::stick::Stick;
+use console::{Console, Heard, state_of};
+use qmp::Qmp;
+
+/// Memory of the appliance in MiB.
+const MEMORY_MIB: &str = "1024";
+/// Port of devices on the appliance.
+pub(crate) const MQTT_PORT: u16 = 8883;
+/// Port of the status page on the appliance.
+pub(crate) const PAGE_PORT: u16 = 8443;
+/// The appliance's address on QEMU's own network.
+pub(crate) const GUEST: [u8; 4] = [10, 0, 2, 15];
+/// The appliance's hardware address.
+pub(crate) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x56, 0x47, 0x01];
+/// Longest boot, times `VITALGATE_PATIENCE`.
+const BOOT_WITHIN: Duration = Duration::from_secs(400);
+/// Starts in a row that never come into service before a test gives up.
+const STARTS_MAX: u32 = 8;
+
+/// A time on this machine: `VITALGATE_PATIENCE=2` doubles every one.
+pub(crate) fn patience(wanted: Duration) -> Duration {
+    wanted.mul_f64(setting("VITALGATE_PATIENCE", "1").parse().unwrap_or(1.0))
+}
+
+/// How the machine stands in the world this time.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    /// What the hardware clock says, `1970-01-01T00:00:00`; the host's time without.
+    pub(crate) clock: Option<String>,
+    /// Cut off from everything but what comes in through the forwarded ports.
+    pub(crate) cut_off: bool,
+    /// A socket of raw Ethernet frames on the same segment.
+    pub(crate) segment: Option<(PathBuf, PathBuf)>,
+}
+
+/// What stays when the power is off.
+pub(crate) struct Machine {
+    /// The disk, raw.
+    pub(crate) disk: PathBuf,
+    variables: PathBuf,
+    tpm: PathBuf,
+    evidence: PathBuf,
+    /// Host's port that leads to the devices' port.
+    pub(crate) mqtt_port: u16,
+    /// Host's port that leads to the status page.
+    pub(crate) page_port: u16,
+    starts: u32,
+}
+
+/// One run, from power on to power off. It is killed when this is dropped.
+pub(crate) struct Running {
+    qemu: Child,
+    /// What it says.
+    pub(crate) console: Console,
+    qmp: Qmp,
+    sticks: u32,
+    _tpm: Child,
+    _sockets: TempDir,
+    _turn: Flock<File>,
+}
+
+impl Machine {
+    /// A machine whose parts are in `folder`: `disk.img`, firmware variables and TPM. Evidence goes to `evidence`.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub(crate) fn at(folder: &Path, evidence: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(evidence)?;
+        Ok(Self {
+            disk: folder.join("disk.img"),
+            variables: folder.join("variables.fd"),
+            tpm: folder.join("tpm"),
+            evidence: evidence.to_owned(),
+            mqtt_port: free_port()?,
+            page_port: free_port()?,
+            starts: 0,
+        })
+    }
+
+    /// New firmware variables with our keys, and a new TPM.
+    ///
+    /// # Errors
+    /// When a tool is missing.
+    pub(crate) async fn manufacture(&self, secure_boot_keys: &Path) -> anyhow::Result<()> {
+        firmware::enrol(secure_boot_keys, &self.variables).await?;
+        tpm::manufacture(&self.tpm).await
+    }
+
+    /// Another machine in the same condition, in `folder`.
+    ///
+    /// # Errors
+    /// When a part cannot be copied.
+    pub(crate) async fn duplicate(&self, folder: &Path, evidence: &Path) -> anyhow::Result<Self> {
+        let twin = Self::at(folder, evidence)?;
+        if twin.tpm.exists() {
+            std::fs::remove_dir_all(&twin.tpm)?;
+        }
+        for (from, to) in [(&self.disk, &twin.disk), (&self.variables, &twin.variables), (&self.tpm, &twin.tpm)] {
+            copy(from, to).await?;
+        }
+        Ok(twin)
+    }
+
+    /// Takes the TPM out and puts a new one in.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) async fn replace_tpm(&self) -> anyhow::Result<()> {
+        tpm::manufacture(&self.tpm).await
+    }
+
+    /// How often it was started.
+    pub(crate) fn starts(&self) -> u32 {
+        self.starts
+    }
+
+    /// Where evidence goes.
+    pub(crate) fn evidence(&self) -> &Path {
+        &self.evidence
+    }
+
+    /// Switches the power on. Waits until no other machine runs on this host.
+    ///
+    /// # Errors
+    /// When QEMU or swtpm cannot be started.
+    pub(crate) async fn power_on(&mut self, surroundings: &Surroundings) -> anyhow::Result<Running> {
+        let turn = turn().await?;
+        let sockets = tempfile::tempdir().context("no folder for sockets")?;
+        let tpm_socket = sockets.path().join("tpm");
+        let qmp_socket = sockets.path().join("qmp");
+        let tpm = tpm::start(&self.tpm, &tpm_socket).await?;
+        self.starts += 1;
+        let mut command = Command::new("qemu-system-x86_64");
+        command.args(self.arguments(surroundings));
+        command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
+        command.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", qmp_socket.display()));
+        let complaints = File::create(self.evidence.join(format!("qemu-{:02}.log", self.starts)))?;
+        let mut qemu = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(complaints)
+            .kill_on_drop(true)
+            .spawn()
+            .context("qemu-system-x86_64 cannot be started; `make setup-image` installs it")?;
+        let output = qemu.stdout.take().context("QEMU without a console")?;
+        let console = Console::read(output, &self.evidence.join(format!("console-{:02}.log", self.starts)))?;
+        let qmp = Qmp::connect(&qmp_socket).await.with_context(|| console.end())?;
+        Ok(Running { qemu, console, qmp, sticks: 0, _tpm: tpm, _sockets: sockets, _turn: turn })
+    }
+
+    fn arguments(&self, surroundings: &Surroundings) -> Vec<String> {
+        let code = firmware::code();
+        let cut_off = if surroundings.cut_off { ",restrict=on" } else { "" };
+        let forward =
+            format!("hostfwd=tcp:127.0.0.1:{}-:{MQTT_PORT},hostfwd=tcp:127.0.0.1:{}-:{PAGE_PORT}", self.mqtt_port, self.page_port);
+        let clock = surroundings.clock.as_deref().map_or("utc", |clock| clock);
+        let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        let (disk, variables) = (self.disk.display(), self.variables.display());
+        let mut arguments: Vec<String> = [
+            "-nodefaults -no-user-config -no-reboot -display none -serial stdio -device VGA",
+            // A processor of five-level page tables costs time in translation and brings nothing here.
+            "-accel tcg,tb-size=512 -cpu max,la57=off -smp 1",
+            "-machine q35,smm=on,vmport=off -global driver=cfi.pflash01,property=secure,value=on",
+            "-device qemu-xhci,id=usb -device virtio-rng-pci -device i6300esb -action watchdog=reset",
+        ]
+        .join(" ")
+        .split(' ')
+        .map(str::to_owned)
+        .collect();
+        let mut more = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        more("-m", MEMORY_MIB.to_owned());
+        more("-rtc", format!("base={clock}"));
+        more("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display()));
+        more("-drive", format!("if=pflash,format=raw,unit=1,file={variables}"));
+        more("-drive", format!("if=none,id=disk,format=raw,discard=unmap,file={disk}"));
+        more("-device", "virtio-blk-pci,drive=disk,serial=VG-TEST-0001,bootindex=1".to_owned());
+        more("-netdev", format!("user,id=world{cut_off},{forward}"));
+        let network = match &surroundings.segment {
+            None => "world",
+            Some((ours, theirs)) => {
+                let (ours, theirs) = (ours.display(), theirs.display());
+                more("-netdev", format!("dgram,id=frames,local.type=unix,local.path={theirs},remote.type=unix,remote.path={ours}"));
+                more("-netdev", "hubport,id=hub-world,hubid=0,netdev=world".to_owned());
+                more("-netdev", "hubport,id=hub-frames,hubid=0,netdev=frames".to_owned());
+                more("-netdev", "hubport,id=hub-guest,hubid=0".to_owned());
+                "hub-guest"
+            }
+        };
+        more("-device", format!("virtio-net-pci,netdev={network},mac={mac},romfile="));
+        arguments
+    }
+
+    /// Switches on and waits for one of these states; a machine that restarts itself is switched on again.
+    ///
+    /// # Errors
+    /// When none of them comes in time or after too many starts.
+    pub(crate) async fn boot_to(&mut self, surroundings: &Surroundings, wanted: &[StateWord]) -> anyhow::Result<(Running, Duration)> {
+        for _ in 0..STARTS_MAX {
+            let mut running = self.power_on(surroundings).await?;
+            if let Heard::Yes(_, at) = running.state(wanted, BOOT_WITHIN).await? {
+                return Ok((running, at));
+            }
+        }
+        bail!("{STARTS_MAX} starts and never {wanted:?}")
+    }
+}
+
+impl Running {
+    /// Waits for one of these states on the console.
+    ///
+    /// # Errors
+    /// When none comes in time.
+    pub(crate) async fn state(&mut self, wanted: &[StateWord], within: Duration) -> anyhow::Result<Heard<(StateWord, String)>> {
+        let what = format!("{wanted:?} on the console");
+        self.console.wait(&what, patience(within), |line| state_of(line).filter(|(word, _)| wanted.contains(word))).await
+    }
+
+    /// Puts a stick in; its name for pulling it out.
+    ///
+    /// # Errors
+    /// When QEMU refuses it.
+    pub(crate) async fn plug(&mut self, stick: &Stick) -> anyhow::Result<String> {
+        self.sticks += 1;
+        let name = format!("stick{}", self.sticks);
+        let file = json!({"driver": "file", "filename": stick.file()});
+        self.qmp.execute("blockdev-add", json!({"driver": "raw", "node-name": name, "file": file})).await?;
+        let device = json!({"driver": "usb-storage", "id": name, "bus": "usb.0", "drive": name, "removable": true});
+        self.qmp.execute("device_add", device).await?;
+        Ok(name)
+    }
+
+    /// Pulls a stick out.
+    ///
+    /// # Errors
+    /// When QEMU refuses it.
+    pub(crate) async fn pull(&mut self, name: &str) -> anyhow::Result<()> {
+        self.qmp.execute("device_del", json!({"id": name})).await?;
+        self.qmp.deleted(name).await?;
+        self.qmp.execute("blockdev-del", json!({"node-name": name})).await.map(drop)
+    }
+
+    /// Bytes that the appliance wrote to its disk since the power came on.
+    ///
+    /// # Errors
+    /// When QEMU does not say.
+    pub(crate) async fn written(&mut self) -> anyhow::Result<u64> {
+        let all = self.qmp.execute("query-blockstats", json!({})).await?;
+        let disk = all.as_array().into_iter().flatten().find(|device| device["device"] == "disk");
+        disk.and_then(|disk| disk["stats"]["wr_bytes"].as_u64()).context("QEMU does not know the disk")
+    }
+
+    /// A picture of the screen, as PNG.
+    ///
+    /// # Errors
+    /// When QEMU cannot write it.
+    pub(crate) async fn screenshot(&mut self, file: &Path) -> anyhow::Result<()> {
+        let file = std::path::absolute(file)?;
+        self.qmp.execute("screendump", json!({"filename": file, "format": "png"})).await.map(drop)
+    }
+
+    /// Cuts the power.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub(crate) async fn cut(mut self) -> anyhow::Result<()> {
+        self.qemu.kill().await.context("QEMU cannot be killed")
+    }
+
+    /// Waits until the machine goes off or restarts by itself.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub(crate) async fn ended(&mut self, within: Duration) -> anyhow::Result<()> {
+        match tokio::time::timeout(patience(within), self.qemu.wait()).await {
+            Ok(status) => status.map(drop).context("QEMU cannot be waited for"),
+            Err(_) => bail!("the machine is still on after {within:?}; the console ends with\n{}", self.console.end()),
+        }
+    }
+}
+
+/// Waits until no other virtual machine runs on this host: two of them would only wait for each other.
+async fn turn() -> anyhow::Result<Flock<File>> {
+    let path = PathBuf::from(setting("VITALGATE_VM_LOCK", "target/image-boot/machine.lock"));
+    let waiting = tokio::task::spawn_blocking(move || {
+        let file = File::options().create(true).append(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| anyhow::Error::new(error).context("no lock"))
+    });
+    waiting.await.context("the wait for the lock was cut short")?
+}

@@ -1,0 +1,250 @@
+//! What stands around the appliance: an EHR over TLS, a polled monitor, a time server, publishing devices.
+//!
+//! The servers keep their ports and their authority in a folder, since the appliance's site file names
+//! them: a machine that was provisioned in an earlier run still finds them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use vitalgate_domain::DeviceId;
+use vitalgate_simulator::{Acknowledged, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet, Transport};
+use vitalgate_test_support::{Ehr, EhrOptions, Oracle, Verdict, free_port, wait_until};
+use vitalgate_trust::{ClientProfile, client_config};
+
+use crate::clock_source::ClockSource;
+use crate::machine::patience;
+
+/// The host as the appliance sees it.
+const HOST: &str = "10.0.2.2";
+/// Name in the appliance's certificate for devices.
+pub(crate) const SERVER_NAME: &str = "gateway.test";
+/// Publishing devices.
+pub(crate) const PUBLISHERS: [&str; 3] = ["monitor-01", "monitor-02", "monitor-03"];
+/// The polled device.
+pub(crate) const POLLED: &str = "bedside-01";
+/// Standard port of time servers.
+const NTP_PORT: u16 = 123;
+/// Pause between two messages of a device.
+const GAP: Duration = Duration::from_millis(400);
+/// Pause between two sets of the polled device.
+const SET_EVERY: Duration = Duration::from_secs(2);
+/// Messages that wait between a replay and its monitor.
+const REPLAY_QUEUE: usize = 4;
+/// Longest wait until the EHR has everything.
+const DRAIN_WITHIN: Duration = Duration::from_secs(240);
+
+/// The servers around the appliance.
+pub(crate) struct Practice {
+    /// The EHR.
+    pub(crate) ehr: Ehr,
+    /// The polled device.
+    pub(crate) polled: Arc<ModbusMonitor>,
+    _clock: Option<ClockSource>,
+    changing: tokio::task::AbortHandle,
+}
+
+impl Drop for Practice {
+    fn drop(&mut self) {
+        self.changing.abort();
+    }
+}
+
+fn recording() -> anyhow::Result<Recording> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/vitals-replay.csv");
+    Recording::load(&file).context("the recordings cannot be read")
+}
+
+impl Practice {
+    /// Starts the servers; ports and the EHR's authority are kept in `folder`.
+    ///
+    /// # Errors
+    /// When one cannot be started.
+    pub(crate) async fn open(folder: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let file = folder.join("ports.json");
+        let ports: Value = match std::fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text).context("ports.json is damaged; delete it")?,
+            Err(_) => json!({"ehr": free_port()?, "modbus": free_port()?}),
+        };
+        std::fs::write(&file, ports.to_string())?;
+        let port = |name: &str| ports[name].as_u64().and_then(|port| u16::try_from(port).ok()).context("ports.json is damaged; delete it");
+        let names = vec![HOST.to_owned()];
+        let options = EhrOptions { port: Some(port("ehr")?), names, folder: Some(folder.to_owned()), ..EhrOptions::default() };
+        let ehr = Ehr::start(options).await?;
+        let recording = recording()?;
+        let patient = recording.patients().last().cloned().context("an empty recording")?;
+        let sets = recording.sets(&patient).to_vec();
+        let first = ServedSet::of_set(sets.first().context("an empty recording")?, 1);
+        let address = SocketAddr::from(([127, 0, 0, 1], port("modbus")?));
+        let polled = Arc::new(ModbusMonitor::start(address, 1, first).await?);
+        let serving = polled.clone();
+        let changing = tokio::spawn(async move {
+            let mut tick = tokio::time::interval(SET_EVERY);
+            for (set, counter) in sets.iter().cycle().zip(2_u32..) {
+                tick.tick().await;
+                serving.serve(ServedSet::of_set(set, counter));
+            }
+        })
+        .abort_handle();
+        // Without it the appliance is in service as well, and says that it does not trust its clock.
+        let clock = ClockSource::start(NTP_PORT).await.ok();
+        Ok(Self { ehr, polled, _clock: clock, changing })
+    }
+
+    /// Whether the appliance can learn the time from this host.
+    pub(crate) fn tells_time(&self) -> bool {
+        self._clock.is_some()
+    }
+
+    /// The text of the site file, before it is signed.
+    ///
+    /// # Errors
+    /// When the EHR's authority cannot be read.
+    pub(crate) fn site_text(&self) -> anyhow::Result<String> {
+        let ca = std::fs::read_to_string(self.ehr.ca_file()).context("the EHR's authority cannot be read")?;
+        let (ehr, modbus) = (self.ehr.address().port(), self.polled.address().port());
+        let mut text = format!(
+            r#"[site]
+name = "Practice of the boot tests"
+gateway = "boot-test-01"
+serial = "any"
+expires = "2036-12-31"
+technician = "T. Tester"
+
+[[network]]
+match = "*"
+dhcp = true
+
+[time]
+ntp = ["{HOST}"]
+
+[maintenance]
+window = "00:00-23:59"
+
+[mqtt]
+port = 8883
+server_names = ["{SERVER_NAME}", "10.0.2.15"]
+
+[[device]]
+id = "{POLLED}"
+profile = "vitals-modbus"
+patient = "Patient/{POLLED}"
+modbus = {{ address = "{HOST}:{modbus}", unit = 1, poll_interval_ms = 2000, response_timeout_ms = 1500 }}
+
+[ehr]
+url = "https://{HOST}:{ehr}/fhir"
+write = "put"
+ca_pem = """
+{ca}"""
+"#
+        );
+        for device in PUBLISHERS {
+            let _ = write!(text, "\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"Patient/{device}\"\n");
+        }
+        Ok(text)
+    }
+
+    /// Observations of the polled device.
+    pub(crate) fn polled_observations(&self) -> usize {
+        self.ehr.sightings().iter().filter(|sighting| sighting.device == POLLED).count()
+    }
+}
+
+/// Publishing devices at work.
+pub(crate) struct Devices {
+    /// What was acknowledged.
+    pub(crate) oracle: Oracle,
+    acknowledgements: mpsc::UnboundedReceiver<Acknowledged>,
+    stop_sources: watch::Sender<bool>,
+    monitors: BTreeMap<String, JoinHandle<MonitorReport>>,
+}
+
+impl Devices {
+    /// Lets every device publish, with the credentials that the appliance wrote into `folder/<device>`.
+    ///
+    /// # Errors
+    /// When credentials are missing or no certificates.
+    pub(crate) fn start(folder: &Path, mqtt_port: u16) -> anyhow::Result<Self> {
+        let recording = recording()?;
+        let patients: Vec<_> = recording.patients().cloned().collect();
+        let (acknowledge, acknowledgements) = mpsc::unbounded_channel();
+        let (stop_sources, sources_stopped) = watch::channel(false);
+        // Nobody stops them: each ends when its last message is acknowledged.
+        let (_, monitors_stopped) = watch::channel(false);
+        let mut monitors = BTreeMap::new();
+        for (index, device) in PUBLISHERS.into_iter().enumerate() {
+            let transport = transport(&folder.join(device)).with_context(|| format!("credentials of {device}"))?;
+            let monitor = MqttMonitor::new(DeviceId::new(device)?, SocketAddr::from(([127, 0, 0, 1], mqtt_port)), transport);
+            let sets = recording.sets(&patients[index % patients.len()]).to_vec();
+            let replay = Replay { sets, speed_up: 1e6, gap_longest: GAP, endless: true };
+            let (source, messages) = mpsc::channel(REPLAY_QUEUE);
+            let stopped = sources_stopped.clone();
+            tokio::spawn(async move { replay.run(source, stopped).await });
+            let (acknowledge, stopped) = (acknowledge.clone(), monitors_stopped.clone());
+            monitors.insert(device.to_owned(), tokio::spawn(async move { monitor.run(messages, acknowledge, stopped).await }));
+        }
+        Ok(Self { oracle: Oracle::new(), acknowledgements, stop_sources, monitors })
+    }
+
+    /// Acknowledged readings so far.
+    pub(crate) fn acknowledged(&mut self) -> u64 {
+        while let Ok(acknowledged) = self.acknowledgements.try_recv() {
+            self.oracle.acknowledged(&acknowledged);
+        }
+        self.oracle.count()
+    }
+
+    /// Waits until so many more readings are acknowledged than now.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub(crate) async fn more(&mut self, count: u64, within: Duration) -> anyhow::Result<()> {
+        let wanted = self.acknowledged() + count;
+        let enough = async || (self.acknowledged() >= wanted).then_some(());
+        wait_until(&format!("{count} more acknowledged readings"), patience(within), enough).await
+    }
+
+    /// Lets the devices finish: no new readings; each waits for its last acknowledgement.
+    ///
+    /// # Errors
+    /// When one does not get it in time.
+    pub(crate) async fn finish(&mut self, within: Duration) -> anyhow::Result<()> {
+        self.stop_sources.send_replace(true);
+        for (device, monitor) in std::mem::take(&mut self.monitors) {
+            let report = tokio::time::timeout(patience(within), monitor)
+                .await
+                .with_context(|| format!("{device} still waits for acknowledgements"))??;
+            if report.left > 0 {
+                bail!("{device} ended with {} messages unacknowledged", report.left);
+            }
+        }
+        self.acknowledged();
+        Ok(())
+    }
+
+    /// Waits until every acknowledged reading is in the EHR, then compares.
+    ///
+    /// # Errors
+    /// Never for lost readings: those are in the verdict.
+    pub(crate) async fn verdict(&mut self, practice: &Practice) -> Verdict {
+        self.acknowledged();
+        let arrived = async || (practice.ehr.missing_of(&self.oracle) == 0).then_some(());
+        // What did not arrive in time is counted as lost by the comparison.
+        let _ = wait_until("every acknowledged reading in the EHR", patience(DRAIN_WITHIN), arrived).await;
+        self.oracle.compare(&practice.ehr.sightings())
+    }
+}
+
+fn transport(folder: &Path) -> anyhow::Result<Transport> {
+    let file = |name: &str| -> Option<PathBuf> { Some(folder.join(name)) };
+    let profile = ClientProfile { ca_file: file("ca.pem"), certificate_file: file("certificate.pem"), key_file: file("key.pem") };
+    Ok(Transport::Tls { config: Arc::new(client_config(&profile)?), server_name: Arc::from(SERVER_NAME) })
+}
