@@ -41,7 +41,7 @@ enum Step {
     /// Which slot starts next; called by the updater.
     Bootchooser(boot::Arguments),
     /// Refuse or prepare an installation; called by the updater.
-    PreInstall,
+    PreInstall(boot::HandlerArguments),
     /// Wait until the appliance is healthy, or go back to the other slot.
     Gate,
     /// Keep the running slot.
@@ -67,7 +67,7 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = OsString>) -> anyhow::
         Step::Configure => configure::configure(),
         Step::Stick { device } => stick::stick(&device),
         Step::Bootchooser(arguments) => boot::bootchooser(&arguments),
-        Step::PreInstall => boot::pre_install(),
+        Step::PreInstall(_words) => boot::pre_install(),
         Step::Gate => gate::gate(),
         Step::MarkGood => boot::mark_good(),
         Step::Update(arguments) => update::update(&arguments),

@@ -5,7 +5,7 @@
 //! the same program by the names `bootchooser` and `pre-install`.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the steps that use the rest are being put in")]
+#![allow(dead_code, unused_imports, reason = "the steps that use the rest are being put in")]
 
 mod boot;
 mod cli;
@@ -13,6 +13,7 @@ mod clock;
 mod command;
 mod configure;
 mod gate;
+mod pause;
 mod places;
 mod provision;
 mod report;

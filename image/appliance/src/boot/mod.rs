@@ -1,6 +1,36 @@
 //! Boot entries: which slot starts next, and what may be installed.
 
+mod disk;
+mod esp;
+mod kernel_image;
+mod mark_good;
+mod pre_install;
+mod rollback;
+mod running;
+
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{Slot, path};
+
+use crate::cli::{say, say_error};
+use crate::command::{Call, Programs, System};
+use crate::places::Places;
+use crate::state_file::{Said, StateFiles};
+
+pub(crate) use disk::Mounted;
+pub(crate) use esp::{Esp, Trial};
+pub(crate) use kernel_image::field;
+pub(crate) use mark_good::describe;
+pub(crate) use pre_install::{COMPATIBLE, check_version};
+pub(crate) use rollback::{Rollback, last_rollback, record};
+pub(crate) use running::{Running, running_slot, version_floor};
+
+/// How long the updater's service may take to note a good slot.
+const MARK_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the updater asks.
 #[derive(Debug, clap::Args)]
@@ -9,17 +39,94 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
-/// Which slot starts next.
+/// What the updater passes to a handler.
+#[derive(Debug, clap::Args)]
+pub(crate) struct HandlerArguments {
+    /// The bundle's words for its handler, in one argument; not used.
+    words: Vec<String>,
+}
+
+/// Which slot starts next (RAUC 1.8, `docs/integration.rst`, "Custom Bootloader Backend Interface").
 pub(crate) fn bootchooser(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("bootchooser {:?}: not in this image", arguments.words)
+    let places = Places::system();
+    let disk = Mounted::at(&places.at(path::ESP));
+    let words: Vec<&str> = arguments.words.iter().map(String::as_str).collect();
+    if let Some(answer) = answer(&places, &Esp::on(&disk), &words)? {
+        writeln!(std::io::stdout(), "{answer}").context("the updater does not listen")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Answers one question of the updater or does what it asks.
+fn answer(places: &Places, esp: &Esp<'_>, words: &[&str]) -> anyhow::Result<Option<String>> {
+    let slot = |name: &str| Slot::parse(name).with_context(|| format!("{name:?} is no slot; there are a and b"));
+    match words {
+        ["get-primary"] => return Ok(Some(esp.primary()?.to_string())),
+        ["get-current"] => return Ok(Some(running_slot(places)?.to_string())),
+        ["get-state", name] => {
+            let good = esp.is_good(slot(name)?)?;
+            return Ok(Some(if good { "good" } else { "bad" }.to_owned()));
+        }
+        ["set-primary", name] => esp.set_primary(slot(name)?, data_is_open(places))?,
+        ["set-state", name, "good"] => esp.set_good(slot(name)?)?,
+        ["set-state", name, "bad"] => esp.set_bad(slot(name)?, running_slot(places).ok())?,
+        _ => bail!("{words:?}: not a question of the updater"),
+    }
+    Ok(None)
+}
+
+/// Whether sealed storage is open: its folder is made when it is.
+pub(crate) fn data_is_open(places: &Places) -> bool {
+    places.at(path::APPLIANCE).is_dir()
 }
 
 /// Refuses or prepares an installation.
 pub(crate) fn pre_install() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("pre-install: not in this image")
+    let places = Places::system();
+    let disk = Mounted::at(&places.at(path::ESP));
+    let prepared = pre_install::Request::read(|name| std::env::var(name).ok()).map_err(anyhow::Error::from).and_then(|request| {
+        let running = Running::read(&places)?;
+        Ok(pre_install::prepare(&request, running, version_floor(&places), &Esp::on(&disk))?)
+    });
+    match prepared {
+        Ok(version) => {
+            say(&format!("{version} may be installed"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            // The updater passes on what follows these words, and nothing else.
+            writeln!(std::io::stdout(), "<< error {error:#}").context("the updater does not listen")?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// Keeps the running slot.
 pub(crate) fn mark_good() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("mark-good: not in this image")
+    let places = Places::system();
+    let running = Running::read(&places)?;
+    let disk = Mounted::at(&places.at(path::ESP));
+    let esp = Esp::on(&disk);
+    if let Some(found) = mark_good::keep(&places, &esp, running)? {
+        say(&found.reason);
+    }
+    let call = Call::new("rauc", "the slot is kept all the same").arguments(["status", "mark-good"]).deadline(MARK_DEADLINE);
+    if let Err(error) = System.run(call) {
+        say_error(&error.into());
+    }
+    let before = StateFiles::of(&places).read(Part::Slots).filter(|before| before.word == StateWord::Degraded);
+    let degraded = before.map(|before| before.detail);
+    show(&places, &esp, running, degraded.as_deref())?;
+    say(&format!("slot {} ({}) is kept", running.slot, running.version));
+    Ok(ExitCode::SUCCESS)
 }
+
+/// Writes the part `Slots`.
+pub(crate) fn show(places: &Places, esp: &Esp<'_>, running: Running, degraded: Option<&str>) -> anyhow::Result<()> {
+    let said = describe(places, esp, running, degraded)?;
+    let state = Said { facts: said.facts, ..Said::new(said.word, &said.detail) };
+    StateFiles::of(places).say(Part::Slots, state).context("the state of the slots cannot be written")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,146 @@
-//! The health gate after a start.
+//! The health gate after a start: a new version shows that it is as well as the one before, or is left.
+
+mod before;
+mod daemon;
+mod verdict;
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use vitalgate_layout::path;
+use vitalgate_layout::state::{Part, StateWord};
+
+use crate::boot::{Esp, Mounted, Rollback, Running, Trial, data_is_open, record, show};
+use crate::cli::{say, say_error};
+use crate::command::{Call, Programs, System};
+use crate::pause::pause;
+use crate::places::Places;
+use crate::state_file::StateFiles;
+
+pub(crate) use before::Before;
+use verdict::{Known, Seen, Verdict, decide};
+
+/// How often the gate looks.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long an orderly restart may take before it is forced.
+const RESTART_DEADLINE: Duration = Duration::from_secs(90);
+/// How long the service manager may take to answer.
+const MANAGER_DEADLINE: Duration = Duration::from_secs(20);
+/// The daemon's unit.
+const DAEMON_UNIT: &str = "vitalgate.service";
 
 /// Waits until the appliance is healthy, or goes back to the other slot.
 pub(crate) fn gate() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("gate: not in this image")
+    let places = Places::system();
+    let disk = Mounted::at(&places.at(path::ESP));
+    let esp = Esp::on(&disk);
+    let running = Running::read(&places)?;
+    let trial = esp.trial().filter(|trial| trial.is_of(running.slot, running.version));
+    let known = known(&places, &esp, running, trial.as_ref())?;
+    if known.on_trial {
+        say(&format!("slot {} ({}) is on trial", running.slot, running.version));
+    }
+    match watch(&places, &known) {
+        Verdict::Degraded(reason) => {
+            say(&format!("kept, but not well: {reason}"));
+            show(&places, &esp, running, Some(&reason))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verdict::Return(reason) => {
+            go_back(&places, &esp, running, &reason)?;
+            restart(&System);
+            Ok(ExitCode::FAILURE)
+        }
+        Verdict::Stay(reason) => {
+            say(&format!("not healthy, and no other version to go to: {reason}"));
+            show(&places, &esp, running, Some(&reason))?;
+            Ok(ExitCode::FAILURE)
+        }
+        Verdict::Pass | Verdict::Wait(_) => {
+            say("healthy");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
+
+/// What the daemon had before an update, for the gate of the new version.
+///
+/// # Errors
+/// When sealed storage does not take the record.
+pub(crate) fn keep_before(places: &Places) -> std::io::Result<Before> {
+    // A gateway that does not answer has nothing that a new version could lose.
+    let before = daemon::status(path::DAEMON_STATUS).map(|status| Before::of(&status)).unwrap_or_default();
+    before.keep(places)?;
+    Ok(before)
+}
+
+/// Restarts in order, and by force where that does not come.
+pub(crate) fn restart(programs: &impl Programs) {
+    let remedy = "switch the appliance off and on";
+    for arguments in [&["--no-block", "reboot"][..], &["--force", "reboot"], &["--force", "--force", "reboot"]] {
+        let call = Call::new("systemctl", remedy).arguments(arguments).deadline(MANAGER_DEADLINE);
+        if let Err(error) = programs.run(call) {
+            say_error(&error.into());
+        }
+        pause(RESTART_DEADLINE);
+    }
+}
+
+fn known(places: &Places, esp: &Esp<'_>, running: Running, trial: Option<&Trial>) -> anyhow::Result<Known> {
+    Ok(Known {
+        on_trial: trial.is_some(),
+        data_was_open: trial.is_some_and(|trial| trial.data_was_open),
+        way_back: esp.is_good(running.slot.other())?,
+        before: Before::read(places).unwrap_or_default(),
+    })
+}
+
+/// Looks until there is a verdict. Every wait of [`decide`] has a deadline.
+fn watch(places: &Places, known: &Known) -> Verdict {
+    let begun = Instant::now();
+    let mut waiting_for = String::new();
+    // The record lies in sealed storage, which may open later than the gate begins.
+    let mut known = known.clone();
+    loop {
+        known.before = Before::read(places).unwrap_or_default();
+        match decide(&known, &look(places), begun.elapsed().as_secs()) {
+            Verdict::Wait(reason) if reason == waiting_for => {}
+            Verdict::Wait(reason) => {
+                say(&format!("waiting: {reason}"));
+                waiting_for = reason;
+            }
+            verdict => return verdict,
+        }
+        pause(LOOK_INTERVAL);
+    }
+}
+
+fn look(places: &Places) -> Seen {
+    let data_state = StateFiles::of(places).read(Part::Data);
+    let daemon = daemon::status(path::DAEMON_STATUS).ok();
+    Seen {
+        data: data_is_open(places),
+        data_given_up: data_state.is_some_and(|state| state.word == StateWord::Tamper),
+        site: places.at(path::SITE_FILE).exists(),
+        daemon_ends: if daemon.is_some() { 0 } else { daemon_ends(&System) },
+        daemon,
+    }
+}
+
+/// How often the service manager started the daemon again (systemd, `org.freedesktop.systemd1`, `NRestarts`).
+fn daemon_ends(programs: &impl Programs) -> u32 {
+    let call = Call::new("systemctl", "").arguments(["show", "--property=NRestarts", DAEMON_UNIT]).deadline(MANAGER_DEADLINE);
+    let answer = programs.run(call).map(|answer| answer.text()).unwrap_or_default();
+    answer.trim().strip_prefix("NRestarts=").and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Leaves the running version: the reason first, so that no start is without it, then the entry.
+fn go_back(places: &Places, esp: &Esp<'_>, running: Running, reason: &str) -> anyhow::Result<()> {
+    say(&format!("{} is left: {reason}", running.version));
+    record(places, esp, &Rollback::now(running.slot, running.version, reason.to_owned()))?;
+    esp.exhaust(running.slot, vitalgate_layout::entry::TRIES)?;
+    show(places, esp, running, None)
+}
+
+#[cfg(test)]
+mod tests;

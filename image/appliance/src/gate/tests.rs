@@ -1,0 +1,49 @@
+//! Leaving a version, with real files.
+
+use std::fs;
+
+use vitalgate_layout::{Slot, Version, entry};
+
+use super::*;
+use crate::boot::last_rollback;
+
+/// The reason is on record before the entry loses its tries, and both are there afterwards.
+#[test]
+fn a_version_that_is_left_has_its_reason_and_no_tries() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    let entries = places.at(path::ESP).join(entry::FOLDER);
+    fs::create_dir_all(&entries).unwrap();
+    fs::create_dir_all(places.at(path::APPLIANCE)).unwrap();
+    for name in ["vitalgate-a_0.2.0+3.efi", "vitalgate-b_0.3.0+2-1.efi"] {
+        fs::write(entries.join(name), b"").unwrap();
+    }
+    let disk = Mounted::at(&places.at(path::ESP));
+    let esp = Esp::on(&disk);
+    let running = Running { slot: Slot::B, version: Version::parse("0.3.0").unwrap() };
+    go_back(&places, &esp, running, "no reading from m-2").unwrap();
+    assert_eq!(esp.primary().unwrap(), Slot::A);
+    assert!(!esp.is_good(Slot::B).unwrap());
+    assert_eq!(last_rollback(&places, &esp).unwrap().reason, "no reading from m-2");
+    let said = StateFiles::of(&places).read(Part::Slots).unwrap();
+    assert!(said.detail.contains("no reading from m-2"), "{}", said.detail);
+}
+
+/// The record before an update names what was there, and a lost record asks for nothing.
+#[test]
+fn the_record_before_an_update_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    assert_eq!(Before::read(&places), None);
+    fs::create_dir_all(places.at(path::APPLIANCE)).unwrap();
+    let status: daemon::Status = serde_json::from_str(
+        r#"{"devices":[{"id":"m-1","last_reading_age_s":5},{"id":"scale","last_reading_age_s":4000},{"id":"new","last_reading_age_s":null}],
+            "destinations":[{"id":"ehr","last_acknowledgement_age_s":1},{"id":"cloud","last_acknowledgement_age_s":1,"alarm":"refused"}]}"#,
+    )
+    .unwrap();
+    Before::of(&status).keep(&places).unwrap();
+    let before = Before::read(&places).unwrap();
+    assert_eq!((before.devices, before.destinations), (vec!["m-1".to_owned()], vec!["ehr".to_owned()]));
+    fs::write(places.at(path::BEFORE_UPDATE), b"{").unwrap();
+    assert_eq!(Before::read(&places), None);
+}

@@ -1,0 +1,230 @@
+//! The gate's decision, from what is known and what was seen: no clock, no files, no programs.
+
+use super::before::Before;
+use super::daemon::Status;
+
+/// How long the daemon may take until it takes readings, in seconds.
+pub(crate) const SERVICE_DEADLINE_S: u64 = 300;
+/// How long devices and destinations may take to come back after an update, in seconds.
+pub(crate) const RETURN_DEADLINE_S: u64 = 600;
+/// How long sealed storage may take to open, in seconds.
+pub(crate) const DATA_DEADLINE_S: u64 = 120;
+/// How long the daemon must have run without a restart, in seconds.
+pub(crate) const STEADY_S: u64 = 10;
+/// Ends of the daemon after which a new version is given up at once.
+pub(crate) const ENDS_MAX: u32 = 3;
+
+const _: () = assert!(STEADY_S < SERVICE_DEADLINE_S && SERVICE_DEADLINE_S <= RETURN_DEADLINE_S);
+
+/// What is known of this start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    /// The running version was installed and has not shown yet that it is healthy.
+    pub(crate) on_trial: bool,
+    /// Sealed storage was open when it was installed.
+    pub(crate) data_was_open: bool,
+    /// There is another slot to go back to.
+    pub(crate) way_back: bool,
+    /// What was there before the update.
+    pub(crate) before: Before,
+}
+
+/// What is seen now.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Sealed storage is open.
+    pub(crate) data: bool,
+    /// Sealed storage was given up by the step that opens it.
+    pub(crate) data_given_up: bool,
+    /// A site file is in force.
+    pub(crate) site: bool,
+    /// What the daemon says; `None`: it does not answer.
+    pub(crate) daemon: Option<Status>,
+    /// How often the service manager had to start the daemon again.
+    pub(crate) daemon_ends: u32,
+}
+
+/// What follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Not yet; for this it waits.
+    Wait(String),
+    /// Healthy.
+    Pass,
+    /// To be kept, but not well.
+    Degraded(String),
+    /// The new version is left.
+    Return(String),
+    /// Not healthy, and no other version would be better: neither kept nor left.
+    Stay(String),
+}
+
+/// Decides `elapsed_s` seconds after the gate began.
+pub(crate) fn decide(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
+    if !seen.data {
+        return without_data(known, seen, elapsed_s);
+    }
+    if !seen.site {
+        // Waiting for the technician is what a new appliance is for.
+        return Verdict::Pass;
+    }
+    let unwell = match &seen.daemon {
+        Some(status) if !status.health.ready => Some(format!("the gateway takes no readings ({})", status.health.state)),
+        Some(status) if status.uptime_s < STEADY_S => Some("the gateway has only just started".to_owned()),
+        Some(_) => None,
+        None => Some("the gateway does not answer".to_owned()),
+    };
+    if let Some(reason) = unwell {
+        // A full store is full in the other version as well.
+        let full = seen.daemon.as_ref().is_some_and(|status| status.health.state == "STORE-FULL");
+        if full {
+            return Verdict::Degraded(reason);
+        }
+        let ended = seen.daemon_ends >= ENDS_MAX;
+        if ended || elapsed_s >= SERVICE_DEADLINE_S {
+            let ends = if ended { format!("; it ended {} times", seen.daemon_ends) } else { format!(" after {elapsed_s} s") };
+            return failed(known, format!("{reason}{ends}"));
+        }
+        return Verdict::Wait(reason);
+    }
+    match (known.on_trial, seen.daemon.as_ref().and_then(|status| missing(&known.before, status))) {
+        (true, Some(missing)) if elapsed_s < RETURN_DEADLINE_S => Verdict::Wait(missing),
+        (true, Some(missing)) if known.way_back => Verdict::Return(format!("{missing} after {elapsed_s} s, and was there before")),
+        (true, Some(missing)) => Verdict::Degraded(missing),
+        _ => Verdict::Pass,
+    }
+}
+
+fn without_data(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
+    let reason = "sealed storage does not open".to_owned();
+    if !seen.data_given_up && elapsed_s < DATA_DEADLINE_S {
+        return Verdict::Wait(reason);
+    }
+    if known.on_trial && known.data_was_open {
+        return failed(known, reason);
+    }
+    // The other version would not open it either: the technician's recovery key does.
+    Verdict::Degraded(reason)
+}
+
+fn failed(known: &Known, reason: String) -> Verdict {
+    if known.on_trial && known.way_back { Verdict::Return(reason) } else { Verdict::Stay(reason) }
+}
+
+/// What was there before and is not now.
+fn missing(before: &Before, status: &Status) -> Option<String> {
+    let seen = |id: &String| status.devices.iter().any(|device| device.id == *id && device.last_reading_age_s.is_some());
+    let devices: Vec<&str> = before.devices.iter().filter(|id| !seen(id)).map(String::as_str).collect();
+    if !devices.is_empty() {
+        return Some(format!("no reading from {}", devices.join(", ")));
+    }
+    let reached = |id: &String| {
+        let destination = status.destinations.iter().find(|destination| destination.id == *id);
+        destination.is_some_and(|destination| {
+            // With nothing to deliver there is nothing to show that it would not be taken.
+            let idle = destination.queued == 0 && destination.alarm.is_none();
+            destination.last_acknowledgement_age_s.is_some() || idle
+        })
+    };
+    let unreached = before.destinations.iter().find(|id| !reached(id))?;
+    let alarm =
+        status.destinations.iter().find(|destination| destination.id == *unreached).and_then(|destination| destination.alarm.clone());
+    Some(format!("{unreached} accepts nothing{}", alarm.map(|alarm| format!(" ({alarm})")).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::daemon::{Destination, Device, Health};
+    use super::*;
+
+    fn trial() -> Known {
+        let before = Before { at_unix_ms: 0, devices: vec!["m-1".into(), "m-2".into()], destinations: vec!["ehr".into()] };
+        Known { on_trial: true, data_was_open: true, way_back: true, before }
+    }
+
+    fn well() -> Seen {
+        let device = |id: &str| Device { id: id.into(), last_reading_age_s: Some(1) };
+        let ehr = Destination { id: "ehr".into(), queued: 3, last_acknowledgement_age_s: Some(1), alarm: None };
+        let health = Health { ready: true, state: "READY".into() };
+        let daemon = Status { uptime_s: 60, health, devices: vec![device("m-1"), device("m-2")], destinations: vec![ehr] };
+        Seen { data: true, data_given_up: false, site: true, daemon: Some(daemon), daemon_ends: 0 }
+    }
+
+    fn silent() -> Seen {
+        Seen { daemon: None, ..well() }
+    }
+
+    fn is_wait(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Wait(_))
+    }
+
+    /// A healthy update passes at once; a new appliance without a site file as well.
+    #[test]
+    fn a_healthy_start_passes() {
+        assert_eq!(decide(&trial(), &well(), 0), Verdict::Pass);
+        assert_eq!(decide(&Known::default(), &Seen { site: false, ..silent() }, 0), Verdict::Pass);
+        // A device that is switched off does not matter where no update is on trial.
+        let mut absent = well();
+        absent.daemon.as_mut().unwrap().devices.clear();
+        assert_eq!(decide(&Known { on_trial: false, ..trial() }, &absent, 0), Verdict::Pass);
+    }
+
+    /// A daemon that does not come up is waited for, then left; without a way back it stays.
+    #[test]
+    fn a_silent_daemon_is_left_after_its_deadline() {
+        assert!(is_wait(&decide(&trial(), &silent(), SERVICE_DEADLINE_S - 1)));
+        assert!(matches!(decide(&trial(), &silent(), SERVICE_DEADLINE_S), Verdict::Return(_)));
+        for known in [Known { way_back: false, ..trial() }, Known { on_trial: false, ..trial() }] {
+            assert!(matches!(decide(&known, &silent(), SERVICE_DEADLINE_S), Verdict::Stay(_)));
+        }
+        // One that ends again and again is not waited for.
+        let ending = Seen { daemon_ends: ENDS_MAX, ..silent() };
+        assert!(matches!(decide(&trial(), &ending, 5), Verdict::Return(reason) if reason.contains("ended 3 times")));
+        // Up again for a moment between two ends is not up.
+        let mut young = well();
+        young.daemon.as_mut().unwrap().uptime_s = STEADY_S - 1;
+        assert!(is_wait(&decide(&trial(), &young, 5)));
+    }
+
+    /// What was there before the update must come back, each by its name.
+    #[test]
+    fn devices_and_destinations_must_come_back() {
+        let mut absent = well();
+        absent.daemon.as_mut().unwrap().devices[1].last_reading_age_s = None;
+        assert!(is_wait(&decide(&trial(), &absent, RETURN_DEADLINE_S - 1)));
+        assert!(matches!(decide(&trial(), &absent, RETURN_DEADLINE_S), Verdict::Return(reason) if reason.contains("m-2")));
+        let no_way = Known { way_back: false, ..trial() };
+        assert!(matches!(decide(&no_way, &absent, RETURN_DEADLINE_S), Verdict::Degraded(_)));
+
+        let mut refused = well();
+        let ehr = &mut refused.daemon.as_mut().unwrap().destinations[0];
+        (ehr.last_acknowledgement_age_s, ehr.alarm) = (None, Some("connection refused".into()));
+        assert!(matches!(decide(&trial(), &refused, RETURN_DEADLINE_S), Verdict::Return(reason) if reason.contains("connection refused")));
+        // It was not reachable before either: not the new version's fault.
+        let mut known = trial();
+        known.before.destinations.clear();
+        assert_eq!(decide(&known, &refused, 0), Verdict::Pass);
+        // Nothing to deliver: nothing to wait for.
+        let mut idle = well();
+        let ehr = &mut idle.daemon.as_mut().unwrap().destinations[0];
+        (ehr.last_acknowledgement_age_s, ehr.queued) = (None, 0);
+        assert_eq!(decide(&trial(), &idle, 0), Verdict::Pass);
+    }
+
+    /// Sealed storage that opened for the old version and not for the new is the new one's fault; a
+    /// full store is not.
+    #[test]
+    fn storage_is_judged_by_what_it_was_before() {
+        let closed = Seen { data: false, ..silent() };
+        assert!(is_wait(&decide(&trial(), &closed, 1)));
+        let given_up = Seen { data_given_up: true, ..closed.clone() };
+        assert!(matches!(decide(&trial(), &given_up, 1), Verdict::Return(_)));
+        assert!(matches!(decide(&trial(), &closed, DATA_DEADLINE_S), Verdict::Return(_)));
+        for known in [Known { data_was_open: false, ..trial() }, Known::default()] {
+            assert!(matches!(decide(&known, &given_up, 1), Verdict::Degraded(_)));
+        }
+        let mut full = well();
+        full.daemon.as_mut().unwrap().health = Health { ready: false, state: "STORE-FULL".into() };
+        assert!(matches!(decide(&trial(), &full, SERVICE_DEADLINE_S), Verdict::Degraded(_)));
+    }
+}
