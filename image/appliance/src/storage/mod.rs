@@ -1,8 +1,219 @@
 //! Sealed storage: the data partition, made at the first boot and opened at every later one.
+//!
+//! The partition's name in the table says which of three conditions holds, and only the last step of
+//! making it changes `data-new` to `data`:
+//!
+//! 1. absent: a partition `data-new` is added over the rest of the disk;
+//! 2. `data-new`: whatever it holds was never used; it is made from the beginning: LUKS2 with the
+//!    recovery key, sealed to the TPM, opened *by the TPM*, ext4 with its folders and keys, all of it
+//!    synchronised, then renamed;
+//! 3. `data`: complete. It is opened or it is not; no way leads from here back to making it, except
+//!    the signed request of a `RESET` stick, which renames it.
+//!
+//! So a power cut at any moment leaves a condition that the next start finishes, and a full partition
+//! that does not open (another TPM, a damaged header) is never taken for an empty one.
 
+mod content;
+mod disk;
+mod error;
+mod help;
+mod key_wrap;
+mod recovery_key;
+mod volume;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 
-/// Opens it; at the first boot makes it.
+use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{partition, path};
+
+use crate::command::{Programs, System};
+use crate::places::Places;
+use crate::state_file::{Said, StateFiles};
+use crate::stick::{KernelSticks, Mounted, StickError, Sticks};
+
+pub(crate) use content::{RECOVERY_KEY, ensure_folders, give};
+pub(crate) use disk::{Partition, of_root, rename};
+pub(crate) use error::StorageError;
+pub(crate) use recovery_key::RecoveryKey;
+pub(crate) use volume::{has_tpm, synchronise};
+
+use content::Skeleton;
+use disk::DataPartition;
+use key_wrap::KeyEncryptionKey;
+use volume::Volume;
+
+/// The key of storage that is not sealed, by its signer's leave.
+const UNSEALED_KEY: &str = "/efi/vitalgate/data.key";
+/// How often a new device is looked for before giving up; each look waits for a moment.
+const DEVICE_LOOKS_MAX: u32 = 30;
+
+/// Opens it; at the first boot makes it. Waits for a stick where only a person can help.
 pub(crate) fn open() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("data open: not in this image")
+    let places = Places::system();
+    let storage = Storage {
+        programs: &System,
+        places: &places,
+        states: StateFiles::of(&places),
+        sticks: &KernelSticks::of(&places),
+        mount: &crate::stick::mount_data,
+        unsealed_allowed: &|_, _| None,
+    };
+    storage.open_or_wait()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Mounts the opened volume for a moment.
+type MountData<'a> = &'a dyn Fn(&Places, &Path) -> Result<Box<dyn Mounted>, StickError>;
+/// Who signed that storage may go without a seal, by a site file on a mounted stick.
+type UnsealedAllowed<'a> = &'a dyn Fn(&Places, &dyn Mounted) -> Option<String>;
+
+/// The step with what it works on.
+struct Storage<'a> {
+    programs: &'a dyn Programs,
+    places: &'a Places,
+    states: StateFiles,
+    sticks: &'a dyn Sticks,
+    mount: MountData<'a>,
+    unsealed_allowed: UnsealedAllowed<'a>,
+}
+
+/// How storage was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Opened {
+    /// By the TPM.
+    Sealed,
+    /// By the recovery key; `true`: the TPM opens it again from now on.
+    Recovered(bool),
+    /// By a key beside it, by the leave of whoever is named.
+    Unsealed(Option<String>),
+}
+
+impl Storage<'_> {
+    /// Opens or makes it; an error that only a person can mend waits for the stick that mends it.
+    fn open_or_wait(&self) -> Result<(), StorageError> {
+        let opened = match self.open_or_make() {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.say_tamper(&error)?;
+                self.wait_for_help(error)?
+            }
+        };
+        self.say_open(&opened)
+    }
+
+    fn open_or_make(&self) -> Result<Opened, StorageError> {
+        let disk = of_root(self.places)?;
+        match disk::look(self.programs, &disk)? {
+            DataPartition::Absent => {
+                disk::append(self.programs, &disk)?;
+                match disk::look(self.programs, &disk)? {
+                    DataPartition::Unfinished(partition) => self.make(&partition),
+                    _ => Err(StorageError::TableUnreadable(disk)),
+                }
+            }
+            DataPartition::Unfinished(partition) => self.make(&partition),
+            DataPartition::Complete(partition) => self.attach(&partition),
+        }
+    }
+
+    fn volume<'v>(&'v self, partition: &'v Partition) -> Volume<'v> {
+        Volume { programs: self.programs, places: self.places, device: &partition.device }
+    }
+
+    /// Opens a complete partition. Nothing here writes to it.
+    fn attach(&self, partition: &Partition) -> Result<Opened, StorageError> {
+        let unsealed = self.places.at(UNSEALED_KEY);
+        if Volume::mapping(self.places).exists() {
+            return Ok(if unsealed.exists() { Opened::Unsealed(None) } else { Opened::Sealed });
+        }
+        match self.volume(partition).attach() {
+            Ok(()) => Ok(Opened::Sealed),
+            Err(error) => match std::fs::read(unsealed) {
+                Ok(key) => self.volume(partition).open_by_key(&key).map(|()| Opened::Unsealed(None)).map_err(StorageError::DoesNotOpen),
+                Err(_) => Err(error),
+            },
+        }
+    }
+
+    /// Makes an unfinished partition from its beginning, sealed.
+    fn make(&self, partition: &Partition) -> Result<Opened, StorageError> {
+        if !has_tpm(self.places) {
+            return Err(StorageError::NoTpm);
+        }
+        let recovery = RecoveryKey::generate()?;
+        let volume = self.begin(partition, &recovery)?;
+        volume.seal(&recovery)?;
+        volume.attach()?;
+        self.complete(partition, &recovery, true)?;
+        Ok(Opened::Sealed)
+    }
+
+    /// Makes an unfinished partition from its beginning, with its key beside it.
+    fn make_unsealed(&self, partition: &Partition, signer: String) -> Result<Opened, StorageError> {
+        let recovery = RecoveryKey::generate()?;
+        let volume = self.begin(partition, &recovery)?;
+        let key = self.places.at(UNSEALED_KEY);
+        let text = recovery.text();
+        let keep = || {
+            std::fs::create_dir_all(key.parent().unwrap_or(Path::new("/")))?;
+            crate::state_file::replace(&key, text.as_bytes(), 0o600)
+        };
+        keep().map_err(StorageError::Content)?;
+        volume.open_by_key(text.as_bytes())?;
+        self.complete(partition, &recovery, false)?;
+        Ok(Opened::Unsealed(Some(signer)))
+    }
+
+    fn begin<'v>(&'v self, partition: &'v Partition, recovery: &RecoveryKey) -> Result<Volume<'v>, StorageError> {
+        disk::show_to_kernel(self.programs, partition)?;
+        for _ in 0..DEVICE_LOOKS_MAX {
+            if partition.device.exists() {
+                break;
+            }
+            self.sticks.pause();
+        }
+        let volume = self.volume(partition);
+        if Volume::mapping(self.places).exists() {
+            volume.close()?;
+        }
+        volume.format(recovery)?;
+        Ok(volume)
+    }
+
+    fn complete(&self, partition: &Partition, recovery: &RecoveryKey, sealed: bool) -> Result<(), StorageError> {
+        let key = KeyEncryptionKey::generate()?;
+        let (credential, copy) = (key.credential(self.programs, self.places, sealed)?, key.wrapped(recovery)?);
+        let text = recovery.text();
+        let files: [(&str, &[u8]); 3] = [(path::KEY_CREDENTIAL, &credential), (key_wrap::COPY, &copy), (RECOVERY_KEY, text.as_bytes())];
+        let skeleton = Skeleton::new(self.places, &files)?;
+        self.volume(partition).fill(&skeleton.folder())?;
+        rename(self.programs, partition, partition::DATA)
+    }
+
+    fn say_open(&self, opened: &Opened) -> Result<(), StorageError> {
+        let (detail, sealed) = match opened {
+            Opened::Sealed => (String::new(), "yes"),
+            Opened::Recovered(true) => ("opened with the recovery key and sealed anew".to_owned(), "yes"),
+            Opened::Recovered(false) => {
+                ("opened with the recovery key; the TPM did not take a new seal, the next start needs the stick again".to_owned(), "no")
+            }
+            Opened::Unsealed(signer) => {
+                let by = signer.as_ref().map(|signer| format!(" (allowed by {signer})")).unwrap_or_default();
+                (format!("storage is encrypted but not sealed{by}"), "no")
+            }
+        };
+        let facts = BTreeMap::from([("sealed".to_owned(), sealed.to_owned())]);
+        let said = Said { word: StateWord::Ready, code: None, detail: &detail, facts };
+        self.states.say(Part::Data, said).map_err(StorageError::State)
+    }
+
+    fn say_tamper(&self, error: &StorageError) -> Result<(), StorageError> {
+        crate::cli::say(&error.to_string());
+        self.states.say(Part::Data, Said::new(StateWord::Tamper, &error.to_string())).map_err(StorageError::State)
+    }
 }

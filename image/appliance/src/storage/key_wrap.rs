@@ -1,0 +1,110 @@
+//! The daemon's key-encryption key: for the daemon a credential that only this machine's TPM opens,
+//! and beside it a copy that only the recovery key opens, since readings must outlive a TPM.
+
+use std::time::Duration;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::rand;
+use vitalgate_layout::path;
+use zeroize::Zeroizing;
+
+use super::StorageError;
+use super::recovery_key::RecoveryKey;
+use super::volume::{LITERAL_PCRS, SIGNED_PCRS};
+use crate::command::{Call, Programs};
+use crate::places::Places;
+
+/// The copy for the recovery key, in the appliance's folder.
+pub(super) const COPY: &str = "/data/appliance/kek.recovery";
+/// What a TPM may take, in seconds.
+const TPM_DEADLINE_S: u64 = 120;
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 12;
+const TAG_BYTES: usize = 16;
+const CONTEXT: &[u8] = b"vitalgate key-encryption key under the recovery key 1";
+
+/// The key; wiped when dropped.
+pub(super) struct KeyEncryptionKey(Zeroizing<[u8; KEY_BYTES]>);
+
+impl KeyEncryptionKey {
+    /// A new key.
+    pub(super) fn generate() -> Result<Self, StorageError> {
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        rand::fill(bytes.as_mut_slice()).map_err(|_| StorageError::NoRandomness)?;
+        Ok(Self(bytes))
+    }
+
+    /// The credential for `LoadCredentialEncrypted=`. Without a seal it is only obscured (by a key of
+    /// zeros): the site file's signer has allowed that then.
+    pub(super) fn credential(&self, programs: &dyn Programs, places: &Places, sealed: bool) -> Result<Vec<u8>, StorageError> {
+        let mut call = Call::new("systemd-creds", "the TPM refuses to seal: switch it on in the firmware and start again")
+            .arguments(["encrypt", &format!("--name={}", path::KEY_CREDENTIAL_NAME)])
+            .deadline(Duration::from_secs(TPM_DEADLINE_S));
+        call = if sealed {
+            call.arguments(["--with-key=tpm2", "--tpm2-device=auto"])
+                .arguments([format!("--tpm2-pcrs={LITERAL_PCRS}"), format!("--tpm2-public-key-pcrs={SIGNED_PCRS}")])
+                .arguments([format!("--tpm2-public-key={}", places.at(path::PCR_PUBLIC_KEY).display())])
+                .arguments([format!("--tpm2-signature={}", places.at(path::PCR_SIGNATURE).display())])
+        } else {
+            call.arguments(["--with-key=tpm2-absent"])
+        };
+        let digits: Zeroizing<String> = Zeroizing::new(self.0.iter().map(|byte| format!("{byte:02x}")).collect());
+        let answer = programs.run(call.arguments(["-", "-"]).input(digits.as_bytes())).map_err(StorageError::NotSealed)?;
+        Ok(answer.output)
+    }
+
+    /// The copy for the recovery key: nonce, key, tag.
+    pub(super) fn wrapped(&self, recovery: &RecoveryKey) -> Result<Vec<u8>, StorageError> {
+        let mut sealed = Zeroizing::new(self.0.to_vec());
+        let nonce =
+            derived(recovery)?.seal_in_place_append_tag(Aad::from(CONTEXT), &mut *sealed).map_err(|_| StorageError::NoRandomness)?;
+        Ok([nonce.as_ref().as_slice(), sealed.as_slice()].concat())
+    }
+
+    /// Opens the copy.
+    pub(super) fn unwrap(wrapped: &[u8], recovery: &RecoveryKey) -> Result<Self, StorageError> {
+        if wrapped.len() != NONCE_BYTES + KEY_BYTES + TAG_BYTES {
+            return Err(StorageError::CopyDamaged);
+        }
+        let (nonce, sealed) = wrapped.split_at(NONCE_BYTES);
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| StorageError::CopyDamaged)?;
+        let mut sealed = Zeroizing::new(sealed.to_vec());
+        let opened = derived(recovery)?.open_in_place(nonce, Aad::from(CONTEXT), &mut sealed).map_err(|_| StorageError::CopyDamaged)?;
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        bytes.copy_from_slice(opened);
+        Ok(Self(bytes))
+    }
+}
+
+/// The key that wraps, made from the recovery key (HKDF, RFC 5869).
+fn derived(recovery: &RecoveryKey) -> Result<RandomizedNonceKey, StorageError> {
+    let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+    let filled = Salt::new(HKDF_SHA256, &[])
+        .extract(recovery.bytes())
+        .expand(&[CONTEXT], HKDF_SHA256)
+        .and_then(|expanded| expanded.fill(bytes.as_mut_slice()));
+    filled.map_err(|_| StorageError::NoRandomness)?;
+    RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| StorageError::NoRandomness)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The copy opens with its recovery key and with no other; a flipped bit is damage.
+    #[test]
+    fn the_copy_opens_with_its_recovery_key_only() {
+        let recovery = RecoveryKey::generate().unwrap();
+        let key = KeyEncryptionKey::generate().unwrap();
+        let wrapped = key.wrapped(&recovery).unwrap();
+        assert_eq!(KeyEncryptionKey::unwrap(&wrapped, &recovery).unwrap().0, key.0);
+        assert!(KeyEncryptionKey::unwrap(&wrapped, &RecoveryKey::generate().unwrap()).is_err());
+        for at in 0..wrapped.len() {
+            let mut flipped = wrapped.clone();
+            flipped[at] ^= 1;
+            assert!(KeyEncryptionKey::unwrap(&flipped, &recovery).is_err(), "byte {at}");
+        }
+        assert!(KeyEncryptionKey::unwrap(&wrapped[1..], &recovery).is_err());
+    }
+}

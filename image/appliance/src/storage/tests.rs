@@ -1,0 +1,355 @@
+//! The step against a machine that can lose its power at any call, before or after the call took effect.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::command::{Answer, Call, CommandError};
+use crate::stick::Plugged;
+
+/// What a disk and a TPM remember, and when the power goes.
+#[derive(Default)]
+struct Machine {
+    /// Name of the data partition in the table.
+    name: RefCell<Option<String>>,
+    /// The passphrase of the LUKS header.
+    passphrase: RefCell<Option<String>>,
+    /// The volume is sealed to this TPM.
+    sealed_to: Cell<Option<u32>>,
+    /// What the file system holds.
+    files: RefCell<Option<Vec<String>>>,
+    /// Readings written by the daemon after the first boot.
+    readings: Cell<u32>,
+    /// The TPM of the machine; another number: cleared or swapped.
+    tpm: Cell<u32>,
+    /// The TPM refuses to seal.
+    refuses: Cell<bool>,
+    calls: Cell<u32>,
+    /// The power goes at this call; `true`: after it took effect.
+    cut: Cell<Option<(u32, bool)>>,
+    root: PathBuf,
+}
+
+fn failed(program: &'static str) -> CommandError {
+    CommandError::Failed { program, code: Some(1), complaint: "no".into(), remedy: "" }
+}
+
+impl Machine {
+    fn new(root: &Path) -> Self {
+        let places = Places::under(root);
+        let device = places.at("/sys/devices/vda/vda2");
+        fs::create_dir_all(&device).unwrap();
+        fs::write(device.join("partition"), "2").unwrap();
+        let mapping = places.at("/sys/class/block/dm-0");
+        fs::create_dir_all(mapping.join("dm")).unwrap();
+        fs::create_dir_all(mapping.join("slaves/vda2")).unwrap();
+        fs::write(mapping.join("dm/name"), "root\n").unwrap();
+        symlink(&device, places.at("/sys/class/block/vda2")).unwrap();
+        for folder in ["/dev/mapper", "/sys/class/tpmrm/tpmrm0", "/run"] {
+            fs::create_dir_all(places.at(folder)).unwrap();
+        }
+        Self { root: root.to_owned(), ..Self::default() }
+    }
+
+    fn places(&self) -> Places {
+        Places::under(&self.root)
+    }
+
+    /// A restart: memory is empty, the kernel reads the table.
+    fn restart(&self, cut: Option<(u32, bool)>) {
+        let places = self.places();
+        let _ = fs::remove_file(places.at("/dev/mapper/data"));
+        let _ = fs::remove_dir_all(places.at("/run"));
+        if self.name.borrow().is_some() {
+            fs::write(places.at("/dev/vda6"), "").unwrap();
+        }
+        self.calls.set(0);
+        self.cut.set(cut);
+    }
+
+    fn does(&self, call: &Call) -> Result<String, CommandError> {
+        let line = call.line();
+        let given = String::from_utf8_lossy(call.given()).into_owned();
+        let words: Vec<&str> = line.split(' ').collect();
+        let opened = self.places().at("/dev/mapper/data");
+        match (call.program(), words.get(1).copied().unwrap_or_default()) {
+            ("sfdisk", "--json") => return Ok(self.table()),
+            ("sfdisk", _) if line.contains("--append") => {
+                assert!(self.name.borrow().is_none(), "a second data partition");
+                *self.name.borrow_mut() = Some(given.split(['=', ',']).nth(1).unwrap().to_owned());
+            }
+            ("sfdisk", _) => {
+                assert!(words.contains(&"6"), "{line}");
+                assert!(self.files.borrow().is_some(), "complete without a file system");
+                *self.name.borrow_mut() = Some((*words.last().unwrap()).to_owned());
+            }
+            ("partx", _) => fs::write(self.places().at("/dev/vda6"), "").unwrap(),
+            ("cryptsetup", "luksFormat") => {
+                assert_eq!(self.readings.get(), 0, "a full partition was made anew");
+                assert!(!opened.exists(), "the volume is in use");
+                *self.passphrase.borrow_mut() = Some(given);
+                self.sealed_to.set(None);
+                *self.files.borrow_mut() = None;
+            }
+            ("cryptsetup", "open") if self.passphrase.borrow().as_ref() != Some(&given) => return Err(failed("cryptsetup")),
+            ("cryptsetup", "open") => fs::write(opened, "").unwrap(),
+            ("cryptsetup", "close") => fs::remove_file(opened).unwrap(),
+            ("systemd-cryptenroll" | "systemd-creds", _) if self.refuses.get() => return Err(failed(call.program())),
+            ("systemd-cryptenroll", _) => self.sealed_to.set(Some(self.tpm.get())),
+            ("systemd-creds", _) => return Ok(format!("sealed to {}", self.tpm.get())),
+            ("/lib/systemd/systemd-cryptsetup", _) if self.sealed_to.get() != Some(self.tpm.get()) => {
+                return Err(failed("systemd-cryptsetup"));
+            }
+            ("/lib/systemd/systemd-cryptsetup", _) => fs::write(opened, "").unwrap(),
+            ("mkfs.ext4", _) => {
+                let folder = PathBuf::from(words[words.len() - 2]).join("appliance");
+                let mut names: Vec<_> =
+                    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+                names.sort();
+                assert_eq!(self.readings.get(), 0, "a full partition was made anew");
+                *self.files.borrow_mut() = Some(names);
+            }
+            (other, _) => panic!("nobody should call {other}: {line}"),
+        }
+        Ok(String::new())
+    }
+
+    fn table(&self) -> String {
+        let disk = self.places().at("/dev/vda");
+        let entry = |number: u32, name: &str| format!(r#"{{"node":"{}{number}","size":4194304,"name":"{name}"}}"#, disk.display());
+        let data = self.name.borrow().as_ref().map(|name| format!(",{}", entry(6, name))).unwrap_or_default();
+        format!(r#"{{"partitiontable":{{"partitions":[{}{data}]}}}}"#, entry(2, "root-a"))
+    }
+}
+
+impl Programs for Machine {
+    fn attempt(&self, call: Call) -> Result<Answer, CommandError> {
+        let number = self.calls.get() + 1;
+        self.calls.set(number);
+        let cut = self.cut.get();
+        if cut.is_some_and(|(at, after)| number > at || number == at && !after) {
+            return Err(CommandError::Start { program: call.program(), reason: io::Error::other("no power") });
+        }
+        let done = self.does(&call);
+        if cut == Some((number, true)) {
+            return Err(CommandError::Start { program: call.program(), reason: io::Error::other("no power") });
+        }
+        Ok(match done {
+            Ok(output) => Answer { success: true, code: Some(0), output: output.into_bytes(), complaint: String::new() },
+            Err(_) => Answer { success: false, code: Some(1), output: Vec::new(), complaint: "no".into() },
+        })
+    }
+}
+
+/// Sticks that are plugged in one after the other; when there are none left, the wait ends the test.
+#[derive(Default)]
+struct Drawer {
+    sticks: RefCell<Vec<(&'static str, PathBuf)>>,
+    mounts: Cell<i64>,
+}
+
+struct Folder(PathBuf);
+
+impl Mounted for Folder {
+    fn folder(&self) -> &Path {
+        &self.0
+    }
+    fn make_writable(&self) -> Result<(), StickError> {
+        Ok(())
+    }
+    fn finish(self: Box<Self>) -> Result<(), StickError> {
+        Ok(())
+    }
+}
+
+impl Sticks for Drawer {
+    fn find(&self, label: &str) -> Option<Plugged> {
+        let sticks = self.sticks.borrow();
+        let (_, folder) = sticks.first().filter(|(name, _)| *name == label)?;
+        Some(Plugged { device: folder.clone(), moment: self.mounts.get() })
+    }
+    fn mount(&self, device: &Path) -> Result<Box<dyn Mounted>, StickError> {
+        Ok(Box::new(Folder(device.to_owned())))
+    }
+    fn pause(&self) {
+        self.mounts.set(self.mounts.get() + 1);
+        let mut sticks = self.sticks.borrow_mut();
+        assert!(!sticks.is_empty(), "still waiting with no stick left");
+        sticks.remove(0);
+    }
+}
+
+fn boot(machine: &Machine, drawer: &Drawer) -> Result<(), StorageError> {
+    let places = machine.places();
+    let data = machine.root.join("data");
+    let mount = |_: &Places, _: &Path| Ok(Box::new(Folder(data.clone())) as Box<dyn Mounted>);
+    let storage = Storage {
+        programs: machine,
+        places: &places,
+        states: StateFiles::of(&places),
+        sticks: drawer,
+        mount: &mount,
+        unsealed_allowed: &|_, stick| fs::read_to_string(stick.folder().join("site.provision")).ok(),
+    };
+    storage.open_or_wait()
+}
+
+fn word(machine: &Machine) -> StateWord {
+    StateFiles::of(&machine.places()).read(Part::Data).unwrap().word
+}
+
+fn assert_complete(machine: &Machine) {
+    assert_eq!(machine.name.borrow().as_deref(), Some("data"));
+    assert_eq!(machine.sealed_to.get(), Some(machine.tpm.get()));
+    assert_eq!(machine.files.borrow().as_deref(), Some(&["kek.cred", "kek.recovery", "recovery-key"].map(String::from)[..]));
+    assert!(machine.places().at("/dev/mapper/data").exists());
+    assert_eq!(word(machine), StateWord::Ready);
+}
+
+/// Calls of a first boot without a cut.
+fn calls_of_first_boot() -> u32 {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(folder.path());
+    boot(&machine, &Drawer::default()).unwrap();
+    assert_complete(&machine);
+    machine.calls.get()
+}
+
+/// The power goes at every call of the first boot, before and after its effect, once and at two boots
+/// in a row: the boot after it ends with complete storage that the TPM opens.
+#[test]
+fn a_first_boot_that_is_cut_anywhere_is_finished_by_the_next() {
+    let calls = calls_of_first_boot();
+    assert!(calls >= 10, "{calls} calls: the machine does not see every step");
+    for (first, second) in (1..=calls).flat_map(|first| [0, first, calls + 1 - first].map(|second| (first, second))) {
+        for after in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let machine = Machine::new(folder.path());
+            for at in [first, second].into_iter().filter(|at| *at > 0) {
+                machine.restart(Some((at, after)));
+                let _ = boot_without_help(&machine);
+            }
+            machine.restart(None);
+            boot(&machine, &Drawer::default()).unwrap_or_else(|error| panic!("cut at {first}, {second}: {error}"));
+            assert_complete(&machine);
+        }
+    }
+}
+
+/// A boot during which nobody stands by with a stick.
+fn boot_without_help(machine: &Machine) -> Result<Opened, StorageError> {
+    let places = machine.places();
+    let storage = Storage {
+        programs: machine,
+        places: &places,
+        states: StateFiles::of(&places),
+        sticks: &Drawer::default(),
+        mount: &|_, _| panic!("nothing to mount"),
+        unsealed_allowed: &|_, _| None,
+    };
+    storage.open_or_make()
+}
+
+fn filled(folder: &Path) -> Machine {
+    let machine = Machine::new(folder);
+    boot(&machine, &Drawer::default()).unwrap();
+    machine.readings.set(1);
+    machine
+}
+
+/// A full partition is never made anew: not when the power goes at any call of a later boot, not
+/// when the TPM is another one, not when programs fail.
+#[test]
+fn a_full_partition_is_never_taken_for_an_empty_one() {
+    for at in 1..=6 {
+        for after in [false, true] {
+            for tpm in [0, 1] {
+                let folder = tempfile::tempdir().unwrap();
+                let machine = filled(folder.path());
+                machine.tpm.set(tpm);
+                machine.restart(Some((at, after)));
+                // The machine itself fails the test when anything is made anew.
+                let _ = boot_without_help(&machine);
+                assert_eq!(machine.name.borrow().as_deref(), Some("data"));
+                machine.tpm.set(0);
+                machine.restart(None);
+                boot(&machine, &Drawer::default()).unwrap();
+                assert_complete(&machine);
+            }
+        }
+    }
+}
+
+fn stick(folder: &Path, name: &str, file: &str, text: &str) -> PathBuf {
+    let stick = folder.join(name);
+    fs::create_dir_all(&stick).unwrap();
+    fs::write(stick.join(file), text).unwrap();
+    stick
+}
+
+/// A cleared TPM: the state word says so, a wrong and a mistyped key change nothing, the right one
+/// opens, the daemon's credential is made anew and the next boot needs no stick.
+#[test]
+fn the_recovery_key_opens_and_seals_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = filled(folder.path());
+    let right = machine.passphrase.borrow().clone().unwrap();
+    let wrong = RecoveryKey::generate().unwrap().text().to_string();
+    let recovery = RecoveryKey::parse(&right).unwrap();
+    let appliance = folder.path().join("data/appliance");
+    fs::create_dir_all(&appliance).unwrap();
+    let key = KeyEncryptionKey::generate().unwrap();
+    fs::write(appliance.join("kek.recovery"), key.wrapped(&recovery).unwrap()).unwrap();
+    fs::write(appliance.join("kek.cred"), "sealed to 0").unwrap();
+
+    machine.tpm.set(1);
+    machine.restart(None);
+    assert!(matches!(boot_without_help(&machine), Err(StorageError::DoesNotOpen(_))));
+    let drawer = Drawer::default();
+    *drawer.sticks.borrow_mut() = vec![
+        ("OTHER", folder.path().to_owned()),
+        ("RECOVERY", stick(folder.path(), "empty", "holiday.txt", "")),
+        ("RECOVERY", stick(folder.path(), "wrong", "recovery-key.txt", &wrong)),
+        ("RECOVERY", stick(folder.path(), "right", "recovery-key.txt", &format!("Key of VG-0001\r\n{right}\r\n"))),
+    ];
+    boot(&machine, &drawer).unwrap();
+    assert_complete(&machine);
+    assert_eq!(fs::read_to_string(appliance.join("kek.cred")).unwrap(), "sealed to 1");
+
+    machine.restart(None);
+    boot(&machine, &Drawer::default()).unwrap();
+    assert_complete(&machine);
+}
+
+/// Without a TPM nothing is stored, until a signed site file allows it; the key then stands beside it
+/// and the state says that there is no seal.
+#[test]
+fn no_tpm_means_no_storage_unless_it_is_signed_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(folder.path());
+    machine.refuses.set(true);
+    assert!(matches!(boot_without_help(&machine), Err(StorageError::NotSealed(_))));
+    fs::remove_dir_all(machine.places().at("/sys/class/tpmrm")).unwrap();
+    machine.restart(None);
+    assert!(matches!(boot_without_help(&machine), Err(StorageError::NoTpm)));
+    assert_eq!(machine.name.borrow().as_deref(), Some("data-new"));
+
+    machine.refuses.set(false);
+    let drawer = Drawer::default();
+    *drawer.sticks.borrow_mut() = vec![
+        ("PROVISION", stick(folder.path(), "unsigned", "other.txt", "")),
+        ("PROVISION", stick(folder.path(), "signed", "site.provision", "the operator")),
+    ];
+    boot(&machine, &drawer).unwrap();
+    let said = StateFiles::of(&machine.places()).read(Part::Data).unwrap();
+    assert_eq!(said.detail, "storage is encrypted but not sealed (allowed by the operator)");
+    assert_eq!(said.facts["sealed"], "no");
+
+    machine.readings.set(1);
+    machine.restart(None);
+    boot(&machine, &Drawer::default()).unwrap();
+    assert!(machine.places().at("/dev/mapper/data").exists());
+}
