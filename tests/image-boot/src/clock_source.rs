@@ -14,6 +14,7 @@ const ERA: u64 = 2_208_988_800;
 
 /// A running server; it stops when this is dropped.
 pub(crate) struct ClockSource {
+    port: u16,
     task: AbortHandle,
 }
 
@@ -24,15 +25,20 @@ impl Drop for ClockSource {
 }
 
 impl ClockSource {
-    /// Answers on this port of loopback. The standard port needs the right to listen below 1024.
+    /// Answers on this port of loopback.
     ///
     /// # Errors
     /// When the port cannot be listened on.
     pub(crate) async fn start(port: u16) -> anyhow::Result<Self> {
         let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], port)))
             .await
-            .with_context(|| format!("the time server cannot listen on port {port}; run as root, or allow it to"))?;
-        Ok(Self { task: tokio::spawn(serve(socket)).abort_handle() })
+            .with_context(|| format!("the time server cannot listen on port {port}"))?;
+        Ok(Self { port, task: tokio::spawn(serve(socket)).abort_handle() })
+    }
+
+    /// Where it answers.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 }
 

@@ -30,8 +30,6 @@ pub(crate) const SERVER_NAME: &str = "gateway.test";
 pub(crate) const PUBLISHERS: [&str; 3] = ["monitor-01", "monitor-02", "monitor-03"];
 /// The polled device.
 pub(crate) const POLLED: &str = "bedside-01";
-/// Standard port of time servers.
-const NTP_PORT: u16 = 123;
 /// Pause between two messages of a device.
 const GAP: Duration = Duration::from_millis(400);
 /// Pause between two sets of the polled device.
@@ -47,7 +45,7 @@ pub(crate) struct Practice {
     pub(crate) ehr: Ehr,
     /// The polled device.
     pub(crate) polled: Arc<ModbusMonitor>,
-    _clock: Option<ClockSource>,
+    clock: ClockSource,
     changing: tokio::task::AbortHandle,
 }
 
@@ -72,7 +70,7 @@ impl Practice {
         let file = folder.join("ports.json");
         let ports: Value = match std::fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text).context("ports.json is damaged; delete it")?,
-            Err(_) => json!({"ehr": free_port()?, "modbus": free_port()?}),
+            Err(_) => json!({"ehr": free_port()?, "modbus": free_port()?, "clock": free_port()?}),
         };
         std::fs::write(&file, ports.to_string())?;
         let port = |name: &str| ports[name].as_u64().and_then(|port| u16::try_from(port).ok()).context("ports.json is damaged; delete it");
@@ -94,14 +92,8 @@ impl Practice {
             }
         })
         .abort_handle();
-        // Without it the appliance is in service as well, and says that it does not trust its clock.
-        let clock = ClockSource::start(NTP_PORT).await.ok();
-        Ok(Self { ehr, polled, _clock: clock, changing })
-    }
-
-    /// Whether the appliance can learn the time from this host.
-    pub(crate) fn tells_time(&self) -> bool {
-        self._clock.is_some()
+        let clock = ClockSource::start(port("clock")?).await?;
+        Ok(Self { ehr, polled, clock, changing })
     }
 
     /// The text of the site file, before it is signed.
@@ -110,7 +102,7 @@ impl Practice {
     /// When the EHR's authority cannot be read.
     pub(crate) fn site_text(&self) -> anyhow::Result<String> {
         let ca = std::fs::read_to_string(self.ehr.ca_file()).context("the EHR's authority cannot be read")?;
-        let (ehr, modbus) = (self.ehr.address().port(), self.polled.address().port());
+        let (ehr, modbus, clock) = (self.ehr.address().port(), self.polled.address().port(), self.clock.port());
         let mut text = format!(
             r#"[site]
 name = "Practice of the boot tests"
@@ -120,11 +112,11 @@ expires = "2036-12-31"
 technician = "T. Tester"
 
 [[network]]
-match = "*"
+match = "en*"
 dhcp = true
 
 [time]
-ntp = ["{HOST}"]
+ntp = ["{HOST}:{clock}"]
 
 [maintenance]
 window = "00:00-23:59"
@@ -247,4 +239,16 @@ fn transport(folder: &Path) -> anyhow::Result<Transport> {
     let file = |name: &str| -> Option<PathBuf> { Some(folder.join(name)) };
     let profile = ClientProfile { ca_file: file("ca.pem"), certificate_file: file("certificate.pem"), key_file: file("key.pem") };
     Ok(Transport::Tls { config: Arc::new(client_config(&profile)?), server_name: Arc::from(SERVER_NAME) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_site_file_of_these_tests_is_one_that_may_be_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = Practice::open(folder.path()).await.unwrap().site_text().unwrap();
+        vitalgate_site::SiteFile::check(&text, "site.toml").unwrap();
+    }
 }

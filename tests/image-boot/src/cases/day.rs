@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use vitalgate_layout::{StateWord, stick as labels};
 use vitalgate_test_support::wait_until;
 
-use crate::appliance::{Appliance, IN_SERVICE};
+use crate::appliance::Appliance;
 use crate::evidence::{Evidence, figure, tenths};
 use crate::image::Image;
 use crate::machine::console::Heard;
@@ -58,8 +58,7 @@ async fn first_service(appliance: &mut Appliance, devices: &mut Devices, evidenc
     let first = began.elapsed().as_secs_f64();
     evidence.check(&format!("the first reading is accepted {first:.0} s after power on"), true);
     figure("boot_to_first_reading_s", tenths(first))?;
-    let wanted: &[StateWord] = if appliance.practice.tells_time() { &[StateWord::Ready] } else { &IN_SERVICE };
-    match running.state(wanted, READINGS_WITHIN).await? {
+    match running.state(&[StateWord::Ready], READINGS_WITHIN).await? {
         Heard::Yes((word, _), at) => evidence.check(&format!("{word} {:.0} s after power on", at.as_secs_f64()), true),
         Heard::Off => anyhow::bail!("it went off\n{}", running.console.end()),
     }
