@@ -7,7 +7,7 @@ use x509_parser::pem::Pem;
 
 use crate::day::Day;
 use crate::error::{Findings, SiteError};
-use crate::hosts::{Endpoint, is_dns_name, is_https_url};
+use crate::hosts::{Endpoint, is_https_url};
 use crate::network::{self, texts};
 use crate::passage::Passage;
 use crate::reader::{Section, parse, quoted};
@@ -66,10 +66,10 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
     let maintenance = root.section(findings, "maintenance", &schema::MAINTENANCE).and_then(|section| maintenance(findings, &section));
     let update = root.section(findings, "update", &schema::UPDATE).and_then(|section| update(findings, &section));
     let mqtt_section = root.section(findings, "mqtt", &schema::MQTT);
-    let mqtt = mqtt_section.as_ref().and_then(|section| mqtt(findings, section));
+    let port = mqtt_section.as_ref().and_then(|section| mqtt_port(findings, section));
     let gateway = head.as_ref().map(|head| head.gateway.clone());
     let mut passage = Passage::new(gateway.as_ref());
-    passage.storage(storage.as_ref());
+    passage.storage(findings, storage.as_ref());
     passage.mqtt(findings, mqtt_section.as_ref());
     passage.devices(findings, &root);
     let authorities = destinations(findings, &root, &mut passage);
@@ -86,7 +86,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
         storage: sealed,
         maintenance,
         update,
-        mqtt,
+        mqtt: port.zip(config.mqtt).map(|(port, mqtt)| Mqtt { port, server_names: mqtt.server_names }),
         devices: config.devices,
         destinations: config.destinations,
         authorities,
@@ -208,14 +208,12 @@ fn update(findings: &mut Findings, section: &Section<'_>) -> Option<Update> {
     Some(Update { server: server.text.trim_end_matches('/').to_owned(), ca_pem })
 }
 
-fn mqtt(findings: &mut Findings, section: &Section<'_>) -> Option<Mqtt> {
+fn mqtt_port(findings: &mut Findings, section: &Section<'_>) -> Option<u16> {
     let port = section.integer(findings, "port").and_then(|port| u16::try_from(port).ok());
-    let is_name = |text: &str| (text.parse::<std::net::IpAddr>().is_ok() || is_dns_name(text)).then(|| text.to_owned());
-    let server_names = texts(findings, section, "server_names", "is no DNS name and no IP address", "gateway.local", is_name);
     if port == Some(vitalgate_layout::port::STATUS_HTTPS) {
         findings.at(section.at, "port in [mqtt] is the status page's", "write another port, such as 8883");
     }
-    Some(Mqtt { port: port?, server_names })
+    port
 }
 
 /// `[ehr]` and `[[destination]]`: hands them on and keeps their authorities.

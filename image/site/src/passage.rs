@@ -41,13 +41,10 @@ impl Passage {
     }
 
     /// `[storage]` becomes `[store]`.
-    pub(crate) fn storage(&mut self, section: Option<&Section<'_>>) {
-        self.header("[store]", 0);
-        for name in ["retention_days", "free_space_floor_mib"] {
-            if let Some(value) = section.and_then(|section| section.table.get(name)) {
-                self.push(format!("{name} = {}", written(value.get_ref())), 0);
-            }
-        }
+    pub(crate) fn storage(&mut self, findings: &Findings, section: Option<&Section<'_>>) {
+        let Some(section) = section else { return };
+        self.header("[store]", findings.line(section.at));
+        self.keys(findings, section, &["unsealed_allowed", "unsealed_reason"]);
     }
 
     /// `[mqtt]`, with the port as an address.
@@ -102,7 +99,7 @@ impl Passage {
                 let head = u32::try_from(first.lines().count()).unwrap_or(0);
                 for error in errors {
                     let line = self.line_of_origin(error.line, head);
-                    findings.on_line(line, self.with_lines_of_origin(&error.message, head), error.remedy);
+                    findings.on_line(line, self.with_lines_of_origin(&error.message, head).replace("[store]", "[storage]"), error.remedy);
                 }
                 None
             }

@@ -152,6 +152,6 @@ pub struct Update {
 pub struct Mqtt {
     /// TCP port.
     pub port: u16,
-    /// Names and addresses in the server certificate; empty: the gateway's name.
+    /// Names and addresses in the server certificate.
     pub server_names: Vec<String>,
 }

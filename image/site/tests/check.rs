@@ -1,0 +1,182 @@
+//! What the check says: everything at once, with line and remedy, and nothing that a hostile text could break.
+
+use proptest::prelude::*;
+use vitalgate_site::{Site, SiteError, SiteFile};
+
+const FULL: &str = include_str!("golden/full.toml");
+const SMALL: &str = "[site]\nname = \"x\"\ngateway = \"g\"\nserial = \"any\"\nexpires = 2026-12-31\ntechnician = \"t\"\n";
+
+fn site(text: &str) -> Site {
+    SiteFile::check(text, "site").unwrap_or_else(|errors| panic!("{}", lines(&errors)))
+}
+
+fn lines(errors: &[SiteError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The one error of a text, or all of them.
+fn errors(text: &str) -> String {
+    lines(&SiteFile::check(text, "site").expect_err("an error"))
+}
+
+#[test]
+fn the_full_file_passes_and_means_what_it_says() {
+    let site = site(FULL);
+    assert_eq!(site.name, "Practice on the market square");
+    assert!(site.serial.matches("VG-0001") && site.serial.matches("VG-2026-77") && !site.serial.matches("VG-0002"));
+    assert_eq!(site.networks.len(), 3);
+    assert_eq!(site.time.nts[1].port, 14460);
+    assert_eq!(site.mqtt.as_ref().unwrap().port, 18883);
+    assert_eq!(site.publishing_devices().map(ToString::to_string).collect::<Vec<_>>(), ["monitor-01"]);
+    assert_eq!(site.destinations.len(), 2);
+    assert_eq!(site.authorities.len(), 1);
+    assert!(!site.authorities[0].pem.contains("The authority"), "text beside the certificate is dropped");
+    assert_eq!(site.warnings().len(), 2, "{:?}", site.warnings());
+}
+
+/// The shortest file works with DHCP on every wired port, and says what is missing.
+#[test]
+fn the_shortest_file_has_defaults_and_warnings() {
+    let site = site(SMALL);
+    assert!(site.networks[0].dhcp && site.mqtt.is_none() && site.maintenance.is_none());
+    assert_eq!(site.warnings().len(), 3);
+}
+
+/// What an editor on Windows does to a file changes nothing.
+#[test]
+fn windows_line_ends_and_a_byte_order_mark_are_taken() {
+    let windows = format!("\u{feff}{}", FULL.replace('\n', "\r\n"));
+    let (one, two) = (site(FULL), site(&windows));
+    assert_eq!(one.authorities, two.authorities);
+    assert_eq!(vitalgate_site::render_daemon_config(&one), vitalgate_site::render_daemon_config(&two));
+}
+
+/// One error a line, each with the line of the site file, whoever found it.
+#[test]
+fn every_error_is_said_at_once_with_its_line() {
+    let text = "[site]\nname = \"\"\ngateway = \"a b\"\nserial = []\nexpires = \"31.12.2026\"\ncolour = 1\n\
+                [[network]]\nmatch = \"en 0\"\naddress = [\"192.0.2.10\"]\ngateway = \"x\"\nvlan = 4095\n\
+                [mqtt]\nport = 8443\n\
+                [[device]]\nid = \"m\"\nprofile = \"vitals-jsn\"\n\
+                [[device]]\nid = \"m\"\nprofile = \"vitals-json\"\npatient = \"Tom\"\n\
+                [[device]]\nid = \"n\"\nprofile = \"vitals-modbus\"\nmodbus = { address = \"x\", unit = 999, extra = 1 }\n\
+                [ehr]\nurl = \"http://192.0.2.1/fhir\"\nca_file = \"x\"\n\
+                [[destination]]\nid = \"ehr\"\nurl = \"https://u:p@x/\"\n";
+    let said = errors(text);
+    for (line, what) in [
+        (1, "technician"),
+        (2, "name in [site] is empty"),
+        (3, "gateway in [site] is \"a b\""),
+        (1, "serial in [site] names no appliance"),
+        (5, "no day"),
+        (6, "unknown key \"colour\""),
+        (8, "match in [[network]]"),
+        (9, "no address with a prefix"),
+        (10, "gateway in [[network]]"),
+        (11, "vlan in [[network]] is outside"),
+        (12, "port in [mqtt] is the status page's"),
+        (16, "did you mean \"vitals-json\""),
+        (18, "device m stands twice, first on line 15"),
+        (20, "no reference to a FHIR Patient"),
+        (24, "address in modbus"),
+        (24, "unit in modbus"),
+        (24, "unknown key \"extra\""),
+        (26, "would cross the network in the clear"),
+        (27, "unknown key \"ca_file\" in [ehr]"),
+        (29, "destination ehr stands twice"),
+        (30, "url in [[destination]]"),
+    ] {
+        let found = said.lines().any(|one| one.starts_with(&format!("site:{line}: ")) && one.contains(what));
+        assert!(found, "line {line}, {what}, in:\n{said}");
+    }
+    assert!(said.lines().all(|line| line.contains("; ")), "an error without a remedy:\n{said}");
+    assert!(!said.contains("u:p"), "a password in a URL is not repeated");
+}
+
+/// A name that is wrong is said once.
+#[test]
+fn an_error_is_not_said_twice() {
+    for extra in [
+        "[mqtt]\nserver_names = [\"a b\"]\n",
+        "[mqtt]\nport = 0\n",
+        "[mqtt]\nport = \"x\"\n",
+        "[storage]\nretention_days = 99999\n",
+        "[[device]]\nid = 5\nprofile = \"vitals-modbus\"\nmodbus = { address = \"h:1\", unit = 1 }\n",
+    ] {
+        let said = errors(&format!("{SMALL}{extra}"));
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!said.starts_with("site: "), "it has a line: {said}");
+    }
+}
+
+#[test]
+fn a_secret_is_refused_and_not_repeated() {
+    for extra in [
+        "[mqtt]\npassword = \"hunter22\"\n",
+        "[ehr]\nurl = \"https://x/\"\nbearer_token = \"hunter22\"\n",
+        "# -----BEGIN PRIVATE KEY-----\n# hunter22\n",
+    ] {
+        let said = errors(&format!("{SMALL}{extra}"));
+        assert!(said.contains("secret") || said.contains("private key"), "{said}");
+        assert!(!said.contains("hunter22"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_is_refused() {
+    assert!(errors(&format!("{SMALL}# {}", "x".repeat(64 * 1024))).contains("65536 bytes"));
+}
+
+/// Sections that contradict themselves.
+#[test]
+fn contradictions_are_found() {
+    for (extra, what) in [
+        ("[storage]\nunsealed_allowed = true\n", "gives no reason"),
+        ("[storage]\nunsealed_reason = \"x\"\n", "is not true"),
+        ("[[network]]\nmatch = \"a\"\ndhcp = false\n", "neither address nor dhcp"),
+        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.3.1\"\n", "in none of the networks"),
+        ("[[network]]\nmatch = \"a\"\n[[network]]\nmatch = \"a\"\n", "stands twice"),
+        ("[network]\nmatch = \"a\"\n", "write [[network]]"),
+        ("[[device]]\nid = \"a\"\nprofile = \"vitals-json\"\n", "add a section [mqtt]"),
+        ("[ehr]\nurl = \"https://x/\"\nca_pem = \"x\"\n", "holds no certificate"),
+        ("[ehr]\nurl = \"https://x/\"\nca_pem = \"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\"\n", "number 1"),
+        ("[update]\nserver = \"http://x/\"\n", "no plain https"),
+        ("[maintenance]\nwindow = \"2-4\"\n", "cannot be read"),
+        ("[time]\nntp = [\"a;b\"]\n", "no host"),
+        ("[[site]]\n", "duplicate key"),
+        ("= 5\n", "not valid TOML"),
+    ] {
+        let said = errors(&format!("{SMALL}{extra}"));
+        assert!(said.contains(what), "{what}, in:\n{said}");
+    }
+}
+
+proptest! {
+    /// Whatever stands in a file: an answer, never a panic.
+    #[test]
+    fn any_text_gets_an_answer(text in "\\PC{0,400}") {
+        let _ = SiteFile::check(&text, "site");
+    }
+
+    /// The same, with text that looks like a site file until one place.
+    #[test]
+    fn a_damaged_file_gets_an_answer(at in 0..FULL.len(), length in 0..40_usize, junk in "[\\PC\n\"\\[\\]=\\\\]{0,20}") {
+        let mut text = FULL.as_bytes().to_vec();
+        let end = (at + length).min(text.len());
+        text.splice(at..end, junk.bytes());
+        let text = String::from_utf8_lossy(&text);
+        if let Err(errors) = SiteFile::check(&text, "site") {
+            prop_assert!(!errors.is_empty());
+        }
+    }
+
+    /// Values from outside never break out of the texts that are made from them.
+    #[test]
+    fn a_value_stays_a_value(value in "\\PC{1,60}") {
+        let text = FULL.replace("urn:oid:1.2.276.0.76.4.8", &value.replace(['"', '\\'], ""));
+        if let Ok(site) = SiteFile::check(&text, "site") {
+            let rendered = vitalgate_site::render_daemon_config_in(&site, &vitalgate_site::Places { state_dir: "/data".into(), authorities: None });
+            prop_assert!(vitalgate_config::check(&rendered, "daemon").is_ok());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What the appliance's services get to read.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use vitalgate_site::{
+    Places, Site, SiteFile, extra_files, render_daemon_config, render_daemon_config_in, render_firewall, render_network, render_time,
+};
+
+const FULL: &str = include_str!("golden/full.toml");
+const SMALL: &str = "[site]\nname = \"x\"\ngateway = \"g\"\nserial = \"any\"\nexpires = \"2026-12-31\"\ntechnician = \"t\"\n";
+
+fn site(text: &str) -> Site {
+    SiteFile::check(text, "site").unwrap()
+}
+
+/// The daemon accepts what is made for it, with the certificates where it says.
+#[test]
+fn the_daemon_takes_its_configuration() {
+    let site = site(FULL);
+    let folder = tempfile::tempdir().unwrap();
+    for (path, pem) in extra_files(&site) {
+        let name = path.strip_prefix("/run/vitalgate/authorities/").unwrap();
+        std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(folder.path().join(name), pem).unwrap();
+    }
+    let places = Places { state_dir: folder.path().to_owned(), authorities: Some(folder.path().to_owned()) };
+    let config = vitalgate_config::check(&render_daemon_config_in(&site, &places), "daemon").unwrap();
+    assert_eq!(config.gateway.name.to_string(), "practice-01");
+    assert_eq!(config.store.retention_days, 14);
+    assert_eq!(config.mqtt.unwrap().listen.to_string(), "0.0.0.0:18883");
+    assert_eq!(config.devices.len(), 2);
+    let vitalgate_config::DestinationKind::Fhir(ehr) = &config.destinations[0].kind else { panic!("not FHIR") };
+    assert_eq!(ehr.ca_file.as_deref(), Some(folder.path().join("ehr.pem").as_path()));
+}
+
+/// Each text is compared with the one that was read and found right; `UPDATE_GOLDEN=1` writes them anew.
+#[test]
+fn the_texts_are_those_that_were_reviewed() {
+    let site = site(FULL);
+    let network: String = render_network(&site).iter().map(|(name, text)| format!("### {name}\n{text}\n")).collect();
+    for (name, text) in [
+        ("daemon.toml", render_daemon_config(&site)),
+        ("nftables.conf", render_firewall(&site)),
+        ("chrony.conf", render_time(&site)),
+        ("network.txt", network),
+    ] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(text, std::fs::read_to_string(&path).unwrap(), "{name}");
+    }
+}
+
+fn open_ports(rules: &str) -> BTreeSet<String> {
+    let input = rules.split("chain input").nth(1).unwrap().split("chain forward").next().unwrap();
+    input
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("tcp dport { ")?.strip_suffix(" } accept"))
+        .flat_map(|ports| ports.split(", ").map(str::to_owned))
+        .collect()
+}
+
+/// From outside the configured ports are open, and no other.
+#[test]
+fn exactly_the_configured_ports_are_open() {
+    let ports = |text: &str| open_ports(&render_firewall(&site(text))).into_iter().collect::<Vec<_>>();
+    assert_eq!(ports(FULL), ["18883", "8443"]);
+    assert_eq!(ports(&format!("{SMALL}[mqtt]\n")), ["8443", "8883"]);
+    assert_eq!(ports(SMALL), ["8443"], "without devices that publish their port stays shut");
+    for chain in ["input", "forward", "output"] {
+        assert!(render_firewall(&site(SMALL)).contains(&format!("hook {chain} priority filter; policy drop;")), "{chain}");
+    }
+}
+
+/// Out goes what the site file names, and without DHCP no DHCP.
+#[test]
+fn only_named_peers_are_reached() {
+    let text = format!(
+        "{SMALL}[[network]]\nmatch = \"en*\"\naddress = \"192.0.2.2/24\"\ndns = [\"192.0.2.53\", \"2001:db8::53\"]\n[ehr]\nurl = \"https://192.0.2.9/fhir\"\n"
+    );
+    let rules = render_firewall(&site(&text));
+    assert!(rules.contains("ip daddr 192.0.2.53 udp dport 53 accept") && rules.contains("ip6 daddr 2001:db8::53 tcp dport 53 accept"));
+    assert!(rules.contains("meta skuid { 0, 901 } ip daddr 192.0.2.9 tcp dport 443 accept"));
+    assert!(!rules.contains("dport 67") && !rules.contains("dport 68") && !rules.contains("dport 123"));
+}
+
+/// The kernel's own tool reads the rules, where it is installed and allowed to look.
+#[test]
+fn nft_takes_the_rules() {
+    let dry_run = |rules: &str| {
+        let mut child =
+            Command::new("nft").args(["-c", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok()?;
+        child.stdin.take()?.write_all(rules.as_bytes()).ok()?;
+        child.wait_with_output().ok()
+    };
+    let probe = dry_run("table inet vitalgate_probe {\n}\n");
+    if !probe.is_some_and(|output| output.status.success()) {
+        return; // No nft, or no right to use it: the boot tests load the rules for real.
+    }
+    for text in [FULL, SMALL] {
+        let output = dry_run(&render_firewall(&site(text))).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

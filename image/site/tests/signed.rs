@@ -1,0 +1,190 @@
+//! Who is let in: signatures, delegations, serial numbers, days, each refusal with its number.
+
+use proptest::prelude::*;
+use vitalgate_layout::Rejection;
+use vitalgate_site::{
+    Action, Day, Delegation, PublicKey, Purpose, Request, Serial, Signer, SigningKey, open_report, open_request, open_signed,
+    seal_report_json, seal_report_text, sign, sign_request,
+};
+
+const FULL: &str = include_str!("golden/full.toml");
+const SERIAL: &str = "VG-0001";
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::parse(&format!("{seed:02x}").repeat(32)).unwrap()
+}
+
+fn root() -> Signer {
+    Signer::root(key(1))
+}
+
+fn roots() -> [PublicKey; 1] {
+    [key(1).public()]
+}
+
+fn today() -> Day {
+    Day::parse("2026-11-22").unwrap()
+}
+
+fn refused(text: &str) -> Rejection {
+    open_signed(text.as_bytes(), &roots(), SERIAL, today()).expect_err("a refusal").rejection()
+}
+
+fn delegated(expires: &str, purposes: &[Purpose]) -> Signer {
+    let delegation = Delegation::grant(&key(1), key(2).public(), "Service north", Day::parse(expires).unwrap(), purposes).unwrap();
+    let read = Delegation::parse(&delegation.to_text()).unwrap();
+    assert_eq!(read, delegation, "a delegation survives its file");
+    Signer::delegated(key(2), read).unwrap()
+}
+
+#[test]
+fn a_signed_file_opens() {
+    let text = sign(FULL, &root()).unwrap();
+    let (site, by) = open_signed(text.as_bytes(), &roots(), SERIAL, today()).unwrap();
+    assert_eq!(site.gateway.to_string(), "practice-01");
+    assert_eq!((by.key, by.delegated), (key(1).public(), None));
+    // Signing again replaces the signature.
+    assert_eq!(sign(&text, &root()).unwrap(), text);
+    assert_eq!(text.matches("BEGIN VITALGATE").count(), 1);
+}
+
+/// A signature survives an editor on Windows and blank lines at the end, nothing else.
+#[test]
+fn line_ends_are_not_signed() {
+    let text = sign(FULL, &root()).unwrap();
+    let windows = format!("\u{feff}{}\r\n\r\n", text.replace('\n', "\r\n"));
+    assert!(open_signed(windows.as_bytes(), &roots(), SERIAL, today()).is_ok());
+    assert_eq!(refused(&text.replace("monitor-01", "monitor-02")), Rejection::SignatureWrong);
+    assert_eq!(refused(&text.replace("[site]", "[site] ")), Rejection::SignatureWrong);
+}
+
+#[test]
+fn each_refusal_has_its_number() {
+    let text = sign(FULL, &root()).unwrap();
+    assert_eq!(refused(FULL), Rejection::NoSignature);
+    assert_eq!(refused(&format!("{text}x = 1\n")), Rejection::NoSignature);
+    assert_eq!(refused(&format!("{text}{text}")), Rejection::NoSignature);
+    assert_eq!(refused(&sign(FULL, &Signer::root(key(3))).unwrap()), Rejection::SignerUnknown);
+    assert_eq!(refused(&format!("{}{text}", "#".repeat(65_536))), Rejection::TooLarge);
+    let open = |serial: &str, day: &str| {
+        open_signed(text.as_bytes(), &roots(), serial, Day::parse(day).unwrap()).map_err(|error| error.rejection())
+    };
+    assert_eq!(open("VG-0002", "2026-11-22").err(), Some(Rejection::OtherSerial));
+    assert_eq!(open(SERIAL, "2027-01-01").err(), Some(Rejection::Expired));
+    assert!(open(SERIAL, "2026-12-31").is_ok(), "the last day counts");
+    let bytes = open_signed(&[0xff, 0xfe], &roots(), SERIAL, today()).expect_err("a refusal");
+    assert_eq!(bytes.rejection(), Rejection::NotReadable);
+}
+
+/// A file that was signed elsewhere, past our check, is judged all the same.
+#[test]
+fn a_genuine_signature_excuses_nothing() {
+    let strange = |text: &str| {
+        let key = key(1);
+        let message = format!("vitalgate-signature-1\nsite\n{}\n{text}", key.public().to_hex());
+        let signature: String = key.sign_bytes(message.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!(
+            "{text}\n\n# -----BEGIN VITALGATE SIGNATURE-----\n# purpose: site\n# signed-by: {}\n# signature: {signature}\n# -----END VITALGATE SIGNATURE-----\n",
+            key.public().to_hex()
+        )
+    };
+    assert_eq!(refused(&strange("[site]\npassword = \"x\"")), Rejection::SecretInText);
+    let errors = open_signed(strange("[site]\nname = 5").as_bytes(), &roots(), SERIAL, today()).expect_err("a refusal");
+    assert_eq!(errors.rejection(), Rejection::ErrorsInText);
+    assert!(errors.errors().iter().any(|error| error.line == 2), "{errors}");
+    assert!(sign("[site]\n", &root()).is_err());
+}
+
+#[test]
+fn a_delegated_key_signs_until_its_day_and_for_its_purpose() {
+    let text = sign(FULL, &delegated("2026-12-01", &[Purpose::Site])).unwrap();
+    let (_, by) = open_signed(text.as_bytes(), &roots(), SERIAL, today()).unwrap();
+    assert_eq!(by.delegated.unwrap().0, "Service north");
+    let late = open_signed(text.as_bytes(), &roots(), SERIAL, Day::parse("2026-12-02").unwrap()).expect_err("a refusal");
+    assert_eq!(late.rejection(), Rejection::DelegationRefused);
+    assert_eq!(refused(&sign(FULL, &delegated("2026-12-01", &[Purpose::Request])).unwrap()), Rejection::DelegationRefused);
+    assert_eq!(refused(&text.replace("2026-12-01", "2036-12-01")), Rejection::DelegationRefused);
+    assert_eq!(refused(&text.replace("Service north", "Service south")), Rejection::DelegationRefused);
+    // Without the lines of the delegation the key is nobody's.
+    let bare: String = text.lines().filter(|line| !line.contains("# delegat")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(refused(&bare), Rejection::SignerUnknown);
+    assert!(Signer::delegated(key(4), delegated("2026-12-01", &[Purpose::Site]).delegation().unwrap().clone()).is_err());
+}
+
+/// A delegated key gives nothing on.
+#[test]
+fn a_delegation_is_one_step_deep() {
+    let second = Delegation::grant(&key(2), key(5).public(), "x", Day::parse("2026-12-01").unwrap(), &[Purpose::Site]).unwrap();
+    assert_eq!(refused(&sign(FULL, &Signer::delegated(key(5), second).unwrap()).unwrap()), Rejection::SignerUnknown);
+}
+
+fn request() -> Request {
+    Request {
+        action: Action::Reset,
+        id: "00112233445566778899aabbccddeeff".to_owned(),
+        serial: Serial::OneOf(vec![SERIAL.to_owned()]),
+        expires: Day::parse("2026-11-30").unwrap(),
+        technician: "A. \"Example\"".to_owned(),
+        reason: "moved to another site".to_owned(),
+    }
+}
+
+#[test]
+fn a_request_opens_only_where_and_when_it_is_meant() {
+    let text = sign_request(&request(), &root()).unwrap();
+    let open = |text: &str, serial: &str, day: &str| {
+        open_request(text.as_bytes(), &roots(), serial, Day::parse(day).unwrap())
+            .map(|(request, _)| request)
+            .map_err(|error| error.rejection())
+    };
+    assert_eq!(open(&text, SERIAL, "2026-11-30"), Ok(request()));
+    assert_eq!(open(&text, SERIAL, "2026-12-01"), Err(Rejection::Expired));
+    assert_eq!(open(&text, "VG-0002", "2026-11-30"), Err(Rejection::OtherSerial));
+    assert_eq!(open(&text.replace("reset", "support"), SERIAL, "2026-11-30"), Err(Rejection::SignatureWrong));
+    // One kind of file never passes as the other.
+    assert_eq!(open(&sign(FULL, &root()).unwrap(), SERIAL, "2026-11-22"), Err(Rejection::OtherPurpose));
+    assert_eq!(refused(&text), Rejection::OtherPurpose);
+    assert_eq!(refused(&text.replace("purpose: request", "purpose: site")), Rejection::SignatureWrong);
+    let by_service = sign_request(&request(), &delegated("2026-12-01", &[Purpose::Site])).unwrap();
+    assert_eq!(open(&by_service, SERIAL, "2026-11-22"), Err(Rejection::DelegationRefused));
+}
+
+#[test]
+fn a_report_proves_that_nothing_was_changed() {
+    let key = key(7);
+    let json = seal_report_json("{\n  \"serial\": \"VG-0001\",\n  \"tpm\": true\n}", &key).unwrap();
+    let report = open_report(json.replace('\n', "\r\n").as_bytes()).unwrap();
+    assert!(report.json && report.text.contains("VG-0001") && report.signed_by == key.public());
+    assert_eq!(open_report(json.replace("true", "false").as_bytes()).unwrap_err().rejection(), Rejection::SignatureWrong);
+    let text = seal_report_text("Self test: all well", &key);
+    assert_eq!(open_report(text.as_bytes()).unwrap().text, "Self test: all well");
+    assert_eq!(open_report(text.replace("all well", "all hell").as_bytes()).unwrap_err().rejection(), Rejection::SignatureWrong);
+    assert_eq!(open_report(b"Self test: all well").unwrap_err().rejection(), Rejection::NoSignature);
+    assert_eq!(open_report(b"{\"serial\": 1}").unwrap_err().rejection(), Rejection::NoSignature);
+    assert!(seal_report_json("[1]", &key).is_err() && seal_report_json("{", &key).is_err());
+}
+
+proptest! {
+    /// Whatever is on a stick: a refusal with a number, never a panic, never a way in.
+    #[test]
+    fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        prop_assert!(open_signed(&bytes, &roots(), SERIAL, today()).is_err());
+        prop_assert!(open_request(&bytes, &roots(), SERIAL, today()).is_err());
+        prop_assert!(open_report(&bytes).is_err());
+        let _ = Delegation::parse(&String::from_utf8_lossy(&bytes));
+    }
+
+    /// One changed byte anywhere: refused, or nothing that was signed was changed.
+    #[test]
+    fn a_changed_byte_is_refused_or_changes_nothing(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let text = sign(FULL, &delegated("2026-12-01", &[Purpose::Site])).unwrap();
+        let (site, _) = open_signed(text.as_bytes(), &roots(), SERIAL, today()).unwrap();
+        let mut changed = text.into_bytes();
+        let at = at.index(changed.len());
+        changed[at] = byte;
+        if let Ok((same, by)) = open_signed(&changed, &roots(), SERIAL, today()) {
+            prop_assert_eq!(same, site);
+            prop_assert_eq!(by.key, key(2).public());
+        }
+    }
+}
