@@ -1,0 +1,106 @@
+//! The console: the state word, and where the page is. Often the technician's only view.
+//!
+//! Written by a thread of its own, so that a terminal that stopped (flow control, a cable pulled)
+//! holds up neither the page nor the watchdog.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use vitalgate_layout::state::CONSOLE_PREFIX;
+
+use crate::snapshot::Snapshot;
+use crate::text::ascii;
+
+/// Everything is said again after this time, for whoever just plugged in a cable.
+pub(crate) const REPEAT: Duration = Duration::from_secs(60);
+/// Longest line in characters.
+const LINE_CHARS_MAX: usize = 240;
+/// Prefix of the line with the page's address.
+const PAGE_PREFIX: &str = "VITALGATE PAGE";
+/// Lines that wait for a slow terminal; more are dropped, the repetition brings them again.
+const WAITING_MAX: usize = 16;
+
+/// The line with the state word.
+pub(crate) fn state_line(snapshot: &Snapshot) -> String {
+    let overall = &snapshot.overall;
+    let mut inside = overall.detail.clone();
+    if let Some(code) = overall.code {
+        inside = if inside.is_empty() { code.to_string() } else { format!("{code}: {inside}") };
+    }
+    if !overall.also.is_empty() {
+        let words: Vec<_> = overall.also.iter().map(|word| word.word()).collect();
+        let separator = if inside.is_empty() { "" } else { "; " };
+        inside = format!("{inside}{separator}also {}", words.join(", "));
+    }
+    let head = format!("{CONSOLE_PREFIX} {}", overall.word);
+    if inside.is_empty() { head } else { format!("{head} ({})", ascii(&inside, LINE_CHARS_MAX - head.len() - 3)) }
+}
+
+/// The line with the page's address and fingerprint; `None` while there is no page.
+pub(crate) fn page_line(snapshot: &Snapshot) -> Option<String> {
+    let certificate = snapshot.network.certificate.as_ref()?;
+    let url = snapshot.network.urls.first()?;
+    let kept = if certificate.kept { "" } else { " (temporary)" };
+    Some(ascii(&format!("{PAGE_PREFIX} {url} SHA-256 {}{kept}", certificate.fingerprint), LINE_CHARS_MAX))
+}
+
+/// What was said last, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    lines: Vec<String>,
+    at: Option<Instant>,
+}
+
+impl Said {
+    /// The lines to say now: those that changed, or all of them after [`REPEAT`].
+    pub(crate) fn next(&mut self, snapshot: &Snapshot, now: Instant) -> Vec<String> {
+        let lines: Vec<String> = std::iter::once(state_line(snapshot)).chain(page_line(snapshot)).collect();
+        let due = self.at.is_none_or(|at| now.duration_since(at) >= REPEAT);
+        let said: Vec<String> = lines.iter().filter(|line| due || !self.lines.contains(line)).cloned().collect();
+        if due {
+            self.at = Some(now);
+        }
+        self.lines = lines;
+        said
+    }
+}
+
+/// The writing thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Console(SyncSender<String>);
+
+impl Console {
+    /// Starts it; `screens` are written besides standard output.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(screens: Vec<PathBuf>) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel(WAITING_MAX);
+        std::thread::Builder::new().name("console".into()).spawn(move || write_lines(&receiver, &screens))?;
+        Ok(Self(sender))
+    }
+
+    /// Says a line, or drops it when the terminal has stopped.
+    pub(crate) fn say(&self, line: String) {
+        let _dropped = self.0.try_send(line);
+    }
+}
+
+fn write_lines(lines: &Receiver<String>, screens: &[PathBuf]) {
+    for line in lines {
+        // A terminal that is not there is not a reason to stop serving the others.
+        let text = format!("{line}\n");
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        for screen in screens {
+            let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+            let opened = OpenOptions::new().write(true).custom_flags(flags.bits()).open(screen);
+            let _ = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The six panels: identity, network and time, devices, queue, destinations, update slots.
+
+use vitalgate_layout::StateWord;
+use vitalgate_layout::state::Part;
+
+use super::panel::{Cell, Panel, Table, Tone};
+use super::{Language, advice, spell};
+use crate::snapshot::{DestinationRow, DeviceRow, PartRow, Queue, SlotRow, Snapshot};
+
+/// Most devices on the page; `/status.json` has all of them.
+const DEVICE_ROWS_MAX: usize = 200;
+/// Fewer days left than this need somebody now.
+const DAYS_LEFT_BAD: f64 = 1.0;
+/// Fewer days left than this should be seen.
+const DAYS_LEFT_ATTENTION: f64 = 7.0;
+
+/// The six panels in their order.
+pub(crate) fn all(snapshot: &Snapshot, language: Language) -> [Panel; 6] {
+    [
+        identity(snapshot, language),
+        network(snapshot, language),
+        devices(snapshot, language),
+        queue(snapshot, language),
+        destinations(snapshot, language),
+        updates(snapshot, language),
+    ]
+}
+
+fn identity(snapshot: &Snapshot, language: Language) -> Panel {
+    let identity = &snapshot.identity;
+    let tone = if identity.version.is_some() { Tone::Good } else { Tone::Unknown };
+    let mut panel = Panel::new(language.pick("Identity and version", "Identität und Version"), tone);
+    panel.row(language.pick("Site", "Standort"), Cell::known(identity.site.clone()));
+    panel.row(language.pick("Gateway", "Gateway"), Cell::known(identity.gateway.clone()));
+    panel.row(language.pick("Serial number", "Seriennummer"), Cell::fixed(identity.serial.clone().unwrap_or_default()));
+    let version = Cell::known(identity.version.clone()).note(identity.build.clone().unwrap_or_default());
+    panel.row(language.pick("Version", "Version"), version);
+    let mut end = Cell::known(identity.support_end.clone());
+    if identity.support_ended == Some(true) {
+        end = end.tone(Tone::Attention).note(language.pick("has passed: update the appliance", "ist vorbei: Gerät aktualisieren"));
+        panel.raise(Tone::Attention);
+    }
+    panel.row(language.pick("Supported until", "Unterstützt bis"), end);
+    let uptime = identity.uptime_s.map(|seconds| spell::age(seconds, language));
+    panel.row(language.pick("In service for", "In Betrieb seit"), Cell::known(uptime));
+    part(&mut panel, snapshot, Part::Provision, language.pick("Commissioning", "Inbetriebnahme"), &["site", "gateway", "serial"], language);
+    part(&mut panel, snapshot, Part::SelfTest, language.pick("Self test", "Selbsttest"), &["site", "gateway", "serial"], language);
+    for warning in &identity.warnings {
+        panel.raise(Tone::Attention);
+        panel.notes.push(Cell::text(warning.clone()).tone(Tone::Attention));
+    }
+    panel
+}
+
+fn network(snapshot: &Snapshot, language: Language) -> Panel {
+    let network = &snapshot.network;
+    let mut panel = Panel::new(language.pick("Network and time", "Netz und Zeit"), Tone::Good);
+    for interface in &network.interfaces {
+        let up = interface.state != "down" && interface.state != "lowerlayerdown";
+        let addresses: Vec<_> = interface.addresses.iter().map(ToString::to_string).collect();
+        let text = if addresses.is_empty() { language.pick("no address", "keine Adresse").to_owned() } else { addresses.join(", ") };
+        let note = format!(
+            "{} · {}",
+            if up { language.pick("connected", "verbunden") } else { language.pick("no link", "kein Link") },
+            interface.hardware
+        );
+        panel.row(&interface.name, Cell::fixed(text).note(note));
+    }
+    if network.urls.is_empty() {
+        panel.raise(Tone::Attention);
+        panel
+            .row(language.pick("Network", "Netz"), Cell::text(language.pick("no address yet", "noch keine Adresse")).tone(Tone::Attention));
+    }
+    let (trust, tone) = time_trust(network.time_trust.as_deref(), language);
+    panel.raise(tone);
+    panel.row(language.pick("Time", "Uhrzeit"), Cell::text(trust).tone(tone).note(snapshot.as_of.clone()));
+    part(&mut panel, snapshot, Part::Clock, language.pick("Time source", "Zeitquelle"), &["trust"], language);
+    if let Some(certificate) = &network.certificate {
+        let ends = format!("{} {}", language.pick("valid until", "gültig bis"), certificate.ends);
+        let kept = if certificate.kept {
+            ends
+        } else {
+            language.pick("temporary, until the storage is open", "vorläufig, bis der Speicher offen ist").to_owned()
+        };
+        panel.row(
+            language.pick("Fingerprint of this page (SHA-256)", "Fingerabdruck dieser Seite (SHA-256)"),
+            Cell::fixed(certificate.fingerprint.clone()).note(kept),
+        );
+    }
+    panel
+}
+
+fn time_trust(trust: Option<&str>, language: Language) -> (&str, Tone) {
+    match trust {
+        Some("authenticated") => (language.pick("authenticated (NTS)", "authentifiziert (NTS)"), Tone::Good),
+        Some("synchronised") => {
+            (language.pick("synchronised, source not authenticated", "synchron, Quelle nicht authentifiziert"), Tone::Good)
+        }
+        Some("free") => (language.pick("runs by itself, no source answers", "läuft frei, keine Quelle antwortet"), Tone::Attention),
+        Some("unset") => (language.pick("not set since power-on", "seit dem Einschalten nicht gestellt"), Tone::Attention),
+        _ => (language.pick("unknown", "unbekannt"), Tone::Unknown),
+    }
+}
+
+fn devices(snapshot: &Snapshot, language: Language) -> Panel {
+    let mut panel = Panel::new(language.pick("Devices", "Geräte"), Tone::Good);
+    if silent(&mut panel, snapshot, language) {
+        return panel;
+    }
+    let missing = snapshot.devices.iter().filter(|device| device.missing.is_some()).count();
+    let total = snapshot.devices.len();
+    let text = match language {
+        Language::English => format!("{} of {total} heard", total - missing),
+        Language::German => format!("{} von {total} melden sich", total - missing),
+    };
+    if missing > 0 {
+        panel.raise(Tone::Attention);
+    }
+    panel.row(language.pick("Configured devices", "Eingerichtete Geräte"), Cell::text(text));
+    if total == 0 {
+        return panel;
+    }
+    let row = |device: &DeviceRow| {
+        let age = device.last_reading_age_s.map(|seconds| spell::ago(seconds, language));
+        let age = age.unwrap_or_else(|| language.pick("none since the start", "keiner seit dem Start").to_owned());
+        let (text, tone) = device_state(device, language);
+        let state = Cell::text(text).tone(tone);
+        vec![Cell::text(device.id.clone()).note(format!("{} · {}", device.profile, device.driver)), Cell::text(age), state]
+    };
+    panel.table = Some(Table {
+        head: vec![language.pick("Device", "Gerät"), language.pick("Last reading", "Letzter Wert"), language.pick("State", "Zustand")],
+        rows: snapshot.devices.iter().take(DEVICE_ROWS_MAX).map(row).collect(),
+        left_out: total.saturating_sub(DEVICE_ROWS_MAX),
+    });
+    panel
+}
+
+fn device_state(device: &DeviceRow, language: Language) -> (String, Tone) {
+    if let Some(why) = &device.missing {
+        return (why.clone(), Tone::Attention);
+    }
+    match (device.connected, device.state.as_str()) {
+        (Some(true), _) => (language.pick("connected", "verbunden").to_owned(), Tone::Good),
+        (Some(false), _) => (language.pick("not connected", "nicht verbunden").to_owned(), Tone::Unknown),
+        (None, "ok" | "seen") => (language.pick("heard", "meldet sich").to_owned(), Tone::Good),
+        (None, "degraded") => (language.pick("answers with errors", "antwortet mit Fehlern").to_owned(), Tone::Attention),
+        (None, _) if device.last_reading_age_s.is_none() => (language.pick("waiting", "wird erwartet").to_owned(), Tone::Unknown),
+        (None, other) => (other.to_owned(), Tone::Unknown),
+    }
+}
+
+fn queue(snapshot: &Snapshot, language: Language) -> Panel {
+    let mut panel = Panel::new(language.pick("Queue and storage", "Warteschlange und Speicher"), Tone::Good);
+    if !silent(&mut panel, snapshot, language) {
+        queue_rows(&mut panel, &snapshot.queue, language);
+    }
+    if snapshot.overall.word == StateWord::StoreFull {
+        panel.raise(Tone::Bad);
+    }
+    part(&mut panel, snapshot, Part::Data, language.pick("Sealed storage", "Versiegelter Speicher"), &[], language);
+    panel
+}
+
+fn queue_rows(panel: &mut Panel, queue: &Queue, language: Language) {
+    let waiting = language.pick("waiting", "warten");
+    let depth = queue.depth.map(|depth| format!("{} {waiting}", spell::count(depth)));
+    panel.row(language.pick("Readings", "Messwerte"), Cell::known(depth));
+    let oldest = queue.oldest_age_s.map(|age| spell::age(age, language));
+    let oldest = oldest.unwrap_or_else(|| language.pick("nothing waits", "nichts wartet").to_owned());
+    panel.row(language.pick("Oldest waits for", "Ältester wartet seit"), Cell::text(oldest));
+    let left = match queue.days_left {
+        Some(days) => Cell::text(spell::days(days, language)).tone(days_left_tone(days)),
+        None => Cell::text(language.pick("no rate yet", "noch keine Rate")),
+    };
+    panel.raise(left.tone.unwrap_or(Tone::Good));
+    panel.row(language.pick("Room left at today's rate", "Platz bei heutiger Rate"), left);
+    let below = language.pick("stops taking readings below", "nimmt nichts an unter");
+    let floor = queue.floor_bytes.map(|floor| format!("{below} {}", spell::size(floor)));
+    let free = Cell::known(queue.free_bytes.map(spell::size)).note(floor.unwrap_or_default());
+    panel.row(language.pick("Free on disk", "Frei auf der Platte"), free);
+    if let Some(letters) = queue.dead_letters {
+        let tone = if letters > 0 { Tone::Attention } else { Tone::Good };
+        let note = language.pick("not understood or refused", "unverständlich oder abgelehnt");
+        panel.raise(tone);
+        panel.row(language.pick("Set aside", "Zurückgelegt"), Cell::text(spell::count(letters)).note(note).tone(tone));
+    }
+    for damage in &queue.damage {
+        panel.raise(Tone::Attention);
+        panel.notes.push(Cell::text(damage.clone()).tone(Tone::Attention));
+    }
+}
+
+fn days_left_tone(days: f64) -> Tone {
+    match days {
+        _ if days < DAYS_LEFT_BAD => Tone::Bad,
+        _ if days < DAYS_LEFT_ATTENTION => Tone::Attention,
+        _ => Tone::Good,
+    }
+}
+
+fn destinations(snapshot: &Snapshot, language: Language) -> Panel {
+    let mut panel = Panel::new(language.pick("Destinations", "Ziele"), Tone::Good);
+    if silent(&mut panel, snapshot, language) {
+        return panel;
+    }
+    if snapshot.destinations.is_empty() {
+        panel.tone = Tone::Unknown;
+        panel.notes.push(Cell::text(language.pick("none configured", "keine eingerichtet")));
+        return panel;
+    }
+    let row = |destination: &DestinationRow| {
+        let acknowledged = destination.last_acknowledgement_age_s.map(|seconds| spell::ago(seconds, language));
+        let acknowledged = acknowledged.unwrap_or_else(|| language.pick("none since the start", "keine seit dem Start").to_owned());
+        let state = match &destination.alarm {
+            Some(alarm) => Cell::text(language.pick("held up", "aufgehalten")).note(alarm.clone()).tone(Tone::Attention),
+            None => Cell::text(language.pick("delivering", "stellt zu")).tone(Tone::Good),
+        };
+        let waiting = destination.queued.map(spell::count).unwrap_or_default();
+        let oldest = destination.oldest_age_s.map(|seconds| spell::age(seconds, language)).unwrap_or_default();
+        vec![Cell::text(destination.id.clone()), Cell::text(acknowledged), Cell::text(waiting).note(oldest), state]
+    };
+    if snapshot.destinations.iter().any(|destination| destination.alarm.is_some()) {
+        panel.raise(Tone::Attention);
+    }
+    panel.table = Some(Table {
+        head: vec![
+            language.pick("Destination", "Ziel"),
+            language.pick("Last acknowledgement", "Letzte Quittung"),
+            language.pick("Waiting", "Wartend"),
+            language.pick("State", "Zustand"),
+        ],
+        rows: snapshot.destinations.iter().map(row).collect(),
+        left_out: 0,
+    });
+    panel
+}
+
+fn updates(snapshot: &Snapshot, language: Language) -> Panel {
+    let updates = &snapshot.updates;
+    let known = updates.slots.iter().any(|slot| slot.booted);
+    let mut panel = Panel::new(language.pick("Update slots", "Systemplätze"), if known { Tone::Good } else { Tone::Unknown });
+    let row = |slot: &SlotRow| {
+        let name = Cell::text(slot.slot.to_uppercase()).note(if slot.booted { language.pick("running", "läuft") } else { "" });
+        let (text, tone) = match slot.state.as_deref() {
+            Some("good") => (language.pick("good", "gut"), Tone::Good),
+            Some("bad") => (language.pick("bad", "schlecht"), Tone::Attention),
+            Some("empty") => (language.pick("empty", "leer"), Tone::Unknown),
+            Some(other) => (other, Tone::Unknown),
+            None => (language.pick("unknown", "unbekannt"), Tone::Unknown),
+        };
+        vec![name, Cell::known(slot.version.clone()), Cell::text(text).tone(tone)]
+    };
+    panel.table = Some(Table {
+        head: vec![language.pick("Slot", "Platz"), language.pick("Version", "Version"), language.pick("State", "Zustand")],
+        rows: updates.slots.iter().map(row).collect(),
+        left_out: 0,
+    });
+    let rollback = match &updates.rollback_reason {
+        Some(reason) => {
+            let from = updates.rollback_from.as_deref().map(|version| format!("{version}: ")).unwrap_or_default();
+            Cell::text(format!("{from}{reason}")).note(updates.rollback_at.clone().unwrap_or_default()).tone(Tone::Attention)
+        }
+        None => Cell::text(language.pick("none", "keine")),
+    };
+    panel.row(language.pick("Last rollback", "Letzte Rücknahme"), rollback);
+    let own = ["a_version", "a_state", "b_version", "b_state", "booted", "rollback_from", "rollback_reason", "rollback_at"];
+    part(&mut panel, snapshot, Part::Slots, language.pick("Health gate", "Bewährung"), &own, language);
+    part(&mut panel, snapshot, Part::Update, language.pick("Update", "Aktualisierung"), &[], language);
+    panel
+}
+
+/// Where the daemon does not answer, the panel says so and nothing else.
+fn silent(panel: &mut Panel, snapshot: &Snapshot, language: Language) -> bool {
+    let Some(reason) = &snapshot.daemon_silent else { return false };
+    panel.tone = Tone::Unknown;
+    panel.notes.push(Cell::text(language.pick("The gateway does not answer.", "Das Gateway antwortet nicht.")).note(reason.clone()));
+    true
+}
+
+/// What a part says of itself, and its facts but those shown elsewhere.
+fn part(panel: &mut Panel, snapshot: &Snapshot, which: Part, name: &str, elsewhere: &[&str], language: Language) {
+    let cell = match snapshot.part(which) {
+        PartRow::Missing => Cell::text(language.pick("has not reported yet", "noch keine Meldung")),
+        PartRow::Unreadable(reason) => {
+            panel.raise(Tone::Attention);
+            Cell::text(language.pick("unknown: its report cannot be read", "unbekannt: Meldung nicht lesbar"))
+                .note(reason.clone())
+                .tone(Tone::Attention)
+        }
+        PartRow::Said(state) => {
+            let tone = advice::tone(state.word);
+            panel.raise(tone);
+            let code = state.code.map(|code| format!(" ({code})")).unwrap_or_default();
+            let since = snapshot.age_s(state.since_unix_ms).map(|age| spell::ago(age, language)).unwrap_or_default();
+            let good = state.word == StateWord::Ready;
+            let text = if good { language.pick("in order", "in Ordnung").to_owned() } else { format!("{}{code}", state.word) };
+            let note = if state.detail.is_empty() { since } else { state.detail.clone() };
+            Cell::text(text).note(note).tone(tone)
+        }
+    };
+    panel.row(name, cell);
+    for (fact, value) in snapshot.part(which).state().into_iter().flat_map(|state| &state.facts) {
+        if !elsewhere.contains(&fact.as_str()) {
+            let tone = if value.starts_with("failed") { Some(Tone::Attention) } else { None };
+            panel.rows.push((fact.replace('_', " "), Cell { tone, ..Cell::text(value.clone()) }));
+        }
+    }
+}

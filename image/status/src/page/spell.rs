@@ -1,0 +1,77 @@
+//! Figures for people: ages, sizes, days.
+
+use super::Language;
+
+const MINUTE_S: u64 = 60;
+const HOUR_S: u64 = 60 * MINUTE_S;
+const DAY_S: u64 = 24 * HOUR_S;
+
+/// An age in its two largest units.
+pub(crate) fn age(seconds: u64, language: Language) -> String {
+    let day = language.pick("d", "T");
+    let hour = language.pick("h", "Std");
+    match seconds {
+        0..MINUTE_S => format!("{seconds} s"),
+        MINUTE_S..HOUR_S => format!("{} min", seconds / MINUTE_S),
+        HOUR_S..DAY_S => format!("{} {hour} {} min", seconds / HOUR_S, seconds % HOUR_S / MINUTE_S),
+        _ => format!("{} {day} {} {hour}", seconds / DAY_S, seconds % DAY_S / HOUR_S),
+    }
+}
+
+/// An age as something that was.
+pub(crate) fn ago(seconds: u64, language: Language) -> String {
+    let age = age(seconds, language);
+    match language {
+        Language::English => format!("{age} ago"),
+        Language::German => format!("vor {age}"),
+    }
+}
+
+/// A number with its thousands apart.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in binary units.
+pub(crate) fn size(bytes: u64) -> String {
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    if bytes >= GIB { format!("{}.{} GiB", bytes / GIB, bytes % GIB * 10 / GIB) } else { format!("{} MiB", bytes / MIB) }
+}
+
+/// Days until something runs out.
+pub(crate) fn days(days: f64, language: Language) -> String {
+    /// More is not worth a number.
+    const DAYS_SHOWN_MAX: f64 = 365.0;
+    let unit = language.pick("days", "Tage");
+    match days {
+        _ if days > DAYS_SHOWN_MAX => language.pick("more than a year", "mehr als ein Jahr").to_owned(),
+        _ if days >= 10.0 => format!("{days:.0} {unit}"),
+        _ if days >= 0.0 => format!("{days:.1} {unit}"),
+        _ => format!("0 {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_read_well() {
+        let english = |seconds| age(seconds, Language::English);
+        assert_eq!([english(59), english(60), english(7_260), english(180_000)], ["59 s", "1 min", "2 h 1 min", "2 d 2 h"]);
+        assert_eq!(ago(5, Language::German), "vor 5 s");
+        assert_eq!((count(7), count(1_234_567)), ("7".to_owned(), "1\u{202f}234\u{202f}567".to_owned()));
+        assert_eq!((size(1_610_612_736), size(5_242_880)), ("1.5 GiB".to_owned(), "5 MiB".to_owned()));
+        let left = |number| days(number, Language::English);
+        assert_eq!([left(4_000.0), left(41.6), left(0.25), left(-1.0)], ["more than a year", "42 days", "0.2 days", "0 days"]);
+    }
+}

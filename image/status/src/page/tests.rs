@@ -1,0 +1,119 @@
+//! What the page promises, whatever it was given.
+
+use std::collections::BTreeMap;
+
+use vitalgate_layout::StateWord;
+use vitalgate_layout::state::{Part, PartState};
+
+use super::*;
+use crate::daemon::{Daemon, DaemonStatus};
+use crate::machine::Machine;
+use crate::parts::{Parts, Said};
+use crate::snapshot::Found;
+
+/// Text that breaks out of markup, attributes and scripts wherever it is not escaped.
+const HOSTILE: &str = "\"><script>alert(1)</script><img src=x onerror=alert(1)>' &amp; \u{202e}";
+
+fn found(parts: Parts, daemon: Daemon) -> Found {
+    Found { parts, daemon, machine: Machine::default(), certificate: None, now_unix_ms: 1_795_000_000_000, up_s: 50 }
+}
+
+fn silent() -> Daemon {
+    Daemon::Silent { reason: HOSTILE.to_owned(), for_s: 5, ever: false }
+}
+
+fn pages(found: &Found) -> [String; 2] {
+    let rendered = Rendered::of(&Snapshot::of(found, 8443));
+    assert!(serde_json::from_slice::<serde_json::Value>(&rendered.json).is_ok());
+    assert!(serde_json::from_slice::<serde_json::Value>(&rendered.health).is_ok());
+    [rendered.english, rendered.german].map(|page| String::from_utf8(page.to_vec()).unwrap())
+}
+
+fn hostile_status() -> DaemonStatus {
+    let text = serde_json::json!(HOSTILE);
+    serde_json::from_value(serde_json::json!({
+        "version": text, "gateway": text, "clock_trust": text, "warnings": [text],
+        "health": {"ready": false, "state": text, "problems": [text]},
+        "store": {"damage": [text], "days_left": -1e308, "free_bytes": u64::MAX, "dead_letters": u64::MAX},
+        "devices": [{"id": text, "profile": text, "driver": text, "state": text, "last_reading_age_s": u64::MAX}],
+        "destinations": [{"id": text, "alarm": text, "queued": u64::MAX, "oldest_age_s": u64::MAX}]
+    }))
+    .unwrap()
+}
+
+/// What a device, a server or a damaged file says is text on the page, never markup.
+#[test]
+fn hostile_text_stays_text() {
+    let facts: BTreeMap<_, _> =
+        ["site", "serial", "rollback_reason", "a_version", HOSTILE].map(|name| (name.to_owned(), HOSTILE.to_owned())).into();
+    let state =
+        |word| Said::State(PartState { word, code: Some(u16::MAX), detail: HOSTILE.into(), since_unix_ms: i64::MIN, facts: facts.clone() });
+    let loud = Parts::of(Part::ALL.map(|part| (part, state(StateWord::Tamper))));
+    let broken = Parts::of(Part::ALL.map(|part| (part, Said::Unreadable(HOSTILE.to_owned()))));
+    let mut all = vec![found(loud, Daemon::Answers(Box::new(hostile_status()))), found(broken, silent())];
+    all.push(found(Parts::of([]), Daemon::Answers(Box::default())));
+    for found in all {
+        for page in pages(&found) {
+            assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
+            assert_eq!(page.matches("<style>").count(), 1);
+        }
+    }
+}
+
+/// Every word has its line on the page, in both languages, and the page stands without anything known.
+#[test]
+fn every_word_is_shown_with_its_meaning() {
+    for word in StateWord::ALL {
+        let state = Said::State(PartState { word, code: None, detail: String::new(), since_unix_ms: 0, facts: BTreeMap::new() });
+        let parts = Parts::of(Part::ALL.map(|part| (part, state.clone())));
+        let health = crate::daemon::Health { ready: true, state: "READY".into(), problems: Vec::new() };
+        let status = DaemonStatus { health, ..DaemonStatus::default() };
+        let [english, german] = pages(&found(parts, Daemon::Answers(Box::new(status))));
+        assert!(english.contains(advice::meaning(word, Language::English)), "{word}");
+        assert!(german.contains(advice::meaning(word, Language::German)), "{word}");
+        assert_eq!(english.matches("<section class=\"panel\">").count(), 6);
+        assert!(english.contains("<html lang=\"en\">") && german.contains("<html lang=\"de\">"));
+    }
+}
+
+/// The colour is never the only sign: each tone has its own character and word.
+#[test]
+fn tones_differ_in_more_than_colour() {
+    use panel::Tone::{Attention, Bad, Busy, Good, Unknown};
+    let tones = [Unknown, Good, Busy, Attention, Bad];
+    for (at, one) in tones.iter().enumerate() {
+        for other in &tones[at + 1..] {
+            assert!(one.sign() != other.sign() && one.word(Language::English) != other.word(Language::English));
+            assert!(one.word(Language::German) != other.word(Language::German));
+        }
+    }
+}
+
+/// Nothing on the page is loaded, sent or run: no address of elsewhere, no form, no handler, no inline style.
+#[test]
+fn the_page_loads_nothing() {
+    for page in pages(&found(Parts::of([]), Daemon::Answers(Box::default()))) {
+        for forbidden in ["src=", "<form", "<script", " onload=", " onclick=", " style=", "@import", "url("] {
+            assert!(!page.contains(forbidden), "{forbidden}");
+        }
+        let elsewhere = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!elsewhere.contains("http://") && !elsewhere.contains("//cdn"));
+    }
+}
+
+/// A thousand devices make a page that a phone can still load, and say how many are left out.
+#[test]
+fn a_full_gateway_makes_a_bounded_page() {
+    let device = |number: usize| crate::daemon::Device { id: format!("monitor-{number}"), ..Default::default() };
+    let status = DaemonStatus { devices: (0..1_000).map(device).collect(), uptime_s: Some(9_999), ..DaemonStatus::default() };
+    for page in pages(&found(Parts::of([]), Daemon::Answers(Box::new(status)))) {
+        assert!(page.len() < 200_000, "{} bytes", page.len());
+        assert!(page.contains("800"));
+    }
+}
+
+#[test]
+fn base64_is_that_of_the_standard() {
+    let encoded = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
+    assert_eq!(encoded, ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"]);
+}

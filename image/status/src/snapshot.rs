@@ -1,0 +1,382 @@
+//! Everything that is shown, at one moment: the page and `/status.json` are made from it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::Serialize;
+use vitalgate_layout::state::{Part, PartState};
+use vitalgate_layout::{Slot, StateWord};
+
+use crate::daemon::{Daemon, DaemonStatus};
+use crate::machine::{Interface, Machine};
+use crate::parts::{Parts, Said};
+use crate::word::{Overall, overall};
+
+/// 2026-01-01T00:00:00Z in Unix milliseconds: a clock before it was never set.
+const CLOCK_FLOOR_UNIX_MS: i64 = 1_767_225_600_000;
+
+/// What was found at one moment.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The state files.
+    pub parts: Parts,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// The machine.
+    pub machine: Machine,
+    /// The certificate of the page; `None` while there is none.
+    pub certificate: Option<Certificate>,
+    /// The wall clock in Unix milliseconds.
+    pub now_unix_ms: i64,
+    /// Seconds since the status page started.
+    pub up_s: u64,
+}
+
+/// The page's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// SHA-256 over it, in pairs of hexadecimal digits.
+    pub fingerprint: String,
+    /// The day it ends, `YYYY-MM-DD`.
+    pub ends: String,
+    /// Whether it is kept; a temporary one goes with the next start.
+    pub kept: bool,
+}
+
+/// Panel 1: identity, version and support end.
+#[derive(Debug, Clone, Serialize)]
+pub struct Identity {
+    /// The product and its version.
+    pub product: String,
+    /// The version of the image.
+    pub version: Option<String>,
+    /// The build.
+    pub build: Option<String>,
+    /// The last day of support, `YYYY-MM-DD`.
+    pub support_end: Option<String>,
+    /// Whether that day has passed; absent while the date is not known well enough.
+    pub support_ended: Option<bool>,
+    /// The site.
+    pub site: Option<String>,
+    /// The gateway.
+    pub gateway: Option<String>,
+    /// The serial number.
+    pub serial: Option<String>,
+    /// Version of the daemon.
+    pub daemon_version: Option<String>,
+    /// Seconds since the daemon's start.
+    pub uptime_s: Option<u64>,
+    /// What the configuration allows against the advice.
+    pub warnings: Vec<String>,
+}
+
+/// Panel 2: network and time trust.
+#[derive(Debug, Clone, Serialize)]
+pub struct Network {
+    /// The interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Where this page is.
+    pub urls: Vec<String>,
+    /// The page's certificate.
+    pub certificate: Option<Certificate>,
+    /// `authenticated`, `synchronised`, `free` or `unset`; absent while nobody knows.
+    pub time_trust: Option<String>,
+}
+
+/// A row of panel 3.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeviceRow {
+    /// The device.
+    pub id: String,
+    /// Its profile.
+    pub profile: String,
+    /// `mqtt` or `modbus`.
+    pub driver: String,
+    /// Seconds since its last stored sample.
+    pub last_reading_age_s: Option<u64>,
+    /// What its driver says of it.
+    pub state: String,
+    /// Whether its connection is open, where the driver knows.
+    pub connected: Option<bool>,
+    /// Why it counts as missing.
+    pub missing: Option<String>,
+}
+
+/// Panel 4: the queue.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Queue {
+    /// Entries that the slowest destination has not settled.
+    pub depth: Option<u64>,
+    /// Age of the oldest of them in seconds.
+    pub oldest_age_s: Option<u64>,
+    /// Days until the disk is full at today's rate.
+    pub days_left: Option<f64>,
+    /// Bytes free.
+    pub free_bytes: Option<u64>,
+    /// Below this many free bytes nothing is acknowledged.
+    pub floor_bytes: Option<u64>,
+    /// Readings that could not be understood or delivered.
+    pub dead_letters: Option<u64>,
+    /// Damage that was found and what was done.
+    pub damage: Vec<String>,
+}
+
+/// A row of panel 5.
+#[derive(Debug, Clone, Serialize)]
+pub struct DestinationRow {
+    /// The destination.
+    pub id: String,
+    /// Entries that it has not settled.
+    pub queued: Option<u64>,
+    /// Age of the oldest of them in seconds.
+    pub oldest_age_s: Option<u64>,
+    /// Seconds since it last accepted something.
+    pub last_acknowledgement_age_s: Option<u64>,
+    /// What stands in the way.
+    pub alarm: Option<String>,
+}
+
+/// A slot of panel 6.
+#[derive(Debug, Clone, Serialize)]
+pub struct SlotRow {
+    /// `a` or `b`.
+    pub slot: &'static str,
+    /// Whether it is the running one.
+    pub booted: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// `good`, `bad` or `empty`.
+    pub state: Option<String>,
+}
+
+/// Panel 6: update slots.
+#[derive(Debug, Clone, Serialize)]
+pub struct Updates {
+    /// Both slots.
+    pub slots: Vec<SlotRow>,
+    /// The version that was left at the last rollback.
+    pub rollback_from: Option<String>,
+    /// Why.
+    pub rollback_reason: Option<String>,
+    /// When.
+    pub rollback_at: Option<String>,
+}
+
+/// A part as it is shown.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PartRow {
+    /// What it says.
+    Said(PartState),
+    /// It has not said anything.
+    Missing,
+    /// Its file is no state, and why.
+    Unreadable(String),
+}
+
+/// Everything that is shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// The word, its reason, and what else holds.
+    #[serde(flatten)]
+    pub overall: Overall,
+    /// The moment, RFC 3339.
+    pub as_of: String,
+    /// The moment in Unix milliseconds.
+    pub as_of_unix_ms: i64,
+    /// Panel 1.
+    pub identity: Identity,
+    /// Panel 2.
+    pub network: Network,
+    /// Panel 3.
+    pub devices: Vec<DeviceRow>,
+    /// Panel 4.
+    pub queue: Queue,
+    /// Panel 5.
+    pub destinations: Vec<DestinationRow>,
+    /// Panel 6.
+    pub updates: Updates,
+    /// Why the daemon's part of the panels is empty.
+    pub daemon_silent: Option<String>,
+    /// The parts, by the name of their file.
+    pub parts: BTreeMap<&'static str, PartRow>,
+}
+
+impl Snapshot {
+    /// Puts together what was found. `port`: of the page.
+    #[must_use]
+    pub fn of(found: &Found, port: u16) -> Self {
+        let status = found.daemon.status();
+        let rows = Part::ALL.into_iter().map(|part| (part.file_name().trim_end_matches(".json"), row(found.parts.get(part))));
+        Self {
+            overall: overall(&found.parts, &found.daemon, found.up_s),
+            as_of: rfc3339(found.now_unix_ms),
+            as_of_unix_ms: found.now_unix_ms,
+            identity: identity(found),
+            network: network(found, port),
+            devices: status.map(devices).unwrap_or_default(),
+            queue: status.map(queue).unwrap_or_default(),
+            destinations: status.map(destinations).unwrap_or_default(),
+            updates: updates(found),
+            daemon_silent: match &found.daemon {
+                Daemon::Silent { reason, .. } => Some(reason.clone()),
+                Daemon::Answers(_) => None,
+            },
+            parts: rows.collect(),
+        }
+    }
+
+    /// What a part says, by the name of its file.
+    #[must_use]
+    pub fn part(&self, part: Part) -> &PartRow {
+        self.parts.get(part.file_name().trim_end_matches(".json")).unwrap_or(&PartRow::Missing)
+    }
+
+    /// Seconds since a moment, if the clock allows to say so.
+    #[must_use]
+    pub fn age_s(&self, since_unix_ms: i64) -> Option<u64> {
+        let known = since_unix_ms >= CLOCK_FLOOR_UNIX_MS && self.as_of_unix_ms >= since_unix_ms;
+        if known { u64::try_from((self.as_of_unix_ms - since_unix_ms) / 1_000).ok() } else { None }
+    }
+}
+
+impl PartRow {
+    /// What it says.
+    #[must_use]
+    pub fn state(&self) -> Option<&PartState> {
+        match self {
+            Self::Said(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// The word, where it is not the good one.
+    #[must_use]
+    pub fn trouble(&self) -> Option<StateWord> {
+        self.state().map(|state| state.word).filter(|word| *word != StateWord::Ready)
+    }
+}
+
+/// RFC 3339 in UTC, to the second; empty for a moment that has none.
+#[must_use]
+pub fn rfc3339(unix_ms: i64) -> String {
+    Timestamp::from_second(unix_ms.div_euclid(1_000)).map(|at| at.to_string()).unwrap_or_default()
+}
+
+fn row(said: &Said) -> PartRow {
+    match said {
+        Said::State(state) => PartRow::Said(state.clone()),
+        Said::Missing => PartRow::Missing,
+        Said::Unreadable(reason) => PartRow::Unreadable(reason.clone()),
+    }
+}
+
+fn identity(found: &Found) -> Identity {
+    let machine = &found.machine;
+    let status = found.daemon.status();
+    let fact = |name| found.parts.fact(Part::Provision, name).or_else(|| found.parts.fact(Part::SelfTest, name)).map(str::to_owned);
+    let version = machine.release("IMAGE_VERSION").or_else(|| machine.release("VERSION_ID")).map(str::to_owned);
+    let support_end = machine.release("SUPPORT_END").and_then(|text| text.parse::<Date>().ok());
+    let today = today(found.now_unix_ms);
+    Identity {
+        product: machine.release("NAME").unwrap_or("Vitalgate").to_owned(),
+        version,
+        build: machine.release("BUILD_ID").map(str::to_owned),
+        support_end: support_end.map(|date| date.to_string()),
+        support_ended: support_end.zip(today).map(|(end, today)| today > end),
+        site: fact("site"),
+        gateway: status.and_then(|status| status.gateway.clone()).or_else(|| fact("gateway")),
+        serial: fact("serial"),
+        daemon_version: status.and_then(|status| status.version.clone()),
+        uptime_s: status.and_then(|status| status.uptime_s),
+        warnings: status.map(|status| status.warnings.clone()).unwrap_or_default(),
+    }
+}
+
+fn today(now_unix_ms: i64) -> Option<Date> {
+    if now_unix_ms < CLOCK_FLOOR_UNIX_MS {
+        return None;
+    }
+    let at = Timestamp::from_millisecond(now_unix_ms).ok()?;
+    Some(at.to_zoned(jiff::tz::TimeZone::UTC).date())
+}
+
+fn network(found: &Found, port: u16) -> Network {
+    let address = |address: std::net::IpAddr| format!("https://{}", std::net::SocketAddr::new(address, port));
+    let clock = found.parts.fact(Part::Clock, "trust").map(str::to_owned);
+    let daemon = found.daemon.status().and_then(|status| status.clock_trust.clone());
+    Network {
+        interfaces: found.machine.interfaces.clone(),
+        urls: found.machine.reachable().into_iter().map(address).collect(),
+        certificate: found.certificate.clone(),
+        time_trust: clock.or(daemon).map(|trust| trust.to_ascii_lowercase()),
+    }
+}
+
+fn devices(status: &DaemonStatus) -> Vec<DeviceRow> {
+    let uptime_s = status.uptime_s.unwrap_or(0);
+    let mut rows: Vec<DeviceRow> = status
+        .devices
+        .iter()
+        .map(|device| DeviceRow {
+            id: device.id.clone(),
+            profile: device.profile.clone(),
+            driver: device.driver.clone(),
+            last_reading_age_s: device.last_reading_age_s,
+            state: device.state.clone(),
+            connected: device.connected,
+            missing: device.missing(uptime_s),
+        })
+        .collect();
+    // What needs somebody stands first.
+    rows.sort_by(|a, b| b.missing.is_some().cmp(&a.missing.is_some()).then_with(|| a.id.cmp(&b.id)));
+    rows
+}
+
+fn queue(status: &DaemonStatus) -> Queue {
+    let slowest = status.destinations.iter().max_by_key(|destination| destination.queued);
+    Queue {
+        depth: slowest.and_then(|slowest| slowest.queued),
+        oldest_age_s: status.destinations.iter().filter_map(|destination| destination.oldest_age_s).max(),
+        days_left: status.store.days_left,
+        free_bytes: status.store.free_bytes,
+        floor_bytes: status.store.floor_bytes,
+        dead_letters: status.store.dead_letters,
+        damage: status.store.damage.clone(),
+    }
+}
+
+fn destinations(status: &DaemonStatus) -> Vec<DestinationRow> {
+    let row = |destination: &crate::daemon::Destination| DestinationRow {
+        id: destination.id.clone(),
+        queued: destination.queued,
+        oldest_age_s: destination.oldest_age_s,
+        last_acknowledgement_age_s: destination.last_acknowledgement_age_s,
+        alarm: destination.alarm.clone(),
+    };
+    status.destinations.iter().map(row).collect()
+}
+
+fn updates(found: &Found) -> Updates {
+    let fact = |name: &str| found.parts.fact(Part::Slots, name).map(str::to_owned);
+    let booted = found.machine.boot.get("VITALGATE_SLOT").map(String::as_str).or_else(|| found.parts.fact(Part::Slots, "booted"));
+    let running = found.machine.release("IMAGE_VERSION").or_else(|| found.machine.release("VERSION_ID"));
+    let slot = |slot: Slot| {
+        let letter = slot.letter();
+        let is_booted = booted == Some(letter);
+        let own = if is_booted { running.map(str::to_owned) } else { None };
+        SlotRow {
+            slot: letter,
+            booted: is_booted,
+            version: fact(&format!("{letter}_version")).or(own),
+            state: fact(&format!("{letter}_state")),
+        }
+    };
+    Updates {
+        slots: Slot::ALL.into_iter().map(slot).collect(),
+        rollback_from: fact("rollback_from"),
+        rollback_reason: fact("rollback_reason"),
+        rollback_at: fact("rollback_at"),
+    }
+}
