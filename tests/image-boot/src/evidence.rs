@@ -15,6 +15,7 @@ const REPORT: &str = "target/image-report.json";
 /// One case.
 pub(crate) struct Evidence {
     folder: PathBuf,
+    part: Option<String>,
     began: Instant,
     passed: u32,
     failed: Vec<String>,
@@ -25,15 +26,24 @@ impl Evidence {
     ///
     /// # Errors
     /// When its folder cannot be made.
-    pub(crate) fn begin(case: &str) -> anyhow::Result<Self> {
+    pub(crate) fn begin(case: &str, part: Option<String>) -> anyhow::Result<Self> {
         let folder = Path::new(FOLDER).join(case);
         if folder.exists() {
             std::fs::remove_dir_all(&folder).context("the old evidence cannot be deleted")?;
         }
         std::fs::create_dir_all(&folder).context("no folder for evidence")?;
-        let evidence = Self { folder, began: Instant::now(), passed: 0, failed: Vec::new() };
+        let evidence = Self { folder, part, began: Instant::now(), passed: 0, failed: Vec::new() };
         evidence.say(&format!("=== {case}"));
         Ok(evidence)
+    }
+
+    /// Whether this part of the case is wanted.
+    pub(crate) fn wants(&self, part: &str) -> bool {
+        let wanted = self.part.as_ref().is_none_or(|wanted| wanted == part);
+        if wanted {
+            self.say(&format!("--- {part}"));
+        }
+        wanted
     }
 
     /// Its folder.

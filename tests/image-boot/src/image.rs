@@ -27,20 +27,32 @@ impl Image {
         let folder = Path::new(FOLDER).join(name);
         let version = name.split('-').next().unwrap_or(name).to_owned();
         let image = Self { version, folder };
-        ensure!(image.bundle().is_file(), "{} is missing; build it with make image VERSION={}", image.bundle().display(), image.version);
+        ensure!(image.folder.is_dir(), "{} is missing; build it with make image VERSION={}", image.folder.display(), image.version);
         Ok(image)
     }
 
-    /// The first version, the one it is updated to, and the one that fails its gate.
+    /// What a new disk starts with.
     ///
     /// # Errors
-    /// When one was not built.
-    pub(crate) fn three() -> anyhow::Result<[Self; 3]> {
-        Ok([
-            Self::find(&setting("VITALGATE_V1", "0.1.0"))?,
-            Self::find(&setting("VITALGATE_V2", "0.2.0"))?,
-            Self::find(&setting("VITALGATE_V3", "0.3.0-broken"))?,
-        ])
+    /// When it was not built.
+    pub(crate) fn first() -> anyhow::Result<Self> {
+        Self::find(&setting("VITALGATE_V1", "0.1.0"))
+    }
+
+    /// What it is updated to.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub(crate) fn second() -> anyhow::Result<Self> {
+        Self::find(&setting("VITALGATE_V2", "0.2.0"))
+    }
+
+    /// A later version that fails its gate.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub(crate) fn broken() -> anyhow::Result<Self> {
+        Self::find(&setting("VITALGATE_V3", "0.3.0-broken"))
     }
 
     fn file(&self, ending: &str) -> PathBuf {

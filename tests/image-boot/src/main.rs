@@ -58,11 +58,14 @@ struct Arguments {
     /// Which cases; all without.
     #[arg(value_enum)]
     cases: Vec<Case>,
+    /// Only this part of a case: `bundles` of `refused`, for example.
+    #[arg(long)]
+    part: Option<String>,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
-    let mut wanted = Arguments::parse().cases;
+    let Arguments { cases: mut wanted, part } = Arguments::parse();
     if wanted.is_empty() {
         wanted = vec![Case::Day, Case::Refused, Case::Scan, Case::Survived];
     }
@@ -70,7 +73,7 @@ async fn main() -> ExitCode {
     wanted.dedup();
     let (mut passed, mut failed) = (0, Vec::new());
     for case in wanted {
-        let (held, broken) = cases::run(case).await;
+        let (held, broken) = cases::run(case, part.clone()).await;
         passed += held;
         failed.extend(broken.into_iter().map(|what| format!("{}: {what}", case.name())));
     }

@@ -76,7 +76,7 @@ impl ServerCertVerifier for Pinned {
 /// The SHA-256 in a text: 64 hexadecimal digits in a row, colons and spaces between pairs or groups left out.
 pub(crate) fn fingerprint_in(text: &str) -> Option<[u8; 32]> {
     let after = text.to_ascii_lowercase();
-    let after = after.split_once("sha256").or_else(|| after.split_once("fingerprint")).map(|(_, rest)| rest)?;
+    let after = ["sha-256", "sha256", "fingerprint"].iter().find_map(|word| after.split_once(word)).map(|(_, rest)| rest)?;
     let digits: Vec<u8> = after
         .trim_start_matches(|character: char| !character.is_ascii_hexdigit())
         .chars()
@@ -145,7 +145,8 @@ mod tests {
         let hex = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
         let expected: Vec<u8> = (0..64).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
         let colons: Vec<String> = expected.iter().map(|byte| format!("{byte:02X}")).collect();
-        for text in [format!("page https://10.0.2.15:8443 sha256 {hex}"), format!("fingerprint SHA256:{}", colons.join(":"))] {
+        let colons = colons.join(":");
+        for text in [format!("VITALGATE PAGE https://10.0.2.15:8443 SHA-256 {colons} (temporary)"), format!("fingerprint {hex}")] {
             assert_eq!(fingerprint_in(&text).map(|bytes| bytes.to_vec()), Some(expected.clone()), "{text}");
         }
         assert_eq!(fingerprint_in("sha256 0011"), None);

@@ -23,7 +23,7 @@ const READINGS_WITHIN: Duration = Duration::from_secs(120);
 const SOME: u64 = 100;
 
 pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
-    let [first, second, broken] = Image::three()?;
+    let (first, second, broken) = (Image::first()?, Image::second()?, Image::broken()?);
     let mut appliance = Appliance::commission(&first, evidence).await?;
     // What was commissioned stays as it is, for other cases.
     let twin = appliance.machine.duplicate(&std::path::Path::new(crate::evidence::FOLDER).join("day-machine"), evidence.folder()).await?;
@@ -146,7 +146,7 @@ async fn undone(
     let version = before.version.clone();
     let status = appliance.status(&running, "the old version on the page", |status| says_version(status, &version)).await;
     if let Some(status) = evidence.outcome(&format!("{version} is in service again"), status) {
-        let reason = status["slots"]["last_rollback"].clone();
+        let reason = status["updates"]["rollback_reason"].clone();
         evidence.say(&format!("reason on the page: {reason}"));
         evidence.check("the page shows the reason", !reason.is_null());
         evidence.keep("page-undone.json", serde_json::to_string_pretty(&status)?);

@@ -9,8 +9,8 @@ use crate::Case;
 use crate::evidence::Evidence;
 
 /// Runs a case; how many checks held, and those that did not.
-pub(crate) async fn run(case: Case) -> (u32, Vec<String>) {
-    let mut evidence = match Evidence::begin(case.name()) {
+pub(crate) async fn run(case: Case, part: Option<String>) -> (u32, Vec<String>) {
+    let mut evidence = match Evidence::begin(case.name(), part) {
         Ok(evidence) => evidence,
         Err(error) => return (0, vec![format!("{error:#}")]),
     };

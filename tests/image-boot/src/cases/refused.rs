@@ -30,21 +30,30 @@ const SUPERBLOCK_BYTE: u64 = 8;
 const BUNDLE_BYTE: usize = 1_000_000;
 
 pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
-    let [first, second, _] = Image::three()?;
+    let first = Image::first()?;
     let stranger = Stranger::new(evidence.folder()).await?;
-    let outcome = bundles(&first, &second, &stranger, evidence).await;
-    evidence.outcome("bundles were tried", outcome);
-    let outcome = kernels(&first, &stranger, evidence).await;
-    evidence.outcome("kernel images were tried", outcome);
-    let outcome = flipped(&first, evidence).await;
-    evidence.outcome("a flipped byte was tried", outcome);
-    let outcome = site_files(&first, evidence).await;
-    evidence.outcome("site files were tried", outcome);
+    if evidence.wants("kernels") {
+        let outcome = kernels(&first, &stranger, evidence).await;
+        evidence.outcome("kernel images were tried", outcome);
+    }
+    if evidence.wants("site-files") {
+        let outcome = site_files(&first, evidence).await;
+        evidence.outcome("site files were tried", outcome);
+    }
+    if evidence.wants("bundles") {
+        let outcome = bundles(&first, &stranger, evidence).await;
+        evidence.outcome("bundles were tried", outcome);
+    }
+    if evidence.wants("flipped") {
+        let outcome = flipped(&first, evidence).await;
+        evidence.outcome("a flipped byte was tried", outcome);
+    }
     Ok(())
 }
 
 /// Bundles that are not for this appliance: the report on the stick says why, and nothing is installed.
-async fn bundles(first: &Image, second: &Image, stranger: &Stranger, evidence: &mut Evidence) -> anyhow::Result<()> {
+async fn bundles(first: &Image, stranger: &Stranger, evidence: &mut Evidence) -> anyhow::Result<()> {
+    let second = &Image::second()?;
     let folder = evidence.folder().join("bundles");
     std::fs::create_dir_all(&folder)?;
     let unpacked = folder.join("unpacked");
@@ -90,19 +99,19 @@ async fn report(stick: &Stick, name: &str) -> anyhow::Result<String> {
 
 /// Kernel images without a signature or with that of a stranger: the firmware starts none of them.
 async fn kernels(first: &Image, stranger: &Stranger, evidence: &mut Evidence) -> anyhow::Result<()> {
-    let mut appliance = Appliance::commissioned(first, "refused-machine", evidence).await?;
-    let entries = disk::boot_entries(&appliance.machine.disk).await?;
+    let mut machine = blank(first, evidence).await?;
+    let entries = disk::boot_entries(&machine.disk).await?;
     let entry = entries.first().context("no boot entry on the disk")?;
     let folder = evidence.folder().to_owned();
     let (signed, bare, strange) = (folder.join("signed.efi"), folder.join("unsigned.efi"), folder.join("stranger.efi"));
-    disk::take_entry(&appliance.machine.disk, entry, &signed).await?;
+    disk::take_entry(&machine.disk, entry, &signed).await?;
     forgery::unsigned(&signed, &bare).await?;
     stranger.sign_kernel(&bare, &strange).await?;
     for (what, kernel) in [("without a signature", &bare), ("signed by a stranger", &strange)] {
         // The loader counts its tries in the name.
-        let entries = disk::boot_entries(&appliance.machine.disk).await?;
-        disk::put_entry(&appliance.machine.disk, entries.first().context("no boot entry on the disk")?, kernel).await?;
-        let mut running = appliance.machine.power_on(&Surroundings::default()).await?;
+        let entries = disk::boot_entries(&machine.disk).await?;
+        disk::put_entry(&machine.disk, entries.first().context("no boot entry on the disk")?, kernel).await?;
+        let mut running = machine.power_on(&Surroundings::default()).await?;
         let heard = running
             .console
             .wait("a refusal", patience(REFUSAL_WITHIN), |line| REFUSALS.iter().any(|word| line.contains(word)).then(|| line.to_owned()))
@@ -144,6 +153,14 @@ async fn flipped(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A machine that was flashed and never started.
+async fn blank(first: &Image, evidence: &Evidence) -> anyhow::Result<Machine> {
+    let machine = Machine::at(&Path::new(FOLDER).join("refused-machine"), evidence.folder())?;
+    first.flash(&machine.disk).await?;
+    machine.manufacture(&image::keys().join("secureboot")).await?;
+    Ok(machine)
+}
+
 /// A site file that was changed after signing: state word, number and report; the right one is then taken.
 async fn site_files(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()> {
     let folder = evidence.folder().join("site");
@@ -157,9 +174,7 @@ async fn site_files(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()
     let right = Stick::new(&folder.join("good.img"), labels::PROVISION, &[(labels::SITE_FILE, &good)]).await?;
     let garbage = Stick::garbage(&folder.join("garbage.img"), 3)?;
 
-    let mut machine = Machine::at(&Path::new(FOLDER).join("refused-machine"), evidence.folder())?;
-    first.flash(&machine.disk).await?;
-    machine.manufacture(&image::keys().join("secureboot")).await?;
+    let mut machine = blank(first, evidence).await?;
     let mut running = machine.power_on(&Surroundings::default()).await?;
     let asked = running.state(&[StateWord::AwaitProvision], ASKED_WITHIN).await?;
     evidence.check("a new appliance asks for its site file", matches!(asked, Heard::Yes(..)));

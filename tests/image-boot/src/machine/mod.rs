@@ -25,6 +25,10 @@ use qmp::Qmp;
 
 /// Memory of the appliance in MiB.
 const MEMORY_MIB: &str = "1024";
+/// Number of the machine, as its firmware says.
+const MACHINE: &str = "5c1f6e2a-8f0b-4c55-9d3e-76a1d0c0b001";
+/// Serial number of the machine, as its firmware says.
+const SERIAL: &str = "VG-TEST-0001";
 /// Port of devices on the appliance.
 pub(crate) const MQTT_PORT: u16 = 8883;
 /// Port of the status page on the appliance.
@@ -192,11 +196,14 @@ impl Machine {
         .collect();
         let mut more = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         more("-m", MEMORY_MIB.to_owned());
+        // The same machine in every run: its identity is part of what it keeps.
+        more("-uuid", MACHINE.to_owned());
+        more("-smbios", format!("type=1,manufacturer=Vitalgate,product=Test,serial={SERIAL},uuid={MACHINE}"));
         more("-rtc", format!("base={clock}"));
         more("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display()));
         more("-drive", format!("if=pflash,format=raw,unit=1,file={variables}"));
         more("-drive", format!("if=none,id=disk,format=raw,discard=unmap,file={disk}"));
-        more("-device", "virtio-blk-pci,drive=disk,serial=VG-TEST-0001,bootindex=1".to_owned());
+        more("-device", format!("virtio-blk-pci,drive=disk,serial={SERIAL},bootindex=1"));
         more("-netdev", format!("user,id=world{cut_off},{forward}"));
         let network = match &surroundings.segment {
             None => "world",
