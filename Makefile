@@ -2,9 +2,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 EHR ?= built-in
+PROFILE ?= release
+export VERSION VARIANT PROFILE KEYS REFRESH
 CARGO ?= cargo
 
-.PHONY: help setup setup-test build demo test lint torture bench cross clean
+.PHONY: help setup setup-test build image demo test lint torture bench yocto-crates cross clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,6 +19,10 @@ setup-test: ## Install what the tests need as well
 
 build: setup ## Build the gateway in release form
 	$(CARGO) build --release --locked --package vitalgate-daemon
+
+image: ## The appliance: disk image, update bundle, list of parts, checksums (VERSION=, VARIANT=, PROFILE=, KEYS=)
+	@tools/setup image
+	@image/build/image
 
 demo: setup ## Devices, gateway and an EHR: readings arrive, an outage, and the proof (EHR=sekmet for a real FHIR server)
 	@if [ "$(EHR)" = sekmet ]; then tools/setup sekmet; fi
@@ -40,6 +46,9 @@ torture: setup-test ## The kill test with 1,000 kills
 bench: setup-test ## The table of measured figures, also in target/bench.json
 	$(CARGO) build --release --locked --package vitalgate-daemon --package vitalgate-bench
 	@target/release/vitalgate-bench --output target/bench.json
+
+yocto-crates: setup ## Write the Yocto layer's list of crates from Cargo.lock
+	@$(CARGO) run --quiet --locked --package vitalgate-yocto-checks
 
 cross: setup ## Build for aarch64, where this machine can have the target
 	@tools/cross

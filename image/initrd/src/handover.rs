@@ -29,6 +29,7 @@ const INITRD_FOLDERS: [&str; 6] = ["/modules", "/usr", "/lib", "/lib64", "/.extr
 pub(crate) fn leave_notes(slot: &FoundSlot, root_hash: &[u8; 32]) -> Result<(), BootError> {
     let boot = format!("VITALGATE_SLOT={}\nVITALGATE_ROOT_HASH={}\n", slot.slot, verity::hex(root_hash));
     write(path::BOOT_ENV, &boot)?;
+    fs::create_dir_all(path::STATE_FOLDER).map_err(BootError::system("creating the folder of states"))?;
     write(path::MACHINE_ID, &format!("{}\n", identity::machine_id()))?;
     for (from, to) in STUB_FILES {
         match fs::read_to_string(from) {
