@@ -29,8 +29,10 @@ enum Step {
         #[command(subcommand)]
         action: DataAction,
     },
-    /// Wait for the site file on a stick labelled PROVISION, apply it and report.
+    /// Wait for the site file on a stick labelled PROVISION, and keep it.
     Provision,
+    /// Test the appliance in its place, write report and credentials to the stick, close the window.
+    Commission,
     /// Make the daemon's, the firewall's, the clock's and the network's files from the site file.
     Configure,
     /// Do what the stick in this device asks for, by its label.
@@ -64,6 +66,7 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = OsString>) -> anyhow::
     match Arguments::parse_from(by_own_name(arguments)).step {
         Step::Data { action: DataAction::Open } => storage::open(),
         Step::Provision => provision::provision(),
+        Step::Commission => provision::commission(),
         Step::Configure => configure::configure(),
         Step::Stick { device } => stick::stick(&device),
         Step::Bootchooser(arguments) => boot::bootchooser(&arguments),

@@ -1,8 +1,146 @@
-//! Provisioning: from a signed site file on a stick to an appliance in service.
+//! Provisioning: from a signed site file on a stick to an appliance in service, in two steps.
+//!
+//! [`provision`] waits for the stick labelled `PROVISION`, checks the site file and keeps it; then the
+//! network, the clock and the gateway start from it. [`commission`] tests the appliance in its place,
+//! makes the devices' credentials, signs the report, writes all of that to the stick that the site file
+//! came from, hands the recovery key over, and closes the window. A power cut repeats the step that it
+//! met; a stick with garbage, or none at all, stops nothing.
 
+mod accept;
+mod commission;
+mod credentials;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-/// Waits for the site file, applies it and reports.
+use anyhow::Context as _;
+use vitalgate_layout::path;
+use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_site::Site;
+
+pub(crate) use accept::read_site;
+
+use crate::command::{Programs, System};
+use crate::places::Places;
+use crate::state_file::{Said, StateFiles};
+use crate::stick::{KernelSticks, Plugged, Sticks};
+use crate::{machine, site_file, storage};
+
+/// When and from whom the site file was accepted, beside it.
+const ACCEPTED: &str = "/data/appliance/site.accepted";
+/// The window is closed; the file holds when.
+const COMMISSIONED: &str = "/data/appliance/commissioned";
+
+/// Waits for the site file and keeps it; done at once when it is there.
 pub(crate) fn provision() -> anyhow::Result<ExitCode> {
-    anyhow::bail!("provision: not in this image")
+    let places = Places::system();
+    storage::ensure_folders(&places).context("the folders on sealed storage cannot be made; restart the appliance")?;
+    Provisioning::system(&places, &KernelSticks::of(&places)).accept()?;
+    Ok(ExitCode::SUCCESS)
 }
+
+/// Tests, reports and closes the window; done at once when it is closed.
+pub(crate) fn commission() -> anyhow::Result<ExitCode> {
+    let places = Places::system();
+    Provisioning::system(&places, &KernelSticks::of(&places)).commission()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the window is closed.
+pub(crate) fn is_commissioned(places: &Places) -> bool {
+    places.at(COMMISSIONED).exists()
+}
+
+/// Both steps with what they work on.
+struct Provisioning<'a> {
+    programs: &'a dyn Programs,
+    places: &'a Places,
+    states: StateFiles,
+    sticks: &'a dyn Sticks,
+}
+
+impl<'a> Provisioning<'a> {
+    fn system(places: &'a Places, sticks: &'a dyn Sticks) -> Self {
+        Self { programs: &System, places, states: StateFiles::of(places), sticks }
+    }
+
+    /// Waits for a stick with this label that was not tried before.
+    fn next_stick(&self, label: &str, tried: &mut Option<Plugged>) -> Plugged {
+        loop {
+            let found = self.sticks.find(label);
+            match &found {
+                Some(stick) if tried.as_ref() != Some(stick) => {
+                    tried.clone_from(&found);
+                    return stick.clone();
+                }
+                Some(_) => {}
+                None => *tried = None,
+            }
+            self.sticks.pause();
+        }
+    }
+
+    fn say(&self, word: StateWord, code: Option<u16>, detail: &str, facts: BTreeMap<String, String>) -> anyhow::Result<()> {
+        self.states
+            .say(Part::Provision, Said { word, code, detail, facts })
+            .context("the state file cannot be written; restart the appliance")
+    }
+
+    /// What the status page shows of the site.
+    fn facts(&self, site: &Site) -> BTreeMap<String, String> {
+        let accepted = std::fs::read_to_string(self.places.at(ACCEPTED)).unwrap_or_default();
+        let mut facts = BTreeMap::from([
+            ("site".to_owned(), site.name.clone()),
+            ("gateway".to_owned(), site.gateway.to_string()),
+            ("serial".to_owned(), machine::serial(self.places)),
+            ("technician".to_owned(), site.technician.clone()),
+        ]);
+        let mut lines = accepted.lines();
+        for name in ["accepted", "signed_by"] {
+            facts.extend(lines.next().map(|value| (name.to_owned(), value.to_owned())));
+        }
+        facts
+    }
+
+    /// Says in which step the appliance is.
+    fn say_step(&self) -> anyhow::Result<()> {
+        let site = site_file::kept(self.places)?;
+        let facts = self.facts(&site);
+        if is_commissioned(self.places) {
+            return self.say(StateWord::Ready, None, "", facts);
+        }
+        self.say(StateWord::Enrolling, None, "leave the PROVISION stick in until the report is on it", facts)
+    }
+}
+
+/// A site file for tests.
+#[cfg(test)]
+pub(crate) const SITE_EXAMPLE: &str = r#"
+[site]
+name = "Practice on the market square"
+gateway = "practice-01"
+serial = ["VG-0001"]
+expires = "2099-12-31"
+technician = "A. Example"
+[[network]]
+match = "en*"
+dhcp = true
+[mqtt]
+port = 8883
+server_names = ["192.0.2.10"]
+[[device]]
+id = "monitor-01"
+profile = "vitals-json"
+patient = "Patient/4711"
+[[device]]
+id = "bedside-1"
+profile = "vitals-modbus"
+modbus = { address = "127.0.0.1:9", unit = 1 }
+[[destination]]
+id = "ehr"
+kind = "fhir"
+url = "https://192.0.2.20:8443/fhir"
+"#;

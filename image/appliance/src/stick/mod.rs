@@ -1,5 +1,7 @@
 //! Sticks, by the label of their file system.
 
+#[cfg(test)]
+pub(crate) mod drawer;
 mod kernel;
 mod port;
 

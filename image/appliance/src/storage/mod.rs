@@ -61,10 +61,17 @@ pub(crate) fn open() -> anyhow::Result<ExitCode> {
         states: StateFiles::of(&places),
         sticks: &KernelSticks::of(&places),
         mount: &crate::stick::mount_data,
-        unsealed_allowed: &|_, _| None,
+        unsealed_allowed: &signed_leave,
     };
     storage.open_or_wait()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who signed the site file on a stick, if it allows to go without a seal.
+fn signed_leave(places: &Places, stick: &dyn Mounted) -> Option<String> {
+    let roots = crate::machine::site_roots(places).ok()?;
+    let (site, signed_by) = crate::provision::read_site(places, stick.folder(), &roots).ok()?;
+    site.storage.unsealed_allowed.then(|| signed_by.to_string())
 }
 
 /// Mounts the opened volume for a moment.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::command::{Answer, Call, CommandError};
-use crate::stick::Plugged;
+use crate::stick::drawer::{Drawer, Folder, stick_with};
 
 /// What a disk and a TPM remember, and when the power goes.
 #[derive(Default)]
@@ -144,48 +144,10 @@ impl Programs for Machine {
     }
 }
 
-/// Sticks that are plugged in one after the other; when there are none left, the wait ends the test.
-#[derive(Default)]
-struct Drawer {
-    sticks: RefCell<Vec<(&'static str, PathBuf)>>,
-    mounts: Cell<i64>,
-}
-
-struct Folder(PathBuf);
-
-impl Mounted for Folder {
-    fn folder(&self) -> &Path {
-        &self.0
-    }
-    fn make_writable(&self) -> Result<(), StickError> {
-        Ok(())
-    }
-    fn finish(self: Box<Self>) -> Result<(), StickError> {
-        Ok(())
-    }
-}
-
-impl Sticks for Drawer {
-    fn find(&self, label: &str) -> Option<Plugged> {
-        let sticks = self.sticks.borrow();
-        let (_, folder) = sticks.first().filter(|(name, _)| *name == label)?;
-        Some(Plugged { device: folder.clone(), moment: self.mounts.get() })
-    }
-    fn mount(&self, device: &Path) -> Result<Box<dyn Mounted>, StickError> {
-        Ok(Box::new(Folder(device.to_owned())))
-    }
-    fn pause(&self) {
-        self.mounts.set(self.mounts.get() + 1);
-        let mut sticks = self.sticks.borrow_mut();
-        assert!(!sticks.is_empty(), "still waiting with no stick left");
-        sticks.remove(0);
-    }
-}
-
 fn boot(machine: &Machine, drawer: &Drawer) -> Result<(), StorageError> {
     let places = machine.places();
     let data = machine.root.join("data");
-    let mount = |_: &Places, _: &Path| Ok(Box::new(Folder(data.clone())) as Box<dyn Mounted>);
+    let mount = |_: &Places, _: &Path| Ok(Box::new(Folder { folder: data.clone(), protected: false }) as Box<dyn Mounted>);
     let storage = Storage {
         programs: machine,
         places: &places,
@@ -283,13 +245,6 @@ fn a_full_partition_is_never_taken_for_an_empty_one() {
     }
 }
 
-fn stick(folder: &Path, name: &str, file: &str, text: &str) -> PathBuf {
-    let stick = folder.join(name);
-    fs::create_dir_all(&stick).unwrap();
-    fs::write(stick.join(file), text).unwrap();
-    stick
-}
-
 /// A cleared TPM: the state word says so, a wrong and a mistyped key change nothing, the right one
 /// opens, the daemon's credential is made anew and the next boot needs no stick.
 #[test]
@@ -308,13 +263,12 @@ fn the_recovery_key_opens_and_seals_anew() {
     machine.tpm.set(1);
     machine.restart(None);
     assert!(matches!(boot_without_help(&machine), Err(StorageError::DoesNotOpen(_))));
-    let drawer = Drawer::default();
-    *drawer.sticks.borrow_mut() = vec![
+    let drawer = Drawer::of([
         ("OTHER", folder.path().to_owned()),
-        ("RECOVERY", stick(folder.path(), "empty", "holiday.txt", "")),
-        ("RECOVERY", stick(folder.path(), "wrong", "recovery-key.txt", &wrong)),
-        ("RECOVERY", stick(folder.path(), "right", "recovery-key.txt", &format!("Key of VG-0001\r\n{right}\r\n"))),
-    ];
+        ("RECOVERY", stick_with(folder.path(), "empty", "holiday.txt", "")),
+        ("RECOVERY", stick_with(folder.path(), "wrong", "recovery-key.txt", &wrong)),
+        ("RECOVERY", stick_with(folder.path(), "right", "recovery-key.txt", format!("Key of VG-0001\r\n{right}\r\n"))),
+    ]);
     boot(&machine, &drawer).unwrap();
     assert_complete(&machine);
     assert_eq!(fs::read_to_string(appliance.join("kek.cred")).unwrap(), "sealed to 1");
@@ -338,11 +292,10 @@ fn no_tpm_means_no_storage_unless_it_is_signed_for() {
     assert_eq!(machine.name.borrow().as_deref(), Some("data-new"));
 
     machine.refuses.set(false);
-    let drawer = Drawer::default();
-    *drawer.sticks.borrow_mut() = vec![
-        ("PROVISION", stick(folder.path(), "unsigned", "other.txt", "")),
-        ("PROVISION", stick(folder.path(), "signed", "site.provision", "the operator")),
-    ];
+    let drawer = Drawer::of([
+        ("PROVISION", stick_with(folder.path(), "unsigned", "other.txt", "")),
+        ("PROVISION", stick_with(folder.path(), "signed", "site.provision", "the operator")),
+    ]);
     boot(&machine, &drawer).unwrap();
     let said = StateFiles::of(&machine.places()).read(Part::Data).unwrap();
     assert_eq!(said.detail, "storage is encrypted but not sealed (allowed by the operator)");

@@ -1,0 +1,135 @@
+//! The first step: a site file is read, checked and kept, or refused with its number.
+
+use anyhow::Context as _;
+use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{Rejection, path, stick};
+use vitalgate_site::{PublicKey, SignedBy, Site, SiteRefusal, open_signed};
+
+use super::{ACCEPTED, Provisioning};
+use crate::machine;
+use crate::places::Places;
+use crate::state_file::{now_unix_ms, replace};
+use crate::stick::{Mounted, Plugged, StickError, read_file, write_file};
+
+/// A site file that was opened, and its bytes.
+pub(super) struct Offered {
+    pub(super) site: Site,
+    pub(super) signed_by: SignedBy,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Opens the site file of a mounted stick.
+pub(crate) fn read_site(places: &Places, folder: &std::path::Path, roots: &[PublicKey]) -> Result<(Site, SignedBy), SiteRefusal> {
+    offered(places, folder, roots).map(|offered| (offered.site, offered.signed_by))
+}
+
+fn offered(places: &Places, folder: &std::path::Path, roots: &[PublicKey]) -> Result<Offered, SiteRefusal> {
+    let bytes = match read_file(folder, stick::SITE_FILE, stick::SITE_FILE_BYTES_MAX) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Err(SiteRefusal::new(Rejection::NotReadable, format!("there is no {} on the stick", stick::SITE_FILE))),
+        Err(StickError::TooLarge { .. }) => return Err(SiteRefusal::new(Rejection::TooLarge, "")),
+        Err(error) => return Err(SiteRefusal::new(Rejection::NotReadable, error.to_string())),
+    };
+    let (site, signed_by) = open_signed(&bytes, roots, &machine::serial(places), machine::today(places))?;
+    Ok(Offered { site, signed_by, bytes })
+}
+
+impl Provisioning<'_> {
+    /// Waits until a site file is kept.
+    pub(super) fn accept(&self) -> anyhow::Result<()> {
+        if !crate::site_file::is_kept(self.places) {
+            let roots = machine::site_roots(self.places)?;
+            self.say(StateWord::AwaitProvision, None, "plug in a stick labelled PROVISION", self.bare_facts())?;
+            let mut tried = None;
+            loop {
+                let stick = self.next_stick(stick::PROVISION, &mut tried);
+                match self.take(&stick, &roots) {
+                    Ok(()) => break,
+                    Err(refusal) => self.refuse(&refusal)?,
+                }
+            }
+        }
+        self.say_step()
+    }
+
+    fn bare_facts(&self) -> std::collections::BTreeMap<String, String> {
+        std::collections::BTreeMap::from([("serial".to_owned(), machine::serial(self.places))])
+    }
+
+    pub(super) fn refuse(&self, refusal: &SiteRefusal) -> anyhow::Result<()> {
+        crate::cli::say(&refusal.to_string());
+        let rejection = refusal.rejection();
+        let exactly = if refusal.detail().is_empty() { rejection.meaning() } else { refusal.detail() };
+        self.say(StateWord::ProvisionRejected, Some(rejection.code()), &format!("{exactly}; {}", rejection.remedy()), self.bare_facts())
+    }
+
+    /// Takes the site file of a stick, or says on the stick why not.
+    pub(super) fn take(&self, stick: &Plugged, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
+        let mounted = self.sticks.mount(&stick.device).map_err(|error| SiteRefusal::new(Rejection::NotReadable, error.to_string()))?;
+        let taken = self.take_mounted(&*mounted, roots);
+        if let Err(refusal) = &taken {
+            let told = mounted.make_writable().and_then(|()| self.tell(&*mounted, &refused_text(refusal, self.places)));
+            if let Err(error) = told {
+                crate::cli::say(&format!("the report is not on the stick: {error}"));
+            }
+        }
+        let finished = mounted.finish();
+        taken.and_then(|()| finished.map_err(not_writable))
+    }
+
+    fn take_mounted(&self, mounted: &dyn Mounted, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
+        let offered = offered(self.places, mounted.folder(), roots)?;
+        let sealed = self.states.read(Part::Data).and_then(|state| state.facts.get("sealed").cloned());
+        if sealed.as_deref() == Some("no") && !offered.site.storage.unsealed_allowed {
+            return Err(SiteRefusal::new(Rejection::NoSealedStorage, ""));
+        }
+        mounted.make_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
+        self.keep(&offered).map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
+    }
+
+    fn keep(&self, offered: &Offered) -> anyhow::Result<()> {
+        let accepted = format!("{}\n{}\n", machine::moment(now_unix_ms()), offered.signed_by);
+        replace(&self.places.at(ACCEPTED), accepted.as_bytes(), 0o600).context("sealed storage does not take the site file")?;
+        // The site file comes last: it is the mark that the step is done.
+        replace(&self.places.at(path::SITE_FILE), &offered.bytes, 0o600).context("sealed storage does not take the site file")
+    }
+
+    fn tell(&self, mounted: &dyn Mounted, text: &str) -> Result<(), StickError> {
+        write_file(&mounted.folder().join(stick::PROVISION_REPORT), for_windows(text).as_bytes())
+    }
+}
+
+fn not_writable(error: StickError) -> SiteRefusal {
+    SiteRefusal::new(Rejection::StickNotWritable, error.to_string())
+}
+
+/// Line ends that every editor shows.
+pub(super) fn for_windows(text: &str) -> String {
+    text.replace('\n', "\r\n")
+}
+
+fn heading(places: &Places) -> String {
+    format!("Vitalgate {} {}\n{}\n\n", machine::serial(places), machine::version(places), machine::moment(now_unix_ms()))
+}
+
+fn refused_text(refusal: &SiteRefusal, places: &Places) -> String {
+    let rejection = refusal.rejection();
+    let mut text = format!("{}REFUSED ({}): {}\n", heading(places), rejection.code(), rejection.meaning());
+    if !refusal.detail().is_empty() {
+        text.push_str(&format!("{}\n", refusal.detail()));
+    }
+    text.push_str(&format!("What to do: {}\n", rejection.remedy()));
+    for error in refusal.errors() {
+        text.push_str(&format!("\n{error}\n"));
+    }
+    text
+}
+
+fn accepted_text(offered: &Offered, places: &Places) -> String {
+    let mut text = format!("{}ACCEPTED: {}, signed by {}\n", heading(places), offered.site.name, offered.signed_by);
+    for warning in offered.site.warnings() {
+        text.push_str(&format!("Note: {warning}\n"));
+    }
+    text.push_str("Leave the stick in: the commissioning report and the devices' credentials follow.\n");
+    text
+}

@@ -1,0 +1,111 @@
+//! The second step: self test, credentials, report and recovery key onto the stick; then the window closes.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use vitalgate_layout::state::StateWord;
+use vitalgate_layout::{path, stick};
+use vitalgate_site::{SigningKey, Site};
+
+use super::accept::for_windows;
+use super::credentials::Credentials;
+use super::{COMMISSIONED, Provisioning, is_commissioned};
+use crate::report::{self, Report};
+use crate::state_file::{now_unix_ms, replace};
+use crate::stick::{Mounted, Plugged, StickError, read_file, write_file};
+use crate::{machine, self_test, site_file, storage};
+
+/// The report that the stick got, kept for the support bundle.
+const KEPT_REPORT: &str = "/data/appliance/commissioning-report.json";
+
+impl Provisioning<'_> {
+    /// Tests, reports and closes the window. What goes wrong is said, and another stick is waited for.
+    pub(super) fn commission(&self) -> anyhow::Result<()> {
+        if is_commissioned(self.places) {
+            return self.say_step();
+        }
+        let site = site_file::kept(self.places)?;
+        let key = report::key(self.places)?;
+        let test = self_test::run(&site, self.places, self.programs);
+        self_test::say(&test, &self.states)?;
+        let mut tried = None;
+        loop {
+            let plugged = self.next_stick(stick::PROVISION, &mut tried);
+            match self.hand_over(&plugged, &site, &key, &test) {
+                Ok(true) => break,
+                Ok(false) => self.wait_on("this PROVISION stick holds another site file; plug in the one that was accepted", &site)?,
+                Err(error) => self.wait_on(&format!("the report is not on the stick: {error:#}; plug it in once more"), &site)?,
+            }
+        }
+        self.close_window()?;
+        self.say_step()
+    }
+
+    fn wait_on(&self, detail: &str, site: &Site) -> anyhow::Result<()> {
+        crate::cli::say(detail);
+        self.say(StateWord::Enrolling, None, detail, self.facts(site))
+    }
+
+    /// Writes everything to the stick; `false` when it is not the one that the site file came from, which
+    /// gets no credentials.
+    pub(super) fn hand_over(&self, plugged: &Plugged, site: &Site, key: &SigningKey, test: &self_test::Outcome) -> anyhow::Result<bool> {
+        let mounted = self.sticks.mount(&plugged.device)?;
+        let offered = read_file(mounted.folder(), stick::SITE_FILE, stick::SITE_FILE_BYTES_MAX)?;
+        if offered.is_none() || offered != fs::read(self.places.at(path::SITE_FILE)).ok() {
+            mounted.finish()?;
+            return Ok(false);
+        }
+        mounted.make_writable()?;
+        let credentials = self.make_credentials(site.publishing_devices())?;
+        let report = Report::new(self.places, &self.states, site, key, test, &credentials_of(&credentials))?;
+        let (json, text) = (report.signed_json(key)?, report.signed_text(key));
+        write_all(&*mounted, &credentials, &json, &text)?;
+        self.write_recovery_key(mounted.folder())?;
+        mounted.finish()?;
+        replace(&self.places.at(KEPT_REPORT), json.as_bytes(), 0o600)?;
+        Ok(true)
+    }
+
+    fn write_recovery_key(&self, folder: &Path) -> anyhow::Result<()> {
+        // Already taken away: the power went between the stick and the mark that the window is closed.
+        let Ok(key) = fs::read_to_string(self.places.at(storage::RECOVERY_KEY)) else { return Ok(()) };
+        let text = format!(
+            "Vitalgate {}\n\nRecovery key. It opens the stored readings when the TPM does not. Print it or copy it\n\
+             to a safe place, then delete this file; the appliance has no copy.\n\n{}\n\n\
+             To use it, put this file on a stick labelled RECOVERY and power the appliance on.\n",
+            machine::serial(self.places),
+            key.trim()
+        );
+        Ok(write_file(&folder.join(stick::RECOVERY_KEY), for_windows(&text).as_bytes())?)
+    }
+
+    /// From here on no stick is waited for.
+    fn close_window(&self) -> anyhow::Result<()> {
+        match fs::remove_file(self.places.at(storage::RECOVERY_KEY)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("the recovery key cannot be removed"),
+            _ => {}
+        }
+        let now = format!("{}\n", machine::moment(now_unix_ms()));
+        replace(&self.places.at(COMMISSIONED), now.as_bytes(), 0o600)
+            .context("sealed storage does not take the mark; restart the appliance")
+    }
+}
+
+fn credentials_of(credentials: &[Credentials]) -> Vec<report::Handed<'_>> {
+    credentials.iter().map(|one| report::Handed { device: &one.device, folder: &one.folder, authority: one.authority() }).collect()
+}
+
+fn write_all(mounted: &dyn Mounted, credentials: &[Credentials], json: &str, text: &str) -> Result<(), StickError> {
+    let devices = mounted.folder().join(stick::DEVICES);
+    for one in credentials {
+        for (name, bytes) in &one.files {
+            write_file(&devices.join(&one.folder).join(name), bytes)?;
+        }
+    }
+    if let Some(authority) = credentials.iter().find_map(Credentials::authority) {
+        write_file(&devices.join("ca.pem"), authority)?;
+    }
+    write_file(&mounted.folder().join(stick::COMMISSIONING_REPORT), json.as_bytes())?;
+    write_file(&mounted.folder().join(stick::COMMISSIONING_REPORT_TEXT), for_windows(text).as_bytes())
+}

@@ -1,0 +1,221 @@
+//! Both steps against sticks as technicians bring them.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use vitalgate_layout::state::PartState;
+use vitalgate_layout::{Rejection, stick};
+use vitalgate_site::{Signer, SigningKey, open_report, sign};
+
+use super::*;
+use crate::command::{Answer, Call, CommandError};
+use crate::report;
+use crate::stick::drawer::{Drawer, stick_with};
+use crate::storage::RecoveryKey;
+
+/// Stands in for `vitalgate device add` and for the rest of the system.
+#[derive(Default)]
+struct Programs {
+    added: Cell<u32>,
+}
+
+impl crate::command::Programs for Programs {
+    fn attempt(&self, call: Call) -> Result<Answer, CommandError> {
+        let line = call.line();
+        let output = match call.program() {
+            "/usr/bin/vitalgate" => {
+                self.added.set(self.added.get() + 1);
+                let folder = PathBuf::from(line.rsplit(' ').next().unwrap());
+                for (name, text) in [("ca.pem", "authority"), ("certificate.pem", "certificate"), ("key.pem", "key")] {
+                    fs::write(folder.join(name), text).unwrap();
+                }
+                "device    monitor-01\npassword  SECRET\nwritten   somewhere\n"
+            }
+            "veritysetup" => "  status:  verified\n",
+            other => panic!("nobody should call {other}"),
+        };
+        Ok(Answer { success: true, output: output.into(), ..Answer::default() })
+    }
+}
+
+struct Appliance {
+    folder: tempfile::TempDir,
+    programs: Programs,
+    recovery: String,
+}
+
+fn signer() -> Signer {
+    Signer::root(SigningKey::parse(&"01".repeat(32)).unwrap())
+}
+
+/// The example without a polled device, which no test reaches.
+fn example() -> String {
+    let from = SITE_EXAMPLE.find("[[device]]\nid = \"bedside-1\"").unwrap();
+    let to = SITE_EXAMPLE.find("[[destination]]").unwrap();
+    format!("{}{}", &SITE_EXAMPLE[..from], &SITE_EXAMPLE[to..])
+}
+
+impl Appliance {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        let recovery = RecoveryKey::generate().unwrap().text().to_string();
+        let root = SigningKey::parse(&"01".repeat(32)).unwrap().public().to_hex();
+        for (file, text) in [
+            ("/sys/class/dmi/id/product_serial", "VG-0001\n"),
+            ("/usr/lib/os-release", "ID=vitalgate\nIMAGE_VERSION=0.1.0\n"),
+            ("/usr/lib/vitalgate/trust/site-root.pub", root.as_str()),
+            (storage::RECOVERY_KEY, recovery.as_str()),
+        ] {
+            let file = places.at(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        fs::create_dir_all(places.at("/run")).unwrap();
+        Self { folder, programs: Programs::default(), recovery }
+    }
+
+    fn places(&self) -> Places {
+        Places::under(self.folder.path())
+    }
+
+    fn stick(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        stick_with(self.folder.path(), name, stick::SITE_FILE, bytes)
+    }
+
+    fn with<T>(&self, drawer: &Drawer, step: impl FnOnce(&Provisioning<'_>) -> T) -> T {
+        let places = self.places();
+        step(&Provisioning { programs: &self.programs, places: &places, states: StateFiles::of(&places), sticks: drawer })
+    }
+
+    fn said(&self) -> PartState {
+        StateFiles::of(&self.places()).read(Part::Provision).unwrap()
+    }
+}
+
+fn told(stick: &Path) -> String {
+    fs::read_to_string(stick.join(stick::PROVISION_REPORT)).unwrap()
+}
+
+/// Every wrong stick is told why on the stick itself, with its number, and the wait goes on to the right one.
+#[test]
+fn wrong_sticks_are_told_why_and_the_right_one_is_taken() {
+    let appliance = Appliance::new();
+    let right = sign(&example(), &signer()).unwrap();
+    let stranger = Signer::root(SigningKey::parse(&"02".repeat(32)).unwrap());
+    let other = sign(&example().replace("VG-0001", "VG-0002"), &signer()).unwrap();
+    let wrong: [(&str, Vec<u8>, Rejection); 6] = [
+        ("garbage", vec![0xff; 100_000], Rejection::TooLarge),
+        ("binary", (0..=255).collect(), Rejection::NotReadable),
+        ("unsigned", example().into_bytes(), Rejection::NoSignature),
+        ("stranger", sign(&example(), &stranger).unwrap().into_bytes(), Rejection::SignerUnknown),
+        ("changed", right.replace("monitor-01", "monitor-02").into_bytes(), Rejection::SignatureWrong),
+        ("other", other.into_bytes(), Rejection::OtherSerial),
+    ];
+    let mut sticks: Vec<(&'static str, PathBuf)> = vec![("PROVISION", appliance.folder.path().join("no-file-system"))];
+    sticks.extend(wrong.iter().map(|(name, bytes, _)| ("PROVISION", appliance.stick(name, bytes))));
+    sticks.push(("PROVISION", stick_with(appliance.folder.path(), "empty", "holiday.jpg", b"")));
+    sticks.push(("PROVISION", appliance.stick("right", &right)));
+
+    appliance.with(&Drawer::of(sticks), |step| step.accept()).unwrap();
+
+    for (name, _, rejection) in wrong {
+        let text = told(&appliance.folder.path().join(name));
+        assert!(text.contains(&format!("REFUSED ({}): {}\r\n", rejection.code(), rejection.meaning())), "{name}: {text}");
+        assert!(text.contains(rejection.remedy()), "{name}: {text}");
+    }
+    assert!(told(&appliance.folder.path().join("empty")).contains("REFUSED (10)"));
+    assert!(told(&appliance.folder.path().join("right")).contains("ACCEPTED"));
+    assert_eq!(fs::read_to_string(appliance.places().at(path::SITE_FILE)).unwrap(), right);
+    assert_eq!(appliance.said().word, StateWord::Enrolling);
+}
+
+/// A refusal is said with its number while the wait goes on; errors are named with their line on the stick.
+#[test]
+fn a_refusal_is_said_with_its_number() {
+    let appliance = Appliance::new();
+    let stick = appliance.stick("unsigned", example());
+    let roots = machine::site_roots(&appliance.places()).unwrap();
+    appliance.with(&Drawer::of([("PROVISION", stick)]), |step| {
+        let stick = step.next_stick(stick::PROVISION, &mut None);
+        let refusal = step.take(&stick, &roots).unwrap_err();
+        step.refuse(&refusal).unwrap();
+    });
+    let said = appliance.said();
+    assert_eq!((said.word, said.code), (StateWord::ProvisionRejected, Some(12)));
+    assert!(said.detail.contains("imagectl provision sign"), "{}", said.detail);
+    assert_eq!(said.facts["serial"], "VG-0001");
+}
+
+/// A stick that takes no report takes no credentials either: it is refused before anything is kept.
+#[test]
+fn a_protected_stick_is_refused() {
+    let appliance = Appliance::new();
+    let stick = appliance.stick("right", sign(&example(), &signer()).unwrap());
+    let roots = machine::site_roots(&appliance.places()).unwrap();
+    let drawer = Drawer::of([("PROVISION", stick)]).protected();
+    let refusal = appliance.with(&drawer, |step| step.take(&step.next_stick(stick::PROVISION, &mut None), &roots).unwrap_err());
+    assert_eq!(refusal.rejection(), Rejection::StickNotWritable);
+    assert!(!site_file::is_kept(&appliance.places()));
+}
+
+fn accepted() -> (Appliance, PathBuf) {
+    let appliance = Appliance::new();
+    let stick = appliance.stick("right", sign(&example(), &signer()).unwrap());
+    appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| step.accept()).unwrap();
+    (appliance, stick)
+}
+
+/// The stick gets report, credentials and recovery key, the appliance keeps no recovery key, and the
+/// window stays closed.
+#[test]
+fn commissioning_hands_over_once_and_closes() {
+    let (appliance, stick) = accepted();
+    let copied = stick_with(appliance.folder.path(), "stranger", stick::SITE_FILE, "another site");
+    let drawer = Drawer::of([("PROVISION", copied.clone()), ("PROVISION", stick.clone())]);
+    appliance.with(&drawer, |step| step.commission()).unwrap();
+
+    assert_eq!(fs::read_dir(copied).unwrap().count(), 1, "a strange stick got something");
+    let read = |file: &str| fs::read_to_string(stick.join(file)).unwrap();
+    assert!(read("recovery-key.txt").contains(&appliance.recovery));
+    assert_eq!(read("devices/monitor-01/key.pem"), "key");
+    assert_eq!(read("devices/ca.pem"), "authority");
+    assert!(read("devices/monitor-01/credentials.txt").contains("password  SECRET"));
+    let places = appliance.places();
+    assert!(!places.at(storage::RECOVERY_KEY).exists());
+    assert!(is_commissioned(&places));
+    assert_eq!(appliance.said().word, StateWord::Ready);
+
+    let key = report::key(&places).unwrap().public();
+    for file in ["commissioning-report.json", "commissioning-report.txt"] {
+        let report = open_report(&fs::read(stick.join(file)).unwrap()).unwrap();
+        assert_eq!(report.signed_by, key, "{file}");
+        for (wanted, secret) in [("VG-0001", "SECRET"), ("monitor-01", appliance.recovery.as_str()), ("practice-01", "Patient/4711")] {
+            assert!(report.text.contains(wanted), "{file}: {wanted}");
+            assert!(!report.text.contains(secret), "{file} holds {secret}");
+        }
+    }
+
+    // The next starts wait for nothing.
+    appliance.with(&Drawer::default(), |step| step.accept().and_then(|()| step.commission())).unwrap();
+    assert_eq!((appliance.said().word, appliance.programs.added.get()), (StateWord::Ready, 1));
+}
+
+/// The power goes after the stick has everything and before the window is closed: the same stick gets
+/// it again, recovery key included.
+#[test]
+fn commissioning_that_is_cut_is_repeated() {
+    let (appliance, stick) = accepted();
+    let places = appliance.places();
+    let site = site_file::kept(&places).unwrap();
+    let key = report::key(&places).unwrap();
+    appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| {
+        let plugged = step.next_stick(stick::PROVISION, &mut None);
+        assert!(step.hand_over(&plugged, &site, &key, &Default::default()).unwrap());
+    });
+    fs::remove_file(stick.join("recovery-key.txt")).unwrap();
+    appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| step.commission()).unwrap();
+    assert!(stick.join("recovery-key.txt").exists());
+    assert!(is_commissioned(&places));
+}

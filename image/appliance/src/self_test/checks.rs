@@ -1,0 +1,211 @@
+//! The checks, each for itself.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vitalgate_config::{Device, DeviceSource};
+use vitalgate_layout::{partition, path};
+
+use super::Finding;
+use crate::command::{Call, Programs};
+use crate::machine;
+use crate::pause::pause;
+use crate::places::Places;
+use crate::state_file::{now_unix_ms, replace};
+use crate::storage;
+
+/// How long a device is waited for, in seconds: the network may have to come up first.
+const DEVICE_WAIT_S: u64 = 60;
+/// How long one attempt may take, in seconds.
+const CONNECT_S: u64 = 5;
+/// Between two attempts, in milliseconds.
+const AGAIN_MS: u64 = 1000;
+/// Least free space on sealed storage, in MiB.
+const FREE_MIB_MIN: u64 = 128;
+/// UEFI's variable (UEFI Specification, section 3.3): four bytes of attributes, then 1 when it is on.
+const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+pub(super) fn verity(programs: &dyn Programs) -> Finding {
+    let call = Call::new("veritysetup", "flash the appliance anew").arguments(["status", partition::ROOT_MAPPING]);
+    let answer = match programs.attempt(call) {
+        Ok(answer) => answer.text(),
+        Err(error) => return Finding::Failed(error.to_string()),
+    };
+    let status = answer.lines().find_map(|line| line.trim().strip_prefix("status:")).map(str::trim);
+    match status {
+        Some("verified") => Finding::Passed("verified".to_owned()),
+        Some(other) => Finding::Failed(format!("the root is {other}; flash the appliance anew")),
+        None => Finding::Failed("the root is not verified; flash the appliance anew".to_owned()),
+    }
+}
+
+pub(super) fn secure_boot(places: &Places) -> Finding {
+    match fs::read(places.at(SECURE_BOOT)) {
+        Ok(bytes) if bytes.get(4) == Some(&1) => Finding::Passed("on".to_owned()),
+        Ok(_) => Finding::Failed("Secure Boot is off; switch it on in the firmware".to_owned()),
+        Err(_) => Finding::Failed("the firmware does not say whether Secure Boot is on; start it in UEFI mode".to_owned()),
+    }
+}
+
+pub(super) fn tpm(places: &Places) -> Finding {
+    if storage::has_tpm(places) {
+        Finding::Passed("2.0".to_owned())
+    } else {
+        Finding::Failed("there is no TPM 2.0; switch it on in the firmware".to_owned())
+    }
+}
+
+pub(super) fn disk(places: &Places) -> Finding {
+    let file = places.at(path::APPLIANCE).join("self-test");
+    let written = replace(&file, b"self test\n", 0o600).and_then(|()| fs::read(&file)).and_then(|bytes| {
+        fs::remove_file(&file)?;
+        if bytes == b"self test\n" { Ok(()) } else { Err(io::Error::other("it reads back something else")) }
+    });
+    if let Err(error) = written {
+        return Finding::Failed(format!("sealed storage does not keep a file ({error}); replace the disk"));
+    }
+    match free_mib(&places.at(path::DATA)) {
+        Ok(free) if free >= FREE_MIB_MIN => Finding::Passed(format!("{free} MiB free")),
+        Ok(free) => Finding::Failed(format!("{free} MiB free, at least {FREE_MIB_MIN} are needed; take a larger disk")),
+        Err(error) => Finding::Failed(format!("the free space is not known ({error})")),
+    }
+}
+
+fn free_mib(folder: &Path) -> io::Result<u64> {
+    let space = nix::sys::statvfs::statvfs(folder)?;
+    Ok(space.blocks_available().saturating_mul(space.fragment_size()) >> 20)
+}
+
+pub(super) fn clock(places: &Places) -> Finding {
+    if now_unix_ms() < machine::image_unix_ms(places) {
+        return Finding::Failed("the clock is before the image was made; check its battery, or give the site a time source".to_owned());
+    }
+    match fs::read_to_string(places.at(path::CLOCK_TRUST)).unwrap_or_default().trim() {
+        "authenticated" => Finding::Passed("authenticated".to_owned()),
+        "synchronised" => Finding::Passed("synchronised, not authenticated".to_owned()),
+        _ => Finding::Failed("no time source has answered yet; the status page shows when one does".to_owned()),
+    }
+}
+
+pub(super) fn interfaces(places: &Places) -> Finding {
+    let mut up: Vec<String> = fs::read_dir(places.at("/sys/class/net"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| fs::read_to_string(entry.path().join("carrier")).is_ok_and(|carrier| carrier.trim() == "1"))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "lo")
+        .collect();
+    up.sort();
+    if up.is_empty() {
+        return Finding::Failed("no network cable is plugged in".to_owned());
+    }
+    Finding::Passed(up.join(", "))
+}
+
+/// Polled devices are reached by TCP, all at the same time; the others come by themselves.
+pub(super) fn devices(devices: &[Device]) -> Vec<(String, Finding)> {
+    let deadline = Instant::now() + Duration::from_secs(DEVICE_WAIT_S);
+    let looked: Vec<_> = devices.iter().map(|device| (device.id.to_string(), look(device, deadline))).collect();
+    let gather = |answer: Looked| match answer {
+        Looked::Now(finding) => finding,
+        Looked::Later(answer) => answer.recv().unwrap_or(Finding::Skipped("it could not be looked at")),
+    };
+    looked.into_iter().map(|(device, answer)| (device, gather(answer))).collect()
+}
+
+enum Looked {
+    Now(Finding),
+    Later(mpsc::Receiver<Finding>),
+}
+
+fn look(device: &Device, deadline: Instant) -> Looked {
+    let DeviceSource::Modbus(bus) = &device.source else {
+        return Looked::Now(Finding::Skipped("it publishes by itself"));
+    };
+    let address = bus.address.to_string();
+    let (sender, answer) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = sender.send(reach(&address, deadline));
+    });
+    Looked::Later(answer)
+}
+
+fn reach(address: &str, deadline: Instant) -> Finding {
+    loop {
+        let error = match connect(address) {
+            Ok(()) => return Finding::Passed("reached".to_owned()),
+            Err(error) => error,
+        };
+        if Instant::now() + Duration::from_millis(AGAIN_MS) >= deadline {
+            return Finding::Failed(format!("{address} is not reached ({error}); check its cable, its address and that it is on"));
+        }
+        pause(Duration::from_millis(AGAIN_MS));
+    }
+}
+
+fn connect(address: &str) -> io::Result<()> {
+    let resolved: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let mut last = io::Error::other("the name has no address");
+    for one in resolved {
+        match TcpStream::connect_timeout(&one, Duration::from_secs(CONNECT_S)) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::command::{Answer, CommandError};
+
+    struct Says(&'static str);
+
+    impl Programs for Says {
+        fn attempt(&self, _: Call) -> Result<Answer, CommandError> {
+            Ok(Answer { success: true, output: self.0.into(), ..Answer::default() })
+        }
+    }
+
+    /// Only a root that the kernel verifies passes.
+    #[test]
+    fn a_root_that_is_not_verified_fails() {
+        assert!(matches!(verity(&Says("/dev/mapper/root is active.\n  type:    VERITY\n  status:  verified\n")), Finding::Passed(_)));
+        assert!(matches!(verity(&Says("  type:    VERITY\n  status:  corrupted\n")), Finding::Failed(_)));
+        assert!(matches!(verity(&Says("/dev/mapper/root is inactive.\n")), Finding::Failed(_)));
+    }
+
+    /// The variable's attributes are not its value.
+    #[test]
+    fn secure_boot_is_read_after_its_attributes() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        assert!(matches!(secure_boot(&places), Finding::Failed(_)));
+        fs::create_dir_all(places.at(SECURE_BOOT).parent().unwrap()).unwrap();
+        fs::write(places.at(SECURE_BOOT), [6, 0, 0, 0, 1]).unwrap();
+        assert!(matches!(secure_boot(&places), Finding::Passed(_)));
+        fs::write(places.at(SECURE_BOOT), [6, 0, 0, 1, 0]).unwrap();
+        assert!(matches!(secure_boot(&places), Finding::Failed(_)));
+    }
+
+    /// A device that listens is reached; one that does not is named with its address.
+    #[test]
+    fn a_device_is_reached_or_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        assert_eq!(reach(&address, deadline), Finding::Passed("reached".to_owned()));
+        drop(listener);
+        let Finding::Failed(why) = reach(&address, Instant::now()) else { panic!("reached nobody") };
+        assert!(why.contains(&address), "{why}");
+    }
+}
