@@ -28,8 +28,10 @@ pub const LAST_ROLLBACK: &str = "/data/appliance/rollback.json";
 pub const VERSION_FLOOR: &str = "/data/appliance/version-floor";
 /// The appliance as it was before an update: what the health gate expects of the new version.
 pub const BEFORE_UPDATE: &str = "/data/appliance/before.json";
-/// An update that was fetched from the configured server.
-pub const FETCHED: &str = "/data/fetch/vitalgate.raucb";
+/// Where an update from the configured server is put, by an account that can do nothing else.
+pub const FETCH: &str = "/data/fetch";
+/// The update that is being installed.
+pub const UPDATE_BUNDLE: &str = "/data/appliance/update.raucb";
 /// Where the daemon answers `/health` and `/status` (its default).
 pub const DAEMON_STATUS: &str = "127.0.0.1:9464";
 /// The oldest version that this image lets be installed, in [`TRUST`]; kept in [`VERSION_FLOOR`] once it is healthy.

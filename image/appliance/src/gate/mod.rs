@@ -74,15 +74,23 @@ pub(crate) fn keep_before(places: &Places) -> std::io::Result<Before> {
     Ok(before)
 }
 
+/// Asks for a restart and goes on.
+pub(crate) fn restart_in_order(programs: &impl Programs) {
+    ask_for_restart(programs, &["--no-block", "reboot"]);
+}
+
 /// Restarts in order, and by force where that does not come.
-pub(crate) fn restart(programs: &impl Programs) {
-    let remedy = "switch the appliance off and on";
+fn restart(programs: &impl Programs) {
     for arguments in [&["--no-block", "reboot"][..], &["--force", "reboot"], &["--force", "--force", "reboot"]] {
-        let call = Call::new("systemctl", remedy).arguments(arguments).deadline(MANAGER_DEADLINE);
-        if let Err(error) = programs.run(call) {
-            say_error(&error.into());
-        }
+        ask_for_restart(programs, arguments);
         pause(RESTART_DEADLINE);
+    }
+}
+
+fn ask_for_restart(programs: &impl Programs, arguments: &[&str]) {
+    let call = Call::new("systemctl", "switch the appliance off and on").arguments(arguments).deadline(MANAGER_DEADLINE);
+    if let Err(error) = programs.run(call) {
+        say_error(&error.into());
     }
 }
 

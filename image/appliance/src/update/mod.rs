@@ -1,18 +1,309 @@
 //! Updates by stick and from the configured server.
+//!
+//! The updater (RAUC) checks the signature, writes the other slot and calls this program back by the
+//! names `bootchooser` and `pre-install`. Here is what comes before and after: whether a bundle is
+//! wanted, when, what the gate will expect of it, and what a person reads of it. A bundle is copied to
+//! sealed storage first, so that a stick may be pulled and a connection may break.
 
-use std::path::Path;
+mod bundle;
+mod fetch;
+mod install;
+mod report;
+mod server;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use vitalgate_layout::path;
+use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_site::{Site, SiteFile, Window};
+
+use crate::boot::{Esp, Mounted, Running, data_is_open, last_rollback, version_floor};
+use crate::cli::{say, say_error};
+use crate::command::{Programs, System};
+use crate::gate::{keep_before, restart_in_order};
+use crate::pause::pause;
+use crate::places::Places;
+use crate::state_file::{Said, StateFiles, now_unix_ms};
+
+use bundle::{Offer, Refused};
+use install::{Installer, Rauc};
+use report::{has_report, write_report};
+
+/// Most bundles on a stick that are looked at.
+const STICK_BUNDLES_MAX: usize = 16;
+/// How long a stick waits for the running version to show that it is healthy.
+const TRIAL_WAIT: Duration = Duration::from_secs(25 * 60);
+/// How often it looks.
+const TRIAL_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Held while an update is under way.
+const LOCK: &str = "/run/vitalgate/update.lock";
 
 /// How to look for an update.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Where to look.
+    #[command(subcommand)]
+    source: Source,
+}
 
-/// Looks for an update where the site file says.
+/// Where to look for an update.
+#[derive(Debug, clap::Subcommand)]
+enum Source {
+    /// On a stick that is mounted there.
+    Stick {
+        /// The mounted stick.
+        mounted: PathBuf,
+    },
+    /// On the server that the site file names.
+    Server,
+    /// Fetch one file; started by `server` with fewer rights.
+    Fetch(fetch::FetchArguments),
+}
+
+/// Looks for an update.
 pub(crate) fn update(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("update {arguments:?}: not in this image")
+    match &arguments.source {
+        Source::Stick { mounted } => from_stick(mounted)?,
+        Source::Server => Updater::system()?.install_from_server()?,
+        Source::Fetch(arguments) => fetch::fetch(arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Installs from a mounted stick.
+/// Installs from a mounted stick, and leaves a report on it where it can be written.
 pub(crate) fn from_stick(stick: &Path) -> anyhow::Result<()> {
-    anyhow::bail!("update from {}: not in this image", stick.display())
+    Updater::system()?.install_from_stick(stick)
 }
+
+/// An update that is wanted, with the programs that it takes.
+struct Updater<P, I> {
+    places: Places,
+    programs: P,
+    installer: I,
+    restart: fn(),
+}
+
+impl Updater<System, Rauc> {
+    fn system() -> anyhow::Result<Self> {
+        Ok(Self { places: Places::system(), programs: System, installer: Rauc, restart: || restart_in_order(&System) })
+    }
+}
+
+impl<P: Programs, I: Installer> Updater<P, I> {
+    /// A technician stands before the appliance: installed and restarted at once.
+    fn install_from_stick(&self, stick: &Path) -> anyhow::Result<()> {
+        let lock = self.lock()?;
+        let running = Running::read(&self.places)?;
+        self.wait_for_trial(running);
+        let outcome = self.try_stick(stick, running);
+        let result = match &outcome {
+            Ok(Outcome::Installed(offer)) => format!(
+                "version {} is installed; the appliance restarts now. It keeps the new version if that is healthy and returns to {} by itself if not. Leave the stick in to read the outcome here.",
+                offer.version, running.version
+            ),
+            Ok(Outcome::Nothing(said)) => said.clone(),
+            Err(error) => format!("not installed: {error:#}"),
+        };
+        say(&result);
+        let gateway = site(&self.places).map_or_else(|| "not commissioned".to_owned(), |site| site.gateway.to_string());
+        if let Err(error) = write_report(stick, running, &gateway, &result) {
+            say_error(&error.into());
+        }
+        drop(lock);
+        if matches!(outcome, Ok(Outcome::Installed(_))) {
+            (self.restart)();
+        } else {
+            self.say_state(StateWord::Ready, &result, BTreeMap::new());
+        }
+        outcome.map(|_outcome| ())
+    }
+
+    fn try_stick(&self, stick: &Path, running: Running) -> anyhow::Result<Outcome> {
+        let mut refusals = Vec::new();
+        let mut wanted: Option<(Offer, PathBuf)> = None;
+        for bundle in bundles(stick)? {
+            let offer =
+                Offer::read(&self.programs, &bundle).and_then(|offer| self.check(&offer, running, !has_report(stick)).map(|()| offer));
+            match offer {
+                Ok(offer) if wanted.as_ref().is_none_or(|(best, _)| best.version < offer.version) => wanted = Some((offer, bundle)),
+                Ok(_older) => {}
+                Err(Refused::Running(version)) => refusals.push(format!("version {version} is running and is kept")),
+                Err(refusal) => refusals.push(format!("{}: {refusal}", name_of(&bundle))),
+            }
+        }
+        let Some((offer, bundle)) = wanted else {
+            let none = "no update on the stick: put the bundle (vitalgate-amd64-VERSION.raucb) into its top folder".to_owned();
+            return Ok(Outcome::Nothing(if refusals.is_empty() { none } else { refusals.join("; ") }));
+        };
+        self.say_state(StateWord::Updating, &format!("copying {}", offer.version), BTreeMap::new());
+        self.make_place()?;
+        server::take_over(&bundle, &self.places.at(path::UPDATE_BUNDLE))
+            .with_context(|| format!("{} cannot be copied", name_of(&bundle)))?;
+        self.install(&offer)?;
+        Ok(Outcome::Installed(offer))
+    }
+
+    /// Nobody waits: installed within the maintenance window only.
+    fn install_from_server(&self) -> anyhow::Result<()> {
+        let Some(site) = site(&self.places) else {
+            say("no site file: no server to ask");
+            return Ok(());
+        };
+        let Some(update) = &site.update else {
+            say("the site file names no update server");
+            return Ok(());
+        };
+        let lock = self.lock()?;
+        let running = Running::read(&self.places)?;
+        if self.on_trial(running) {
+            say("the running version has not shown yet that it is healthy: no update before that");
+            return Ok(());
+        }
+        let list = server::list(&self.programs, &update.server, update.ca_pem.as_deref())?;
+        let Some(listed) = server::newest(&list).filter(|listed| listed.version > running.version) else {
+            self.say_state(StateWord::Ready, "", BTreeMap::new());
+            say("nothing newer on the server");
+            return Ok(());
+        };
+        self.make_place()?;
+        let bundle = self.places.at(path::UPDATE_BUNDLE);
+        let mut offer = Offer::read(&self.programs, &bundle).ok().filter(|offer| offer.version == listed.version);
+        if offer.is_none() {
+            server::get(&self.programs, &self.places, &update.server, update.ca_pem.as_deref(), &listed)?;
+            offer = Some(Offer::read(&self.programs, &bundle)?);
+        }
+        let Some(offer) = offer else { return Ok(()) };
+        if let Err(refusal) = self.check(&offer, running, false) {
+            fs::remove_file(&bundle)?;
+            self.say_state(StateWord::Ready, &refusal.to_string(), BTreeMap::new());
+            return Err(refusal.into());
+        }
+        if let Err(wait) = self.may_restart(site.maintenance.as_ref(), now_unix_ms()) {
+            let detail = format!("version {} is ready and waits for {wait}", offer.version);
+            say(&detail);
+            self.say_state(StateWord::Ready, &detail, BTreeMap::new());
+            return Ok(());
+        }
+        let installed = self.install(&offer);
+        drop(lock);
+        match installed {
+            Ok(()) => (self.restart)(),
+            Err(error) => {
+                self.say_state(StateWord::Ready, &format!("version {} was not installed: {error:#}", offer.version), BTreeMap::new());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, offer: &Offer, running: Running, again: bool) -> Result<(), Refused> {
+        let disk = Mounted::at(&self.places.at(path::ESP));
+        let undone = last_rollback(&self.places, &Esp::on(&disk)).filter(|rollback| !rollback.superseded);
+        offer.check(running, version_floor(&self.places), undone.as_ref(), again)
+    }
+
+    /// Whether an update that nobody waits for may restart the appliance now; else, for what it waits.
+    fn may_restart(&self, window: Option<&Window>, now_unix_ms: i64) -> Result<(), String> {
+        let Some(window) = window else { return Ok(()) };
+        let trust = fs::read_to_string(self.places.at(path::CLOCK_TRUST)).unwrap_or_default();
+        if trust.trim() == "unset" {
+            return Err(format!("the time of day, to know when {window} is"));
+        }
+        if window.is_open(now_unix_ms) { Ok(()) } else { Err(window.to_string()) }
+    }
+
+    fn make_place(&self) -> anyhow::Result<()> {
+        if !data_is_open(&self.places) {
+            bail!("sealed storage is closed; open it first (stick RECOVERY)");
+        }
+        Ok(())
+    }
+
+    fn install(&self, offer: &Offer) -> anyhow::Result<()> {
+        let before = keep_before(&self.places).context("what the new version must reach cannot be kept")?;
+        say(&format!(
+            "installing {}; {} devices and {} destinations are there",
+            offer.version,
+            before.devices.len(),
+            before.destinations.len()
+        ));
+        let bundle = self.places.at(path::UPDATE_BUNDLE);
+        let installed = self.installer.install(&bundle, &mut |percent, what| {
+            let facts = BTreeMap::from([("version".to_owned(), offer.version.to_string()), ("percent".to_owned(), percent.to_string())]);
+            self.say_state(StateWord::Updating, &format!("installing {}: {percent} %, {what}", offer.version), facts);
+        });
+        // The next one is copied over it.
+        let _ = fs::remove_file(&bundle);
+        installed?;
+        self.say_state(StateWord::Updating, &format!("{} is installed, restarting", offer.version), BTreeMap::new());
+        Ok(())
+    }
+
+    /// Installing now would overwrite the only way back.
+    fn wait_for_trial(&self, running: Running) {
+        let begun = Instant::now();
+        while self.on_trial(running) && begun.elapsed() < TRIAL_WAIT {
+            pause(TRIAL_LOOK_INTERVAL);
+        }
+    }
+
+    fn on_trial(&self, running: Running) -> bool {
+        let disk = Mounted::at(&self.places.at(path::ESP));
+        Esp::on(&disk).trial().is_some_and(|trial| trial.is_of(running.slot, running.version))
+    }
+
+    fn lock(&self) -> anyhow::Result<File> {
+        let file = self.places.at(LOCK);
+        let opened = File::create(&file).with_context(|| format!("{} cannot be made", file.display()))?;
+        if opened.try_lock().is_err() {
+            bail!("another update is under way; wait until it has ended");
+        }
+        Ok(opened)
+    }
+
+    fn say_state(&self, word: StateWord, detail: &str, facts: BTreeMap<String, String>) {
+        let said = Said { facts, ..Said::new(word, detail) };
+        if let Err(error) = StateFiles::of(&self.places).say(Part::Update, said) {
+            say(&format!("the state of the update cannot be written ({error})"));
+        }
+    }
+}
+
+/// What became of a stick.
+enum Outcome {
+    /// It starts next.
+    Installed(Offer),
+    /// Nothing to do, and why.
+    Nothing(String),
+}
+
+/// The site file in force; it was checked when it was accepted.
+fn site(places: &Places) -> Option<Site> {
+    let text = fs::read_to_string(places.at(path::SITE_FILE)).ok()?;
+    SiteFile::check(&text, "site.provision").ok()
+}
+
+fn bundles(stick: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(stick).context("the stick cannot be read; format it as FAT and copy the bundle again")?;
+    let mut found: Vec<PathBuf> = listed
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("raucb")))
+        // What other systems leave beside a copied file.
+        .filter(|path| !name_of(path).starts_with('.'))
+        .collect();
+    found.sort();
+    found.truncate(STICK_BUNDLES_MAX);
+    Ok(found)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Fetching one file over HTTPS, by an account that can do nothing else.
+//!
+//! TLS 1.3 by [`vitalgate_trust`]; HTTP/1.0 requests, so that the answer comes in one piece (RFC 1945,
+//! section 5.1). Where to and what is trusted is said by the caller, who is root and never reads a byte from
+//! the network itself.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use vitalgate_site::Endpoint;
+use vitalgate_trust::{ClientProfile, client_config};
+
+/// How long the server may stay silent.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a whole file may take.
+const FETCH_DEADLINE: Duration = Duration::from_secs(2 * 3600);
+/// Longest head of an answer, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Largest list of certificates, in bytes.
+const AUTHORITY_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes that are passed on at once.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Port of `https`.
+const HTTPS_PORT: u16 = 443;
+
+/// What is fetched.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct FetchArguments {
+    /// An `https://` URL; certificates to trust are read from standard input, none: the system's.
+    url: String,
+    /// Most bytes that are taken.
+    bytes_max: u64,
+    /// Where to put it; without it, standard output.
+    file: Option<PathBuf>,
+}
+
+/// Why nothing was fetched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// Not a URL of ours.
+    #[error("{0:?} is no https:// URL; correct [update] server in the site file")]
+    Url(String),
+    /// No connection.
+    #[error("{host} cannot be reached ({reason}); check network, name and firewall of the site")]
+    Connect {
+        /// The server.
+        host: String,
+        /// Why.
+        reason: io::Error,
+    },
+    /// What is trusted cannot be used.
+    #[error("{0}")]
+    Trust(String),
+    /// The server said no.
+    #[error("the server answers {0:?}; check that the folder on the update server holds the release")]
+    Answer(String),
+    /// More than allowed.
+    #[error("the server offers more than {0} bytes")]
+    TooLarge(u64),
+    /// It broke off.
+    #[error("the connection broke off ({0}); it is tried again at the next occasion")]
+    Broken(io::Error),
+    /// It could not be kept.
+    #[error("what was fetched cannot be kept ({0}); make room on the data partition")]
+    Keep(io::Error),
+}
+
+/// Fetches, with the trusted certificates from standard input.
+pub(crate) fn fetch(arguments: &FetchArguments) -> anyhow::Result<()> {
+    let mut authorities = String::new();
+    io::stdin().take(AUTHORITY_BYTES_MAX).read_to_string(&mut authorities)?;
+    let scratch = arguments.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("/tmp"));
+    let config = Arc::new(configuration(&authorities, scratch)?);
+    match &arguments.file {
+        None => get(&arguments.url, config, arguments.bytes_max, &mut io::stdout().lock())?,
+        Some(file) => {
+            let mut opened = File::create(file).map_err(FetchError::Keep)?;
+            get(&arguments.url, config, arguments.bytes_max, &mut opened)?;
+            opened.sync_all().map_err(FetchError::Keep)?;
+        }
+    }
+    Ok(())
+}
+
+/// Trust in the given certificates, or in the system's where none are given.
+fn configuration(authorities: &str, scratch: &Path) -> Result<ClientConfig, FetchError> {
+    if authorities.trim().is_empty() {
+        return client_config(&ClientProfile::default()).map_err(|error| FetchError::Trust(error.to_string()));
+    }
+    let file = scratch.join(format!("authority-{}.pem", std::process::id()));
+    std::fs::write(&file, authorities).map_err(FetchError::Keep)?;
+    let profile = ClientProfile { ca_file: Some(file.clone()), ..ClientProfile::default() };
+    let config = client_config(&profile).map_err(|error| FetchError::Trust(error.to_string()));
+    // A file that stays is overwritten by a later start.
+    let _ = std::fs::remove_file(&file);
+    config
+}
+
+/// Gets a file and passes it on.
+fn get(url: &str, config: Arc<ClientConfig>, bytes_max: u64, to: &mut dyn Write) -> Result<(), FetchError> {
+    let wrong = || FetchError::Url(url.to_owned());
+    let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !plain(rest) || authority.contains('@') {
+        return Err(wrong());
+    }
+    let endpoint = Endpoint::parse(authority, Some(HTTPS_PORT)).ok_or_else(wrong)?;
+    let name = ServerName::try_from(endpoint.host.clone()).map_err(|_error| wrong())?;
+    let tls = ClientConnection::new(config, name).map_err(|error| FetchError::Trust(error.to_string()))?;
+    let socket = connect(&endpoint).map_err(|reason| FetchError::Connect { host: endpoint.host.clone(), reason })?;
+    let mut stream = StreamOwned::new(tls, socket);
+    let path = if path.is_empty() { "/" } else { path };
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: vitalgate\r\nAccept-Encoding: identity\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(FetchError::Broken)?;
+    stream.flush().map_err(FetchError::Broken)?;
+    answer(&mut stream, bytes_max, to)
+}
+
+fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in (endpoint.host.as_str(), endpoint.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, SILENCE_MAX) {
+            Ok(socket) => {
+                socket.set_read_timeout(Some(SILENCE_MAX))?;
+                socket.set_write_timeout(Some(SILENCE_MAX))?;
+                return Ok(socket);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Reads an answer: its head, then as many bytes as that says.
+fn answer(from: &mut dyn Read, bytes_max: u64, to: &mut dyn Write) -> Result<(), FetchError> {
+    let end = Instant::now() + FETCH_DEADLINE;
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut head = Vec::new();
+    let head_bytes = loop {
+        if let Some(found) = head.windows(4).position(|window| window == b"\r\n\r\n") {
+            break found + 4;
+        }
+        if head.len() > HEAD_BYTES_MAX {
+            return Err(FetchError::Answer("too much".to_owned()));
+        }
+        let read = from.read(&mut piece).map_err(FetchError::Broken)?;
+        if read == 0 {
+            return Err(FetchError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+        head.extend_from_slice(piece.get(..read).unwrap_or_default());
+    };
+    let body = head.split_off(head_bytes);
+    let length = body_length(&String::from_utf8_lossy(&head))?;
+    if length > bytes_max {
+        return Err(FetchError::TooLarge(bytes_max));
+    }
+    let mut left = length;
+    let mut pass_on = |bytes: &[u8], left: &mut u64| {
+        let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+        *left -= take as u64;
+        to.write_all(bytes.get(..take).unwrap_or_default()).map_err(FetchError::Keep)
+    };
+    pass_on(&body, &mut left)?;
+    while left > 0 {
+        let read = from.read(&mut piece).map_err(FetchError::Broken)?;
+        if read == 0 || Instant::now() > end {
+            return Err(FetchError::Broken(io::ErrorKind::UnexpectedEof.into()));
+        }
+        pass_on(piece.get(..read).unwrap_or_default(), &mut left)?;
+    }
+    to.flush().map_err(FetchError::Keep)
+}
+
+fn body_length(head: &str) -> Result<u64, FetchError> {
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap_or_default();
+    if status.split_ascii_whitespace().nth(1) != Some("200") {
+        return Err(FetchError::Answer(status.chars().take(80).collect()));
+    }
+    let length = lines.filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|(_, value)| value.trim().parse().ok());
+    length.ok_or_else(|| FetchError::Answer("no content-length".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(answered: &[u8], bytes_max: u64) -> Result<Vec<u8>, FetchError> {
+        let mut body = Vec::new();
+        answer(&mut &answered[..], bytes_max, &mut body)?;
+        Ok(body)
+    }
+
+    /// As many bytes as were said, no more; everything else is an error and not a file.
+    #[test]
+    fn an_answer_is_taken_whole_or_not() {
+        assert_eq!(read(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, and more", 5).unwrap(), b"hello");
+        assert!(matches!(read(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello", 10), Err(FetchError::Broken(_))));
+        assert!(matches!(read(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n", 5), Err(FetchError::TooLarge(5))));
+        assert!(matches!(read(b"HTTP/1.1 302 Found\r\nlocation: x\r\n\r\n", 5), Err(FetchError::Answer(_))));
+        assert!(matches!(read(b"HTTP/1.1 200 OK\r\n\r\n", 5), Err(FetchError::Answer(_))));
+        assert!(matches!(read(&[b'x'; 40_000], 5), Err(FetchError::Answer(_))));
+        assert!(matches!(read(b"HTTP", 5), Err(FetchError::Broken(_))));
+    }
+
+    /// Only https, only plain characters, nobody's password.
+    #[test]
+    fn other_urls_are_refused_before_anything_is_asked() {
+        let config = || Arc::new(client_config(&ClientProfile::default()).unwrap());
+        for url in ["http://a/b", "https://", "https://a b/", "https://u:p@a/", "https://a/\r\nx: y", "file:///etc/passwd"] {
+            assert!(matches!(get(url, config(), 1, &mut io::sink()), Err(FetchError::Url(_))), "{url}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What the configured server offers: its list of checksums names the bundles.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use nix::unistd::{Gid, Uid, chown};
+use vitalgate_layout::{Version, account, path};
+
+use crate::boot::COMPATIBLE;
+use crate::command::{Call, CommandError, Programs};
+use crate::places::Places;
+
+/// The list of a release set; only a hint at what is there, since a bundle is trusted by its own signature.
+const LIST: &str = "SHA256SUMS";
+/// Longest list, in bytes.
+const LIST_BYTES_MAX: u64 = 256 * 1024;
+/// Largest bundle, in bytes.
+pub(crate) const BUNDLE_BYTES_MAX: u64 = 160 * 1024 * 1024;
+/// How long the list may take.
+const LIST_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a bundle may take.
+const BUNDLE_DEADLINE: Duration = Duration::from_secs(2 * 3600 + 60);
+/// This program, whatever it is called and wherever it lies.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+const REMEDY: &str = "it is tried again at the next occasion";
+
+/// A bundle on the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// Its version, by its name.
+    pub(crate) version: Version,
+    /// Its file name.
+    name: String,
+    /// SHA-256 in hex.
+    sha256: String,
+}
+
+/// The newest bundle for this machine in a list of checksums (sha256sum(1)).
+pub(crate) fn newest(list: &str) -> Option<Listed> {
+    let listed = list.lines().filter_map(|line| {
+        let (sha256, name) = line.split_once([' ', '\t'])?;
+        let name = name.trim_start().trim_start_matches('*').trim_end();
+        let version = name.strip_prefix(COMPATIBLE)?.strip_prefix('-')?.strip_suffix(".raucb")?;
+        let hex = sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let version = Version::parse(version)?;
+        hex.then(|| Listed { version, name: name.to_owned(), sha256: sha256.to_ascii_lowercase() })
+    });
+    listed.max_by_key(|listed| listed.version)
+}
+
+/// Asks the server for its list.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) fn list(programs: &impl Programs, server: &str, authorities: Option<&str>) -> Result<String, CommandError> {
+    let call = fetcher(server, LIST, LIST_BYTES_MAX, authorities).deadline(LIST_DEADLINE);
+    Ok(programs.run(call)?.text())
+}
+
+/// Fetches a bundle to where [`path::UPDATE_BUNDLE`] is.
+///
+/// # Errors
+/// When it does not come, or is another than the list says.
+pub(crate) fn get(
+    programs: &impl Programs,
+    places: &Places,
+    server: &str,
+    authorities: Option<&str>,
+    listed: &Listed,
+) -> anyhow::Result<()> {
+    let folder = places.at(path::FETCH);
+    let (_, id) = account::FETCH;
+    std::fs::create_dir_all(&folder)?;
+    chown(&folder, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+    let file = folder.join("fetched.raucb");
+    let call = fetcher(server, &listed.name, BUNDLE_BYTES_MAX, authorities).arguments([&file]).deadline(BUNDLE_DEADLINE);
+    let fetched = programs.run(call).map_err(anyhow::Error::from).and_then(|_answer| {
+        let bundle = places.at(path::UPDATE_BUNDLE);
+        let sha256 = take_over(&file, &bundle)?;
+        if sha256 == listed.sha256 {
+            return Ok(());
+        }
+        std::fs::remove_file(&bundle)?;
+        anyhow::bail!("{} is not the file that {LIST} names; check the folder on the update server", listed.name)
+    });
+    // What stays is overwritten by the next.
+    let _ = std::fs::remove_file(&file);
+    fetched
+}
+
+fn fetcher(server: &str, name: &str, bytes_max: u64, authorities: Option<&str>) -> Call {
+    let (_, id) = account::FETCH;
+    let arguments = ["update".to_owned(), "fetch".to_owned(), format!("{server}/{name}"), bytes_max.to_string()];
+    Call::new(OWN_PROGRAM, REMEDY).arguments(arguments).input(authorities.unwrap_or_default()).user(id, id)
+}
+
+/// Copies a file that somebody else wrote into a place of our own and gives its SHA-256 in hex.
+///
+/// # Errors
+/// When it is no plain file of a sensible size, or cannot be kept.
+pub(crate) fn take_over(from: &Path, to: &Path) -> io::Result<String> {
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let opened = File::options().read(true).custom_flags(flags).open(from)?;
+    let known = opened.metadata()?;
+    if !known.is_file() || known.len() > BUNDLE_BYTES_MAX {
+        return Err(io::Error::other("no file of at most 160 MiB"));
+    }
+    let unfinished = to.with_extension("new");
+    let mut kept = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut hash = Hashing { from: opened.take(BUNDLE_BYTES_MAX), context: digest::Context::new(&digest::SHA256) };
+    io::copy(&mut hash, &mut kept)?;
+    kept.sync_all()?;
+    std::fs::rename(&unfinished, to)?;
+    Ok(hash.context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+struct Hashing<R> {
+    from: R,
+    context: digest::Context,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.from.read(buffer)?;
+        self.context.update(buffer.get(..bytes).unwrap_or_default());
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The newest by number, not by letter, and only for this machine.
+    #[test]
+    fn the_newest_bundle_is_found() {
+        let sha = "0".repeat(64);
+        let list = ["0.9.0.raucb", "0.10.0.raucb", "0.11.0.img.zst", "next.raucb"].map(|end| format!("{sha}  vitalgate-amd64-{end}\n"));
+        let list = format!("{}{sha} *vitalgate-arm64-1.0.0.raucb\nshort  vitalgate-amd64-2.0.0.raucb\ngarbage\n", list.concat());
+        let found = newest(&list).unwrap();
+        assert_eq!((found.version.to_string().as_str(), found.name.as_str()), ("0.10.0", "vitalgate-amd64-0.10.0.raucb"));
+        assert_eq!(newest("<html>not found</html>"), None);
+    }
+
+    /// A link that the fetching account leaves is not followed.
+    #[test]
+    fn only_a_plain_file_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&from, b"abc").unwrap();
+        assert_eq!(take_over(&from, &to).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(std::fs::read(&to).unwrap(), b"abc");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&from, &link).unwrap();
+        assert!(take_over(&link, &to).is_err());
+        assert!(take_over(folder.path(), &to).is_err());
+    }
+}

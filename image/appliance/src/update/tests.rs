@@ -1,0 +1,201 @@
+//! The whole way of an update up to the restart, with real files and a stand-in for the updater.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::ffi::OsStrExt as _;
+
+use vitalgate_layout::{Slot, Version, entry, stick::UPDATE_REPORT};
+
+use super::install::InstallError;
+use super::*;
+use crate::boot::{Rollback, record};
+use crate::command::{Answer, Call, CommandError};
+
+/// Bundles are files that hold their version; `bad` in them is a wrong signature.
+struct StandIn {
+    list: String,
+    asked: RefCell<Vec<String>>,
+}
+
+impl Programs for StandIn {
+    fn attempt(&self, call: Call) -> Result<Answer, CommandError> {
+        self.asked.borrow_mut().push(call.line());
+        let good = |output: Vec<u8>| Ok(Answer { success: true, code: Some(0), output, complaint: String::new() });
+        let line = call.line();
+        if let Some(bundle) = line.strip_prefix("rauc info --output-format=json ") {
+            let text = fs::read_to_string(bundle).unwrap_or_else(|_error| "bad".into());
+            if text.contains("bad") {
+                return Ok(Answer {
+                    success: false,
+                    code: Some(1),
+                    output: Vec::new(),
+                    complaint: "signature verification failed\n".into(),
+                });
+            }
+            return good(format!(r#"{{"compatible":"vitalgate-amd64","version":"{}"}}"#, text.trim()).into_bytes());
+        }
+        if line.contains("/SHA256SUMS ") {
+            return good(self.list.clone().into_bytes());
+        }
+        if line.contains("update fetch https://updates.example/v/vitalgate-amd64-") {
+            let file = line.rsplit(' ').next().unwrap();
+            fs::write(file, "0.3.0").unwrap();
+            return good(Vec::new());
+        }
+        good(Vec::new())
+    }
+}
+
+#[derive(Default)]
+struct FakeRauc {
+    installed: RefCell<Vec<String>>,
+    fails: Cell<bool>,
+}
+
+impl Installer for FakeRauc {
+    fn install(&self, bundle: &Path, progress: &mut dyn FnMut(u8, &str)) -> Result<(), InstallError> {
+        progress(50, "Copying image to rootfs.1");
+        if self.fails.get() {
+            return Err(InstallError::Failed("no space".into()));
+        }
+        self.installed.borrow_mut().push(fs::read_to_string(bundle).unwrap());
+        Ok(())
+    }
+}
+
+thread_local! {
+    static RESTARTS: Cell<u32> = const { Cell::new(0) };
+}
+
+type TestUpdater = Updater<StandIn, FakeRauc>;
+
+/// An appliance with 0.2.0 in slot a, and a stick.
+fn appliance(folder: &Path) -> TestUpdater {
+    let places = Places::under(folder);
+    for place in ["/usr/lib", "/run/vitalgate", "/stick", path::APPLIANCE] {
+        fs::create_dir_all(places.at(place)).unwrap();
+    }
+    fs::create_dir_all(places.at(path::ESP).join(entry::FOLDER)).unwrap();
+    fs::write(places.at("/usr/lib/os-release"), "ID=vitalgate\nIMAGE_VERSION=0.2.0\n").unwrap();
+    fs::write(places.at(path::BOOT_ENV), "VITALGATE_SLOT=a\n").unwrap();
+    fs::write(places.at(path::VERSION_FLOOR), "0.1.0\n").unwrap();
+    RESTARTS.set(0);
+    let programs = StandIn { list: String::new(), asked: RefCell::default() };
+    Updater { places, programs, installer: FakeRauc::default(), restart: || RESTARTS.set(RESTARTS.get() + 1) }
+}
+
+fn stick(updater: &TestUpdater, files: &[(&str, &str)]) -> PathBuf {
+    let stick = updater.places.at("/stick");
+    for (name, content) in files {
+        fs::write(stick.join(name), content).unwrap();
+    }
+    stick
+}
+
+fn report(stick: &Path) -> String {
+    fs::read_to_string(stick.join(UPDATE_REPORT)).unwrap()
+}
+
+fn state(updater: &TestUpdater) -> (StateWord, String) {
+    let state = StateFiles::of(&updater.places).read(Part::Update).unwrap();
+    (state.word, state.detail)
+}
+
+/// The newest good bundle of a stick is installed, reported and started at once.
+#[test]
+fn a_stick_installs_its_newest_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    let stick = stick(
+        &updater,
+        &[("one.raucb", "0.3.0"), ("two.RAUCB", "0.10.0"), ("three.raucb", "bad"), ("._two.raucb", "9.0.0"), ("x", "9.9.9")],
+    );
+    updater.install_from_stick(&stick).unwrap();
+    assert_eq!(*updater.installer.installed.borrow(), ["0.10.0"]);
+    assert_eq!(RESTARTS.get(), 1);
+    assert!(report(&stick).contains("version 0.10.0 is installed"), "{}", report(&stick));
+    assert_eq!(state(&updater), (StateWord::Updating, "0.10.0 is installed, restarting".into()));
+    assert!(!updater.places.at(path::UPDATE_BUNDLE).exists(), "the copy takes no room any more");
+    assert!(updater.places.at(path::BEFORE_UPDATE).exists(), "the gate knows what was there");
+}
+
+/// Whatever is wrong with a stick is on the stick afterwards, and nothing restarts.
+#[test]
+fn a_stick_that_does_not_fit_is_told_why() {
+    for (files, expected) in [
+        (&[][..], "no update on the stick"),
+        (&[("a.raucb", "bad")][..], "a.raucb: the bundle is not accepted: signature verification failed"),
+        (&[("a.raucb", "0.2.0")][..], "version 0.2.0 is running and is kept"),
+        (&[("a.raucb", "0.0.9")][..], "older than 0.1.0"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let updater = appliance(folder.path());
+        let stick = stick(&updater, files);
+        updater.install_from_stick(&stick).unwrap();
+        assert!(report(&stick).contains(expected), "{expected}: {}", report(&stick));
+        assert_eq!((RESTARTS.get(), updater.installer.installed.borrow().len()), (0, 0));
+        assert_eq!(state(&updater).0, StateWord::Ready);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    updater.installer.fails.set(true);
+    let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
+    assert!(updater.install_from_stick(&stick).is_err());
+    assert!(report(&stick).contains("not installed: no space"));
+    assert_eq!(RESTARTS.get(), 0);
+}
+
+/// A stick that stays plugged in does not install a version that was undone again and again; its
+/// report says why it was undone, and deleting that asks for another try.
+#[test]
+fn an_undone_version_is_not_tried_again_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
+    updater.install_from_stick(&stick).unwrap();
+    let disk = Mounted::at(&updater.places.at(path::ESP));
+    let rollback = Rollback::now(Slot::B, Version::parse("0.3.0").unwrap(), "no reading from m-2".into());
+    record(&updater.places, &Esp::on(&disk), &rollback).unwrap();
+
+    updater.install_from_stick(&stick).unwrap();
+    assert_eq!((RESTARTS.get(), updater.installer.installed.borrow().len()), (1, 1));
+    assert!(report(&stick).contains("0.3.0 was tried and undone: no reading from m-2"), "{}", report(&stick));
+
+    fs::remove_file(stick.join(UPDATE_REPORT)).unwrap();
+    updater.install_from_stick(&stick).unwrap();
+    assert_eq!(updater.installer.installed.borrow().len(), 2);
+}
+
+/// Sealed storage that is closed is said, not overlooked.
+#[test]
+fn closed_storage_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
+    fs::remove_dir_all(updater.places.at(path::APPLIANCE)).unwrap();
+    assert!(updater.install_from_stick(&stick).is_err());
+    assert!(report(&stick).contains("sealed storage is closed"));
+}
+
+/// The window is kept, and is not guessed at by a clock that was never set.
+#[test]
+fn the_maintenance_window_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    let window = Window::parse("02:00-04:00", &[]).unwrap();
+    let hour_ms = 3_600_000;
+    assert!(updater.may_restart(None, 0).is_ok());
+    assert!(updater.may_restart(Some(&window), 3 * hour_ms).is_ok());
+    assert!(updater.may_restart(Some(&window), 5 * hour_ms).unwrap_err().contains("02:00-04:00"));
+    fs::write(updater.places.at(path::CLOCK_TRUST), "unset\n").unwrap();
+    assert!(updater.may_restart(Some(&window), 3 * hour_ms).is_err());
+}
+
+/// The one who talks to the network is not root, and gets what it may trust by standard input.
+#[test]
+fn the_server_is_asked_by_somebody_without_rights() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    server::list(&updater.programs, "https://updates.example/v", Some("PEM")).unwrap();
+    assert_eq!(*updater.programs.asked.borrow(), ["/proc/self/exe update fetch https://updates.example/v/SHA256SUMS 262144"]);
+    assert!(updater.places.at(path::APPLIANCE).as_os_str().as_bytes().starts_with(folder.path().as_os_str().as_bytes()));
+}
