@@ -61,6 +61,12 @@ impl Endpoint {
         Self { config, intake, decode, credentials, clock, stats, roster, gate: Arc::new(Gate::new()) }
     }
 
+    /// Whether a device with this id is connected now.
+    #[must_use]
+    pub fn is_connected(&self, device: &DeviceId) -> bool {
+        self.roster.is_connected(device)
+    }
+
     /// Serves TLS connections until `shutdown` is true (or its sender is gone) and every connection has ended; a connection
     /// ends within [`DRAIN_MS`] of that. `peer` finds the identity in a client certificate that `tls` has verified;
     /// a client without one must give its device id and password in CONNECT, where `tls` lets it come so far.

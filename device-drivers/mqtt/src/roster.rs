@@ -118,6 +118,11 @@ enum Claim {
 }
 
 impl Roster {
+    /// Whether the device is connected now.
+    pub(crate) fn is_connected(&self, device: &DeviceId) -> bool {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).slots.get(device).is_some_and(|slot| slot.holder.is_some())
+    }
+
     /// Nobody is connected.
     pub(crate) fn new(connections_max: usize) -> Self {
         Self { inner: Mutex::default(), connections_max }

@@ -28,6 +28,9 @@ pub struct DeviceStatus {
     pub profile: String,
     /// `mqtt` or `modbus`.
     pub driver: String,
+    /// Whether it is connected now; absent for a device that is polled.
+    #[serde(default)]
+    pub connected: Option<bool>,
     /// Seconds since its last stored sample; absent when there was none since the start.
     pub last_reading_age_s: Option<u64>,
     /// What its driver says of it.
@@ -51,7 +54,8 @@ pub struct StoreStatus {
     pub floor_bytes: u64,
     /// Bytes of the journal.
     pub journal_bytes: u64,
-    /// Days until the floor at the rate since the start; absent while the rate is unknown.
+    /// Days until the floor at the rate of the last day, or since the start when that is shorter;
+    /// absent while the journal does not grow.
     pub days_left: Option<f64>,
     /// Damage that was found and what was done, a line each.
     pub damage: Vec<String>,

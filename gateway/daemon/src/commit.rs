@@ -20,6 +20,7 @@ use vitalgate_store::{CommitError, Journal};
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
 use crate::replay::Replay;
+use crate::rotation::Rotation;
 use crate::shared::{Settlement, Shared};
 
 /// Most commands that wait for the commit loop.
@@ -63,6 +64,8 @@ pub(crate) struct CommitLoop {
     pub(crate) replay: Replay,
     /// Readings of this run whose moment is not known, because the clock was never set.
     pub(crate) undated: Vec<Sequence>,
+    /// When the next data key is due.
+    pub(crate) rotation: Rotation,
     /// Sign of life.
     pub(crate) beacon: Beacon,
 }
@@ -309,6 +312,7 @@ impl CommitLoop {
         self.journal.note_time(self.clock.now().wall);
         self.date_undated(group);
         self.journal.maintain().context("the journal's segments cannot be kept up")?;
+        self.rotation.keep(&mut self.journal, &self.clock.now()).context("the journal's data key cannot be changed")?;
         self.commit(group)
     }
 }

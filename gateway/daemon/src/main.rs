@@ -11,12 +11,15 @@ mod commit;
 mod delivery;
 mod devices;
 mod disk;
+mod growth;
 mod logging;
 mod metrics;
 mod notify;
 mod panics;
 mod read_model;
+mod renewal;
 mod replay;
+mod rotation;
 mod run;
 mod shared;
 

@@ -13,21 +13,19 @@ use vitalgate_console::{
 };
 use vitalgate_domain::{DestinationId, Entry, GatewayId, Reading, ReadingId, Record, Sequence};
 use vitalgate_modbus::ModbusStats;
+use vitalgate_mqtt::Endpoint;
 use vitalgate_store::keyed::KeyedStatus;
 use vitalgate_store::{Keyed, KeyedCopy as _, Reader};
 
 use crate::clock::{Clock, monotonic_ms};
 use crate::commit::Command;
-use crate::disk::{folder_bytes, free_bytes};
+use crate::disk::free_bytes;
+use crate::growth::Growth;
 use crate::replay::count;
 use crate::shared::{Settlement, Shared};
 
 /// How long an administrator's request waits for the commit loop.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(30);
-/// Rate below which days left are not computed, in bytes a second.
-const RATE_BYTES_PER_S_MIN: f64 = 1.0;
-/// Milliseconds of uptime before a rate means anything.
-const RATE_UPTIME_MS_MIN: u64 = 10_000;
 
 /// A configured device as the status shows it.
 #[derive(Debug, Clone)]
@@ -36,8 +34,8 @@ pub(crate) struct DeviceFacts {
     pub(crate) id: vitalgate_domain::DeviceId,
     /// Its profile's id.
     pub(crate) profile: String,
-    /// `mqtt` or `modbus`.
-    pub(crate) driver: &'static str,
+    /// Whether it is polled by Modbus; otherwise it publishes by MQTT.
+    pub(crate) polled: bool,
 }
 
 /// The read model over the running daemon.
@@ -66,8 +64,10 @@ pub(crate) struct Model {
     pub(crate) clock: Clock,
     /// Free bytes below which nothing is acknowledged.
     pub(crate) floor_bytes: u64,
-    /// Bytes of the journal when this run began.
-    pub(crate) journal_bytes_at_start: u64,
+    /// How the journal grows.
+    pub(crate) growth: Arc<Growth>,
+    /// The listener for devices; `None` where nobody connects.
+    pub(crate) endpoint: Option<Arc<Endpoint>>,
 }
 
 impl ReadModel for Model {
@@ -198,8 +198,9 @@ impl Model {
         DeviceStatus {
             id: device.id.to_string(),
             profile: device.profile.clone(),
-            driver: device.driver.to_owned(),
+            driver: if device.polled { "modbus" } else { "mqtt" }.to_owned(),
             last_reading_age_s: age_s,
+            connected: self.endpoint.as_ref().filter(|_| !device.polled).map(|endpoint| endpoint.is_connected(&device.id)),
             state: match self.modbus.device(&device.id) {
                 Some(status) => status.state.word().to_owned(),
                 None => if age_s.is_some() { "seen" } else { "not seen since the start" }.to_owned(),
@@ -209,7 +210,6 @@ impl Model {
 
     fn store_status(&self) -> StoreStatus {
         let free_bytes = free_bytes(&self.store_folder);
-        let journal_bytes = folder_bytes(&self.store_folder.join("journal"));
         let settlement = self.shared.settlement();
         StoreStatus {
             committed: self.reader.committed().0,
@@ -218,20 +218,11 @@ impl Model {
             keyed_state: keyed_word(&self.keyed.status()),
             free_bytes,
             floor_bytes: self.floor_bytes,
-            journal_bytes,
-            days_left: self.days_left(free_bytes, journal_bytes),
+            journal_bytes: self.growth.bytes(),
+            days_left: self.growth.days_left(monotonic_ms(), free_bytes.saturating_sub(self.floor_bytes)),
             damage: self.shared.damage(),
             dead_letters: count(&settlement.dead_letters),
         }
-    }
-
-    #[allow(clippy::cast_precision_loss, reason = "an estimate in days")]
-    fn days_left(&self, free_bytes: u64, journal_bytes: u64) -> Option<f64> {
-        let uptime_ms = monotonic_ms().saturating_sub(self.shared.started_ms);
-        let grown = journal_bytes.saturating_sub(self.journal_bytes_at_start) as f64;
-        let rate = grown / (uptime_ms as f64 / 1_000.0);
-        let known = uptime_ms >= RATE_UPTIME_MS_MIN && rate >= RATE_BYTES_PER_S_MIN;
-        known.then(|| free_bytes.saturating_sub(self.floor_bytes) as f64 / rate / 86_400.0)
     }
 
     fn destination_statuses(&self) -> Vec<DestinationStatus> {

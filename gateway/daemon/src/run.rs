@@ -21,6 +21,7 @@ use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
 use vitalgate_domain::limits::COMMIT_READINGS_MAX;
 use vitalgate_domain::{Associations, Change, DeviceId, Entry, ReadingId, Sequence};
 use vitalgate_modbus::ModbusStats;
+use vitalgate_mqtt::Endpoint;
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
 use vitalgate_profile::Profiles;
 use vitalgate_store::keyed::KeyedOptions;
@@ -29,14 +30,15 @@ use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
 use vitalgate_trust::{ClientProfile, client_config};
 
 use crate::beacon::Beacon;
-use crate::clock::Clock;
+use crate::clock::{Clock, monotonic_ms};
 use crate::commit::{COMMANDS_MAX, Command, CommitLoop};
 use crate::delivery::DeliveryLoop;
 use crate::devices::Devices;
-use crate::disk::folder_bytes;
+use crate::growth::Growth;
 use crate::metrics::Facts;
 use crate::read_model::{DeviceFacts, Model};
 use crate::replay::Replay;
+use crate::rotation::Rotation;
 use crate::shared::{Settlement, Shared};
 use crate::{logging, notify};
 
@@ -128,6 +130,7 @@ impl<'a> Gateway<'a> {
             committed,
             replay: Replay { reader: reader.clone(), devices: Arc::clone(&self.devices) },
             undated: Vec::new(),
+            rotation: Rotation::new(monotonic_ms()),
             beacon: Beacon::new("commit"),
         };
         let loops = Loops {
@@ -148,9 +151,12 @@ impl<'a> Gateway<'a> {
         let drivers = drivers::start(loops.config, &loops.clock, &loops.devices, &intake, &mut registry, &loops.shutdown).await?;
         drop(intake);
         beacons.extend(drivers.beacons);
-        loops.listen(registry, drivers.modbus).await?;
-        let watch = supervise::Watch { beacons, keyed: Arc::clone(&loops.keyed), clock: loops.clock.clone(), admitted: drivers.admitted };
-        loops.until_stopped(&watch, commit_ended).await
+        let growth = Arc::new(Growth::new(store_folder(loops.config).join("journal"), monotonic_ms()));
+        let endpoint = drivers.listener.as_ref().map(|listener| Arc::clone(&listener.endpoint));
+        loops.listen(registry, drivers.modbus, endpoint, Arc::clone(&growth)).await?;
+        let (keyed, clock) = (Arc::clone(&loops.keyed), loops.clock.clone());
+        let watch = supervise::Watch { beacons, keyed, clock, listener: drivers.listener, growth };
+        loops.until_stopped(watch, commit_ended).await
     }
 }
 
@@ -240,8 +246,13 @@ impl Loops<'_> {
         Ok(beacons)
     }
 
-    async fn listen(&self, registry: Registry, modbus: ModbusStats) -> anyhow::Result<()> {
-        let store_folder = store_folder(self.config);
+    async fn listen(
+        &self,
+        registry: Registry,
+        modbus: ModbusStats,
+        endpoint: Option<Arc<Endpoint>>,
+        growth: Arc<Growth>,
+    ) -> anyhow::Result<()> {
         let model: Arc<dyn ReadModel> = Arc::new(Model {
             gateway: self.config.gateway.name.clone(),
             warnings: self.config.plain_warnings(),
@@ -250,8 +261,9 @@ impl Loops<'_> {
             modbus,
             reader: self.reader.clone(),
             keyed: Arc::clone(&self.keyed),
-            journal_bytes_at_start: folder_bytes(&store_folder.join("journal")),
-            store_folder,
+            growth,
+            endpoint,
+            store_folder: store_folder(self.config),
             commands: self.command.clone(),
             registry,
             clock: self.clock.clone(),
@@ -264,7 +276,7 @@ impl Loops<'_> {
         Ok(())
     }
 
-    async fn until_stopped(self, watch: &supervise::Watch, mut commit_ended: CommitEnded) -> anyhow::Result<()> {
+    async fn until_stopped(self, mut watch: supervise::Watch, mut commit_ended: CommitEnded) -> anyhow::Result<()> {
         self.shared.ready.store(true, Ordering::Relaxed);
         tracing::info!(gateway = %self.config.gateway.name, committed = self.reader.committed().0, "ready");
         notify::ready();
@@ -315,11 +327,10 @@ pub(crate) fn profiles(folder: Option<&Path>) -> anyhow::Result<Profiles> {
 }
 
 fn device_facts(config: &Config) -> Vec<DeviceFacts> {
-    let driver = |modbus: bool| if modbus { "modbus" } else { "mqtt" };
     let facts = config.devices.iter().map(|device| DeviceFacts {
         id: device.id.clone(),
         profile: device.profile.clone(),
-        driver: driver(matches!(device.source, DeviceSource::Modbus(_))),
+        polled: matches!(device.source, DeviceSource::Modbus(_)),
     });
     facts.collect()
 }

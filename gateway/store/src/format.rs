@@ -68,4 +68,5 @@
 //! clock]`. A number that is out of range, an unknown kind and anything left over is refused.
 //!
 //! # Key file
-//! `VGKEY`, 0, 0, version 1; key id (4); length (4); wrapped key; CRC32C of all before (4).
+//! `VGKEY`, 0, 0, version 2; key id (4); when it was made in Unix milliseconds, or the smallest number
+//! (8); length (4); wrapped key; CRC32C of all before (4). Version 1 has no moment.

@@ -271,15 +271,32 @@ impl Journal {
         Ok((Active { segment, file, shadow, offset: RECORDS_START, previous: link }, link, run))
     }
 
-    /// Seals what is committed from now on with a new data key; what is there stays as it is.
+    /// When the newest data key was made; `None` when that is not known.
+    #[must_use]
+    pub fn data_key_made_at(&self) -> Option<UnixMs> {
+        let keyring = &self.outbox.keyring;
+        keyring.newest().and_then(|newest| keyring.made_at(newest))
+    }
+
+    /// Writes down when the newest data key was made, where no key file says so.
+    ///
+    /// # Errors
+    /// When its files cannot be written; they are as before then.
+    pub fn note_data_key_made(&mut self, made_at: UnixMs) -> Result<(), KeyError> {
+        let newest = self.outbox.keyring.newest().ok_or(KeyError::Missing(0))?;
+        self.outbox.keyring.note_made(self.outbox.files.as_ref(), newest, made_at)
+    }
+
+    /// Seals what is committed from now on with a new data key; what is there stays as it is. `now`
+    /// is written down with the key, if it is known.
     ///
     /// # Errors
     /// When the key cannot be made or stored, or the new segment cannot be begun.
-    pub fn rotate_data_key(&mut self) -> Result<u32, CommitError> {
+    pub fn rotate_data_key(&mut self, now: Option<UnixMs>) -> Result<u32, CommitError> {
         if let Some(reason) = &self.poisoned {
             return Err(CommitError::Io(reason.clone()));
         }
-        let key_id = self.outbox.keyring.create(self.outbox.files.as_ref())?;
+        let key_id = self.outbox.keyring.create(self.outbox.files.as_ref(), now)?;
         self.roll(false)?;
         Ok(key_id)
     }

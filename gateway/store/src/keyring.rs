@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use vitalgate_domain::{KeyWrap, KeyWrapError};
+use vitalgate_domain::{KeyWrap, KeyWrapError, UnixMs};
 
 use crate::files::{FileSystem, read_up_to, replace};
 use crate::record::TAG_BYTES;
@@ -16,7 +16,11 @@ use crate::report::{Finding, Findings, Healer};
 pub(crate) const WRAPPED_BYTES_MAX: usize = 256;
 /// Longest key file that is read, in bytes.
 const KEY_FILE_BYTES_MAX: usize = 1024;
-const KEY_MAGIC: [u8; 8] = *b"VGKEY\0\0\x01";
+const KEY_MAGIC: [u8; 8] = *b"VGKEY\0\0\x02";
+/// Key files of version 1 do not say when the key was made.
+const KEY_MAGIC_UNDATED: [u8; 8] = *b"VGKEY\0\0\x01";
+/// Stands in a key file for a moment that is not known.
+const MADE_UNKNOWN: i64 = i64::MIN;
 /// The two copies of each key file.
 const COPIES: [&str; 2] = ["a", "b"];
 
@@ -71,6 +75,13 @@ impl DataKey {
 struct Slot {
     wrapped: Vec<Vec<u8>>,
     key: Option<Arc<DataKey>>,
+    made_at: Option<UnixMs>,
+}
+
+/// What a key file says.
+struct KeyFile {
+    wrapped: Vec<u8>,
+    made_at: Option<UnixMs>,
 }
 
 /// All data keys that were met, unwrapped when first needed.
@@ -84,9 +95,10 @@ fn file_name(key_id: u32, copy: &str) -> String {
     format!("{key_id:08x}.{copy}.key")
 }
 
-fn key_file(key_id: u32, wrapped: &[u8]) -> Vec<u8> {
+fn key_file(key_id: u32, wrapped: &[u8], made_at: Option<UnixMs>) -> Vec<u8> {
     let mut bytes = KEY_MAGIC.to_vec();
     bytes.extend_from_slice(&key_id.to_le_bytes());
+    bytes.extend_from_slice(&made_at.map_or(MADE_UNKNOWN, |made| made.0).to_le_bytes());
     bytes.extend_from_slice(&u32::try_from(wrapped.len()).unwrap_or(u32::MAX).to_le_bytes());
     bytes.extend_from_slice(wrapped);
     let checksum = crc32c::crc32c(&bytes);
@@ -94,14 +106,22 @@ fn key_file(key_id: u32, wrapped: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn parse_key_file(bytes: &[u8], key_id: u32) -> Option<Vec<u8>> {
+fn parse_key_file(bytes: &[u8], key_id: u32) -> Option<KeyFile> {
     let (content, checksum) = bytes.split_last_chunk::<4>()?;
     if u32::from_le_bytes(*checksum) != crc32c::crc32c(content) {
         return None;
     }
-    let rest = content.strip_prefix(&KEY_MAGIC)?.strip_prefix(&key_id.to_le_bytes())?;
+    let (magic, rest) = content.split_first_chunk::<8>()?;
+    let rest = rest.strip_prefix(&key_id.to_le_bytes())?;
+    let (made, rest) = match *magic {
+        KEY_MAGIC => rest.split_first_chunk::<8>().map(|(made, rest)| (i64::from_le_bytes(*made), rest))?,
+        KEY_MAGIC_UNDATED => (MADE_UNKNOWN, rest),
+        _ => return None,
+    };
     let (length, wrapped) = rest.split_first_chunk::<4>()?;
-    (u32::from_le_bytes(*length) as usize == wrapped.len() && wrapped.len() <= WRAPPED_BYTES_MAX).then(|| wrapped.to_vec())
+    let made_at = (made != MADE_UNKNOWN).then_some(UnixMs(made));
+    let fits = u32::from_le_bytes(*length) as usize == wrapped.len() && wrapped.len() <= WRAPPED_BYTES_MAX;
+    fits.then(|| KeyFile { wrapped: wrapped.to_vec(), made_at })
 }
 
 /// The key id in a key file's name.
@@ -118,8 +138,9 @@ impl Keyring {
             let Some(key_id) = id_in(&name) else { continue };
             keyring.slots.write().unwrap_or_else(PoisonError::into_inner).entry(key_id).or_default();
             let bytes = read_up_to(files, &dir.join(&name), KEY_FILE_BYTES_MAX)?;
-            if let Some(wrapped) = parse_key_file(&bytes, key_id) {
-                keyring.learn(key_id, &wrapped);
+            if let Some(file) = parse_key_file(&bytes, key_id) {
+                keyring.learn(key_id, &file.wrapped);
+                keyring.date(key_id, file.made_at);
             }
         }
         Ok(keyring)
@@ -132,6 +153,31 @@ impl Keyring {
         if !wrapped.is_empty() && wrapped.len() <= WRAPPED_BYTES_MAX && !slot.wrapped.iter().any(|known| known == wrapped) {
             slot.wrapped.push(wrapped.to_vec());
         }
+    }
+
+    fn date(&self, key_id: u32, made_at: Option<UnixMs>) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(key_id).or_default();
+        slot.made_at = made_at.or(slot.made_at);
+    }
+
+    /// When the key was made; `None` when no key file says so.
+    pub(crate) fn made_at(&self, key_id: u32) -> Option<UnixMs> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&key_id).and_then(|slot| slot.made_at)
+    }
+
+    /// Says when the key was made, in both of its files.
+    pub(crate) fn note_made(&self, files: &dyn FileSystem, key_id: u32, made_at: UnixMs) -> Result<(), KeyError> {
+        let Some(wrapped) = self.wrapped(key_id) else { return Err(KeyError::Missing(key_id)) };
+        self.write_files(files, key_id, &wrapped, Some(made_at))?;
+        self.date(key_id, Some(made_at));
+        Ok(())
+    }
+
+    fn write_files(&self, files: &dyn FileSystem, key_id: u32, wrapped: &[u8], made_at: Option<UnixMs>) -> Result<(), KeyError> {
+        let bytes = key_file(key_id, wrapped, made_at);
+        let mut paths = COPIES.iter().map(|copy| self.dir.join(file_name(key_id, copy)));
+        paths.try_for_each(|path| replace(files, &path, &bytes)).map_err(|error| KeyError::Io(error.to_string()))
     }
 
     /// The newest key's id, if there is one.
@@ -179,18 +225,16 @@ impl Keyring {
         slots.iter().filter_map(|(key_id, slot)| Some((*key_id, slot.wrapped.first()?.clone()))).collect()
     }
 
-    /// Makes a new data key; it is on disk in both copies afterwards.
-    pub(crate) fn create(&self, files: &dyn FileSystem) -> Result<u32, KeyError> {
+    /// Makes a new data key; it is on disk in both copies afterwards. `now` is when, if that is known.
+    pub(crate) fn create(&self, files: &dyn FileSystem, now: Option<UnixMs>) -> Result<u32, KeyError> {
         let mut bytes = [0; 32];
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| KeyError::NoRandom)?;
         let key_id = self.newest().map_or(1, |newest| newest.saturating_add(1));
         let wrapped = self.wrap.wrap(&bytes).map_err(|error| KeyError::Unavailable { key_id, reason: error.to_string() })?;
-        for copy in COPIES {
-            let path = self.dir.join(file_name(key_id, copy));
-            replace(files, &path, &key_file(key_id, &wrapped)).map_err(|error| KeyError::Io(error.to_string()))?;
-        }
+        self.write_files(files, key_id, &wrapped, now)?;
         let key = Arc::new(DataKey::new(&bytes)?);
-        self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(key_id, Slot { wrapped: vec![wrapped], key: Some(key) });
+        let slot = Slot { wrapped: vec![wrapped], key: Some(key), made_at: now };
+        self.slots.write().unwrap_or_else(PoisonError::into_inner).insert(key_id, slot);
         Ok(key_id)
     }
 
@@ -202,13 +246,14 @@ impl Keyring {
             let (Ok(_key), Some(wrapped)) = (self.key(key_id), self.wrapped(key_id)) else { continue };
             let stored = COPIES.map(|copy| {
                 let bytes = read_up_to(files, &self.dir.join(file_name(key_id, copy)), KEY_FILE_BYTES_MAX).ok()?;
-                parse_key_file(&bytes, key_id)
+                Some(parse_key_file(&bytes, key_id)?.wrapped)
             });
             let whole = stored.iter().flatten().any(|stored| *stored == wrapped);
             for (copy, stored) in COPIES.iter().zip(&stored) {
                 if stored.as_ref() != Some(&wrapped) {
                     let name = file_name(key_id, copy);
-                    replace(files, &self.dir.join(&name), &key_file(key_id, &wrapped)).map_err(|error| KeyError::Io(error.to_string()))?;
+                    let bytes = key_file(key_id, &wrapped, self.made_at(key_id));
+                    replace(files, &self.dir.join(&name), &bytes).map_err(|error| KeyError::Io(error.to_string()))?;
                     let from = if whole { Healer::OtherCopy } else { Healer::SegmentHeader };
                     findings.add(Finding::KeyHealed { file: format!("keys/{name}"), from });
                 }
@@ -233,5 +278,27 @@ impl Keyring {
             files.sync_dir(&self.dir)?;
         }
         Ok(gone.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store of an earlier version keeps its keys.
+    #[test]
+    fn a_key_file_without_a_moment_is_read() {
+        let mut bytes = KEY_MAGIC_UNDATED.to_vec();
+        bytes.extend_from_slice(&7u32.to_le_bytes());
+        bytes.extend_from_slice(&3u32.to_le_bytes());
+        bytes.extend_from_slice(b"abc");
+        let checksum = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        let file = parse_key_file(&bytes, 7).unwrap();
+        assert_eq!((file.wrapped.as_slice(), file.made_at), (&b"abc"[..], None));
+        let dated = parse_key_file(&key_file(7, b"abc", Some(UnixMs(5))), 7).unwrap();
+        assert_eq!((dated.wrapped.as_slice(), dated.made_at), (&b"abc"[..], Some(UnixMs(5))));
+        assert!(parse_key_file(&key_file(7, b"abc", None), 7).unwrap().made_at.is_none());
+        assert!(parse_key_file(&bytes, 8).is_none(), "another key's file");
     }
 }

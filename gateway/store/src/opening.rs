@@ -339,7 +339,7 @@ impl Opening {
         let usable = outbox.keyring.newest().filter(|newest| outbox.keyring.key(*newest).is_ok());
         let key_id = match usable {
             Some(key_id) => key_id,
-            None => outbox.keyring.create(outbox.files.as_ref())?,
+            None => outbox.keyring.create(outbox.files.as_ref(), None)?,
         };
         outbox.keyring.heal(outbox.files.as_ref(), &outbox.findings)?;
         let keeper = StateKeeper::default();

@@ -15,7 +15,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::clock::now_unix_s;
+use crate::clock::{bounded, now_unix_s};
 use crate::file::{self, FileError, PUBLIC_MODE, SECRET_MODE};
 use crate::identity::fingerprint;
 use crate::issue::{self, IssueError, Issued, RENEW_BEFORE_S};
@@ -151,11 +151,20 @@ impl LocalAuthority {
     /// # Errors
     /// When a name is none, the trial fails, or the file cannot be written; the old file then stays.
     pub fn issue_server(&self, names: &[String]) -> Result<ServerCertificate, AuthorityError> {
+        self.issue_server_at(names, now_unix_s())
+    }
+
+    /// The same by a given clock, in seconds since 1970; one that was never set counts as [`crate::FLOOR_UNIX_S`].
+    ///
+    /// # Errors
+    /// Like [`LocalAuthority::issue_server`].
+    pub fn issue_server_at(&self, names: &[String], now_unix_s: u64) -> Result<ServerCertificate, AuthorityError> {
+        let now_unix_s = bounded(now_unix_s);
         let _lock = file::lock(&self.folder.join(LOCK_FILE))?;
-        if let Some(stored) = self.stored_server(names) {
+        if let Some(stored) = self.stored_server(names, now_unix_s) {
             return Ok(stored);
         }
-        let ends_unix_s = issue::leaf_ends_unix_s(self.ends_unix_s);
+        let ends_unix_s = issue::leaf_ends_unix_s(now_unix_s, self.ends_unix_s);
         let issued = issue::server(names, ends_unix_s, &self.issuer)?;
         let chain = vec![issued.certificate.clone()];
         tls::prove(&chain, &issued.key, &self.certificate_pem, names).map_err(AuthorityError::NotProven)?;
@@ -168,18 +177,18 @@ impl LocalAuthority {
     /// # Errors
     /// When the certificate cannot be made.
     pub fn issue_device(&self, device: &DeviceId) -> Result<DeviceCertificate, AuthorityError> {
-        let issued = issue::device(device.as_str(), issue::leaf_ends_unix_s(self.ends_unix_s), &self.issuer)?;
+        let issued = issue::device(device.as_str(), issue::leaf_ends_unix_s(now_unix_s(), self.ends_unix_s), &self.issuer)?;
         let fingerprint = fingerprint(&issued.certificate);
         Ok(DeviceCertificate { certificate_pem: issued.certificate_pem, key_pem: issued.key_pem, fingerprint })
     }
 
     /// The stored server certificate, if it is whole, ours, for these names, and has time left.
-    fn stored_server(&self, names: &[String]) -> Option<ServerCertificate> {
+    fn stored_server(&self, names: &[String], now_unix_s: u64) -> Option<ServerCertificate> {
         let bytes = file::read(&self.folder.join(SERVER_FILE), BYTES_MAX).ok()??;
         let chain = tls::certificates(&bytes, SERVER_FILE).ok()?;
         let key = tls::private_key(&bytes, SERVER_FILE).ok()?;
         let ends_unix_s = ends_unix_s(chain.first()?)?;
-        let has_time = now_unix_s().saturating_add(RENEW_BEFORE_S) < ends_unix_s || ends_unix_s >= self.ends_unix_s;
+        let has_time = now_unix_s.saturating_add(RENEW_BEFORE_S) < ends_unix_s || ends_unix_s >= self.ends_unix_s;
         let same_names = names_of(chain.first()?)? == names.iter().map(|name| canonical(name)).collect();
         if !has_time || !same_names || tls::prove(&chain, &key, &self.certificate_pem, names).is_err() {
             return None;

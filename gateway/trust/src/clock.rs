@@ -26,7 +26,8 @@ pub(crate) fn now_unix_s() -> u64 {
     bounded(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
 }
 
-fn bounded(shown_unix_s: u64) -> u64 {
+/// A wall clock's seconds since 1970 within these bounds.
+pub(crate) fn bounded(shown_unix_s: u64) -> u64 {
     shown_unix_s.clamp(FLOOR_UNIX_S, CEILING_UNIX_S)
 }
 

@@ -110,8 +110,8 @@ pub(crate) fn issuer(certificate: &CertificateDer<'_>, key: &PrivateKeyDer<'_>) 
 }
 
 /// The end of validity of a certificate made now, in seconds since 1970; never after its authority's.
-pub(crate) fn leaf_ends_unix_s(authority_ends_unix_s: u64) -> u64 {
-    (now_unix_s() + LEAF_YEARS * YEAR_S).min(authority_ends_unix_s)
+pub(crate) fn leaf_ends_unix_s(now_unix_s: u64, authority_ends_unix_s: u64) -> u64 {
+    (now_unix_s + LEAF_YEARS * YEAR_S).min(authority_ends_unix_s)
 }
 
 /// The end of validity of a certificate made now that stands for itself, in seconds since 1970.

@@ -31,7 +31,7 @@ pub use registry::{DeviceRegistry, RegisteredDevice, RegistryError};
 pub use sealed::SealedError;
 pub use secret::Secret;
 pub use self_signed::{SelfSigned, SelfSignedError};
-pub use tls::{ClientCertificate, ClientProfile, TlsError, client_config, server_config};
+pub use tls::{ClientCertificate, ClientProfile, ServedCertificate, TlsError, client_config, server_config, serving_config};
 
 /// Lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {

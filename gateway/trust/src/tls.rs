@@ -1,12 +1,13 @@
 //! The TLS profiles of both directions: TLS 1.3 only (RFC 8446), X25519MLKEM768 first, no early data.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
@@ -19,6 +20,8 @@ const PEM_BYTES_MAX: u64 = 1024 * 1024;
 const SESSIONS_MAX: usize = 2 * vitalgate_domain::limits::DEVICES_MAX;
 /// Tickets sent after a full handshake; a device has one connection.
 const TICKETS: usize = 1;
+/// How errors call what a listener shows.
+const SERVER_CERTIFICATE: &str = "the server certificate";
 
 /// Whether a client must show a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +86,55 @@ pub enum TlsError {
     TrialUnfinished,
 }
 
+/// The certificate that a listener shows. Clones share it, and it can be changed while the listener
+/// runs: connections that come after that meet the new one, those that are there go on.
+#[derive(Clone)]
+pub struct ServedCertificate(Arc<Served>);
+
+struct Served(RwLock<Arc<CertifiedKey>>);
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Served")
+    }
+}
+
+impl std::fmt::Debug for ServedCertificate {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ServedCertificate")
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl ServedCertificate {
+    /// Shows this certificate first.
+    ///
+    /// # Errors
+    /// When certificate and key do not belong together.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(Served(RwLock::new(certified(chain, key)?)))))
+    }
+
+    /// Shows this certificate from now on.
+    ///
+    /// # Errors
+    /// When certificate and key do not belong together; the earlier one stays.
+    pub fn replace(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), TlsError> {
+        let certified = certified(chain, key)?;
+        *self.0.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
+        Ok(())
+    }
+}
+
+fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<CertifiedKey>, TlsError> {
+    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new).map_err(refused(SERVER_CERTIFICATE))
+}
+
 /// A listener's configuration. `device_roots_pem` is the authority that device certificates must come
 /// from; without it no client certificate is asked for, whatever `client_certificate` says.
 ///
@@ -94,17 +146,27 @@ pub fn server_config(
     device_roots_pem: Option<&str>,
     client_certificate: ClientCertificate,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    server_config_at(chain, key, device_roots_pem, client_certificate, Arc::new(FlooredClock))
+    serving_config(&ServedCertificate::new(chain, key)?, device_roots_pem, client_certificate)
+}
+
+/// Like [`server_config`], for a listener whose certificate may change while it runs.
+///
+/// # Errors
+/// When the authority is not usable PEM.
+pub fn serving_config(
+    served: &ServedCertificate,
+    device_roots_pem: Option<&str>,
+    client_certificate: ClientCertificate,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    server_config_at(served, device_roots_pem, client_certificate, Arc::new(FlooredClock))
 }
 
 pub(crate) fn server_config_at(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    served: &ServedCertificate,
     device_roots_pem: Option<&str>,
     client_certificate: ClientCertificate,
     clock: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let place = "the server certificate";
     let verifier = match device_roots_pem {
         None => WebPkiClientVerifier::no_client_auth(),
         Some(pem) => {
@@ -120,10 +182,9 @@ pub(crate) fn server_config_at(
     };
     let mut config = ServerConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(refused(place))?
+        .map_err(refused(SERVER_CERTIFICATE))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(refused(place))?;
+        .with_cert_resolver(Arc::<Served>::clone(&served.0));
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
     config.send_tls13_tickets = TICKETS;
     // Early data can be replayed by whoever recorded it (RFC 8446 section 8).
@@ -284,7 +345,8 @@ mod tests {
         let device = authority.issue_device(&DeviceId::new("m1").unwrap()).unwrap();
         let clock = Arc::new(ClockAt(listener_clock_unix_s));
         let roots = Some(authority.ca_certificate_pem());
-        let server = server_config_at(served.chain, served.key, roots, ClientCertificate::Required, clock).unwrap();
+        let served = ServedCertificate::new(served.chain, served.key).unwrap();
+        let server = server_config_at(&served, roots, ClientCertificate::Required, clock).unwrap();
         let chain = certificates(device.certificate_pem.as_bytes(), "test").unwrap();
         let key = private_key(device.key_pem.expose().as_bytes(), "test").unwrap();
         let roots = roots_from_pem(authority.ca_certificate_pem().as_bytes(), "test").unwrap();

@@ -15,7 +15,8 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use vitalgate_domain::{DeviceId, GatewayId};
 use vitalgate_trust::{
-    ClientCertificate, ClientProfile, DeviceRegistry, LocalAuthority, client_config, device_identity, generate_password, server_config,
+    ClientCertificate, ClientProfile, DeviceRegistry, LocalAuthority, ServedCertificate, client_config, device_identity, fingerprint,
+    generate_password, server_config, serving_config,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -310,4 +311,56 @@ fn a_certificate_with_another_ones_key_is_refused_before_anything_listens() {
     let (one, two) = (issue("one"), issue("two"));
     let (chain, key) = pem(&one.certificate_pem, two.key_pem.expose());
     assert!(server_config(chain, key, None, ClientCertificate::Optional).is_err());
+}
+
+/// The certificate that a listener shows to a client that never was here.
+async fn shown(practice: &Practice, server: &Arc<rustls::ServerConfig>) -> [u8; 32] {
+    let client = Arc::new(practice.device_client(&practice.authority, "monitor-01"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(Arc::clone(server));
+    let served = async { acceptor.accept(listener.accept().await.unwrap().0).await.unwrap() };
+    let asked = async {
+        let socket = TcpStream::connect(address).await.unwrap();
+        TlsConnector::from(client).connect("localhost".try_into().unwrap(), socket).await.unwrap()
+    };
+    let (_served, asked) = timeout(DEADLINE, async { tokio::join!(served, asked) }).await.unwrap();
+    fingerprint(&asked.get_ref().1.peer_certificates().unwrap()[0])
+}
+
+/// A listener runs for years: its certificate follows before it ends, without a restart and without a broken connection.
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_the_next_connection_and_disturbs_none() {
+    const YEAR_S: u64 = 31_557_600;
+    let practice = Practice::new("practice-01");
+    let names = ["localhost".to_owned()];
+    let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let first = practice.authority.issue_server_at(&names, now_s).unwrap();
+    let first_shown = fingerprint(&first.chain[0]);
+    let served = ServedCertificate::new(first.chain, first.key).unwrap();
+    let server = serving_config(&served, Some(practice.authority.ca_certificate_pem()), ClientCertificate::Required).unwrap();
+    assert_eq!(shown(&practice, &server).await, first_shown);
+
+    // One connection stays open over the change.
+    let client = Arc::new(practice.device_client(&practice.authority, "monitor-02"));
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (open_server, open_client) = tokio::join!(
+        TlsAcceptor::from(Arc::clone(&server)).accept(near),
+        TlsConnector::from(client).connect("localhost".try_into().unwrap(), far)
+    );
+    let (mut open_server, mut open_client) = (open_server.unwrap(), open_client.unwrap());
+
+    assert!(!practice.authority.issue_server_at(&names, now_s + 8 * YEAR_S).unwrap().reissued, "with two years left it stays");
+    let second = practice.authority.issue_server_at(&names, now_s + 9 * YEAR_S + 86_400).unwrap();
+    assert!(second.reissued && second.ends_unix_s > now_s + 18 * YEAR_S);
+    let second_shown = fingerprint(&second.chain[0]);
+    let stranger = Practice::new("practice-01").authority.issue_server(&names).unwrap();
+    assert!(served.replace(second.chain.clone(), stranger.key).is_err(), "a key of another certificate");
+    assert_eq!(shown(&practice, &server).await, first_shown, "what cannot be used changes nothing");
+    served.replace(second.chain, second.key).unwrap();
+
+    open_client.write_u8(7).await.unwrap();
+    open_client.flush().await.unwrap();
+    assert_eq!(timeout(DEADLINE, open_server.read_u8()).await.unwrap().unwrap(), 7);
+    assert_eq!(shown(&practice, &server).await, second_shown);
 }

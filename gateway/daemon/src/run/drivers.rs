@@ -11,12 +11,13 @@ use vitalgate_domain::Received;
 use vitalgate_intake::Intake;
 use vitalgate_modbus::{BusConfig, BusDevice, ModbusStats, run_bus};
 use vitalgate_mqtt::{Endpoint, EndpointConfig, MqttStats};
-use vitalgate_trust::{ClientCertificate, DeviceRegistry, LocalAuthority, device_identity, server_config};
+use vitalgate_trust::{ClientCertificate, DeviceRegistry, device_identity, serving_config};
 
 use super::{authority_folder, bind, registry_file};
 use crate::beacon::Beacon;
 use crate::clock::Clock;
 use crate::devices::{Admitted, Devices};
+use crate::renewal::Renewal;
 
 /// Bytes of a usual message, for the byte rate that belongs to a message rate.
 const USUAL_PACKET_BYTES: u32 = 1_024;
@@ -25,12 +26,22 @@ type Now = Arc<dyn Fn() -> Received + Send + Sync>;
 
 /// What the rest of the daemon has to do with the drivers.
 pub(super) struct Drivers {
-    /// Who is let in; `None` where nobody connects.
-    pub(super) admitted: Option<Arc<Admitted>>,
+    /// The listener for devices; `None` where nobody connects.
+    pub(super) listener: Option<Listener>,
     /// The pollers' states.
     pub(super) modbus: ModbusStats,
     /// The pollers' signs of life.
     pub(super) beacons: Vec<Beacon>,
+}
+
+/// What is kept up beside the listener for devices.
+pub(super) struct Listener {
+    /// Who is let in.
+    pub(super) admitted: Arc<Admitted>,
+    /// Its certificate.
+    pub(super) renewal: Renewal,
+    /// Who is connected.
+    pub(super) endpoint: Arc<Endpoint>,
 }
 
 /// Starts every configured driver. They end when `shutdown` turns true.
@@ -45,11 +56,11 @@ pub(super) async fn start(
     let clock = clock.clone();
     let now: Now = Arc::new(move || clock.now());
     let (modbus, beacons) = start_buses(config, devices, intake, &now, registry, shutdown)?;
-    let admitted = match &config.mqtt {
+    let listener = match &config.mqtt {
         Some(mqtt) => Some(start_endpoint(config, mqtt, devices, intake, now, registry, shutdown).await?),
         None => None,
     };
-    Ok(Drivers { admitted, modbus, beacons })
+    Ok(Drivers { listener, modbus, beacons })
 }
 
 fn start_buses(
@@ -96,16 +107,13 @@ async fn start_endpoint(
     now: Now,
     registry: &mut Registry,
     shutdown: &watch::Receiver<bool>,
-) -> anyhow::Result<Arc<Admitted>> {
-    let authority =
-        LocalAuthority::open_or_create(&authority_folder(config), &config.gateway.name).context("the local authority cannot be opened")?;
-    let certificate = authority.issue_server(&mqtt.server_names).context("no server certificate for devices")?;
+) -> anyhow::Result<Listener> {
+    let renewal = Renewal::start(&authority_folder(config), &config.gateway.name, &mqtt.server_names, &now())?;
     let required = match mqtt.client_certificate {
         vitalgate_config::ClientCertificate::Required => ClientCertificate::Required,
         vitalgate_config::ClientCertificate::Optional => ClientCertificate::Optional,
     };
-    let tls =
-        server_config(certificate.chain, certificate.key, Some(authority.ca_certificate_pem()), required).context("TLS for devices")?;
+    let tls = serving_config(renewal.served(), Some(renewal.authority_pem()), required).context("TLS for devices")?;
     let registered = DeviceRegistry::open(&registry_file(config)).context("the list of devices cannot be opened")?;
     let admitted = Arc::new(Admitted::new(registered, Arc::clone(devices)));
     let stats = MqttStats::default();
@@ -125,9 +133,9 @@ async fn start_endpoint(
     if let Some(address) = mqtt.plain_listen {
         let listener = bind(address).await?;
         tracing::info!(%address, "devices may connect without TLS");
-        tokio::spawn(endpoint.serve_plain(listener, shutdown.clone()));
+        tokio::spawn(Arc::clone(&endpoint).serve_plain(listener, shutdown.clone()));
     }
-    Ok(admitted)
+    Ok(Listener { admitted, renewal, endpoint })
 }
 
 fn endpoint_config(mqtt: &Mqtt) -> EndpointConfig {

@@ -8,9 +8,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use vitalgate_store::Keyed;
 use vitalgate_store::keyed::KeyedStatus;
 
+use super::drivers::Listener;
 use crate::beacon::Beacon;
 use crate::clock::{Clock, monotonic_ms};
-use crate::devices::Admitted;
+use crate::growth::Growth;
 use crate::notify;
 
 /// Time between two looks.
@@ -24,13 +25,15 @@ pub(super) struct Watch {
     pub(super) keyed: Arc<Keyed>,
     /// Clock.
     pub(super) clock: Clock,
-    /// Who is let in.
-    pub(super) admitted: Option<Arc<Admitted>>,
+    /// The listener for devices.
+    pub(super) listener: Option<Listener>,
+    /// How the journal grows.
+    pub(super) growth: Arc<Growth>,
 }
 
 impl Watch {
     /// Ends when a stop is asked for, or with an error when a loop hangs or the keyed copy failed.
-    pub(super) async fn until_stop(&self) -> anyhow::Result<()> {
+    pub(super) async fn until_stop(&mut self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
         let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -44,10 +47,15 @@ impl Watch {
         }
     }
 
-    fn look(&self) -> anyhow::Result<()> {
+    fn look(&mut self) -> anyhow::Result<()> {
         self.clock.refresh_trust();
-        if let Some(admitted) = &self.admitted {
-            admitted.reload();
+        self.growth.note(monotonic_ms());
+        if let Some(listener) = &mut self.listener {
+            listener.admitted.reload();
+            let now = self.clock.now();
+            if listener.renewal.is_due(&now) {
+                tokio::task::block_in_place(|| listener.renewal.look(&now));
+            }
         }
         let now_ms = monotonic_ms();
         if let Some(name) = self.beacons.iter().find_map(|beacon| beacon.stalled(now_ms)) {

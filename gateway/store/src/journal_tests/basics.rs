@@ -1,13 +1,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vitalgate_domain::{Change, DestinationId, Entry, Record, Sequence};
+use vitalgate_domain::{Change, DestinationId, Entry, Record, Sequence, UnixMs};
 
+use crate::files::FileSystem as _;
 use crate::files::forgetful::ForgetfulFiles;
 use crate::journal::CommitError;
 use crate::opening::{OpenError, OpenedJournal, open_journal};
 use crate::options::StoreOptions;
 use crate::reader::Reader;
+use crate::report::Finding;
 use crate::tests_support::{TestWrap, readings, small_options, wrap};
 
 pub(super) fn open_on(files: &ForgetfulFiles) -> OpenedJournal {
@@ -173,14 +175,36 @@ fn a_rotated_key_seals_what_comes_and_what_was_there_stays_readable() {
     let OpenedJournal { mut journal, .. } = open_on(&files);
     let entries = readings("m1", 0, 90);
     journal.append(&entries[..30], &[]).unwrap();
-    assert_eq!(journal.rotate_data_key().unwrap(), 2);
+    assert_eq!(journal.rotate_data_key(None).unwrap(), 2);
     journal.append(&entries[30..60], &[]).unwrap();
-    assert_eq!(journal.rotate_data_key().unwrap(), 3);
+    assert_eq!(journal.rotate_data_key(None).unwrap(), 3);
     journal.append(&entries[60..], &[]).unwrap();
     drop(journal);
     let OpenedJournal { reader, journal, .. } = open_on(&files);
     assert_holds(&read_all(&reader).0, 1, &entries);
     assert_eq!(journal.outbox.segments().iter().map(|segment| segment.key_id).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+/// A gateway that is started again every few hours must still know how old its key is.
+#[test]
+fn when_a_key_was_made_survives_a_restart_and_damage_to_either_key_file() {
+    let (first, second) = (UnixMs(1_795_341_600_000), UnixMs(1_795_428_000_000));
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    assert_eq!(journal.data_key_made_at(), None, "a new store does not know the time");
+    journal.note_data_key_made(first).unwrap();
+    drop(journal);
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    assert_eq!(journal.data_key_made_at(), Some(first));
+    let key_id = journal.rotate_data_key(Some(second)).unwrap();
+    drop(journal);
+    for copy in ["a", "b"] {
+        let path = small_options().dir.join("keys").join(format!("{key_id:08x}.{copy}.key"));
+        files.open(&path).unwrap().write_all_at(&[0; 16], 0).unwrap();
+        let OpenedJournal { journal, report, .. } = open_on(&files);
+        assert!(matches!(report.findings.as_slice(), [Finding::KeyHealed { .. }]), "{report}");
+        assert_eq!(journal.data_key_made_at(), Some(second), "copy {copy} was damaged");
+    }
 }
 
 #[test]

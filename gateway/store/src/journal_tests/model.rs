@@ -96,7 +96,7 @@ proptest! {
                     }
                 }
                 Action::Maintain => drop(opened.journal.maintain().unwrap()),
-                Action::Rotate => drop(opened.journal.rotate_data_key().unwrap()),
+                Action::Rotate => drop(opened.journal.rotate_data_key(None).unwrap()),
                 Action::Reopen => {
                     drop(opened);
                     opened = model.open();

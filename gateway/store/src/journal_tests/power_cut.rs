@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vitalgate_domain::{DestinationId, Entry, Sequence};
+use vitalgate_domain::{DestinationId, Entry, Sequence, UnixMs};
 
 use super::basics::{destinations, read_all, settle};
 use super::second::AllCheckpointed;
@@ -39,7 +39,8 @@ fn work(files: &ForgetfulFiles, told: &mut Told) -> Option<()> {
         told.settled = settled;
         assert_eq!(last.0, told.acknowledged.len() as u64);
         match batch {
-            4 => drop(journal.rotate_data_key().ok()?),
+            2 => journal.note_data_key_made(UnixMs(1_795_341_600_000)).ok()?,
+            4 => drop(journal.rotate_data_key(Some(UnixMs(1_795_428_000_000))).ok()?),
             6 | 10 => drop(journal.maintain().ok()?),
             _ => {}
         }
