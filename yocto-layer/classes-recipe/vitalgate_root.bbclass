@@ -1,0 +1,118 @@
+# Makes the root of the packages' files: what image/dropped names goes, of the programs only those of
+# image/programs stay, the files of image/rootfs are laid over it, keys to trust are put in, and
+# image/build/check refuses a root with a way in. The same lists, files and check as the Debian-built image.
+
+inherit vitalgate_lists
+
+IMAGE_PREPROCESS_COMMAND:append = " vitalgate_root vitalgate_root_check"
+do_image[vardeps] += "VITALGATE_KEYS VITALGATE_VERSION RAUC_COMPATIBLE"
+do_image[file-checksums] += "\
+    ${VITALGATE_TOPDIR}/image/dropped:True \
+    ${VITALGATE_TOPDIR}/image/programs:True \
+    ${VITALGATE_TOPDIR}/image/build/check:True \
+"
+
+# Made by packages below a folder that image/dropped empties.
+VITALGATE_KEPT = "etc/mke2fs.conf etc/ssl/certs/ca-certificates.crt"
+
+
+def vitalgate_braces(pattern):
+    """Shell braces, one level: a{b,c} is ab and ac."""
+    head, opening, rest = pattern.partition("{")
+    if not opening:
+        return [pattern]
+    choices, _, tail = rest.partition("}")
+    return [head + choice + end for choice in choices.split(",") for end in vitalgate_braces(tail)]
+
+
+def vitalgate_delete(path):
+    import os
+    import shutil
+
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.unlink(path)
+
+
+def vitalgate_prune(d, root):
+    """Removes what the packages bring and the appliance does not keep."""
+    import glob
+    import os
+    import stat
+
+    for line in vitalgate_lines(d, "dropped"):
+        for pattern in vitalgate_braces(line):
+            for path in glob.glob(os.path.join(root, pattern)):
+                vitalgate_delete(path)
+    programs = set(vitalgate_words(d, "programs")) | {"vitalgate", "vitalgate-appliance", "vitalgate-status"}
+    folders = [os.path.join(root, folder) for folder in ("usr/bin", "usr/sbin")]
+    files = {os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}
+    kept = {path for path in files if os.path.basename(path) in programs}
+    # A program may be a link to one of another name: mount -> mount.util-linux.
+    for path in sorted(kept):
+        while os.path.islink(path):
+            target = os.readlink(path)
+            path = root + target if target.startswith("/") else os.path.normpath(os.path.join(os.path.dirname(path), target))
+            kept.add(path)
+    for path in files - kept:
+        vitalgate_delete(path)
+    for folder, _, names in os.walk(root):
+        for path in (os.path.join(folder, name) for name in names):
+            if os.path.islink(path) or not os.path.isfile(path):
+                continue
+            with open(path, "rb") as text:
+                script = text.read(2) == b"#!"
+            if script:
+                os.unlink(path)
+            else:
+                os.chmod(path, os.stat(path).st_mode & ~(stat.S_ISUID | stat.S_ISGID))
+
+
+vitalgate_root[doc] = "Makes the root of the packages' files and the shared ones"
+python vitalgate_root() {
+    import os
+    import shutil
+
+    root = d.getVar("IMAGE_ROOTFS")
+    keys = d.getVar("VITALGATE_KEYS")
+    if not keys:
+        bb.fatal("VITALGATE_KEYS is empty: set it to the folder with the keys that the appliance trusts (see yocto-layer/README.md)")
+    kept = {name: open(os.path.join(root, name), "rb").read() for name in d.getVar("VITALGATE_KEPT").split()}
+    shared = root + d.expand("${datadir}/vitalgate-platform")
+    overlay = os.path.join(d.getVar("WORKDIR"), "vitalgate-overlay")
+    vitalgate_delete(overlay)
+    shutil.copytree(os.path.join(shared, "rootfs"), overlay, symlinks=True)
+    shutil.rmtree(shared)
+
+    vitalgate_prune(d, root)
+
+    for folder in "dev proc sys run tmp var efi data etc/ssl/certs etc/rauc usr/lib/vitalgate/trust".split():
+        bb.utils.mkdirhier(os.path.join(root, folder))
+    for name, content in kept.items():
+        with open(os.path.join(root, name), "wb") as output:
+            output.write(content)
+    for folder, folders, names in os.walk(overlay):
+        target = os.path.join(root, os.path.relpath(folder, overlay))
+        bb.utils.mkdirhier(target)
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in names + links:
+            vitalgate_delete(os.path.join(target, name))
+            shutil.copy2(os.path.join(folder, name), os.path.join(target, name), follow_symlinks=False)
+            if not os.path.islink(os.path.join(target, name)):
+                os.chmod(os.path.join(target, name), 0o644)
+    os.chmod(os.path.join(root, "etc/shadow"), 0o600)
+    trust = os.path.join(root, "usr/lib/vitalgate/trust")
+    for source, name in (("site/root.pub", "site-root.pub"), ("support/recipient", "support.age"), ("rauc/ca.crt", "bundles.pem")):
+        shutil.copyfile(os.path.join(keys, source), os.path.join(trust, name))
+        os.chmod(os.path.join(trust, name), 0o644)
+    with open(os.path.join(root, "usr/lib/os-release"), "a") as release:
+        release.write(d.expand("IMAGE_ID=${RAUC_COMPATIBLE}\n"))
+}
+
+vitalgate_root_check[doc] = "Refuses a root with a way in"
+vitalgate_root_check() {
+    # The package manager's own records are no part of an appliance that is replaced as a whole.
+    rm -rf ${IMAGE_ROOTFS}/var/lib ${IMAGE_ROOTFS}/boot
+    bash ${VITALGATE_TOPDIR}/image/build/check ${IMAGE_ROOTFS}
+}
