@@ -92,13 +92,16 @@ fn interfaces(folder: &Path) -> Vec<Interface> {
         let bytes = read_file(&folder.join(name).join(attribute), FILE_BYTES_MAX).unwrap_or_default();
         plain(String::from_utf8_lossy(&bytes).trim())
     };
-    let interface = |name: String| Interface {
+    let mut interface = |name: String| Interface {
         state: attribute(&name, "operstate"),
         hardware: attribute(&name, "address"),
         addresses: addresses.remove(&name).unwrap_or_default(),
         name: plain(&name),
     };
-    names.into_iter().take(INTERFACES_MAX).map(interface).collect()
+    // What is neither hardware nor in use is an idle invention of the kernel.
+    let found = names.into_iter().map(|name| (folder.join(&name).join("device").exists(), interface(name)));
+    let shown = found.filter(|(hardware, interface)| *hardware || !interface.addresses.is_empty()).map(|(_, interface)| interface);
+    shown.take(INTERFACES_MAX).collect()
 }
 
 fn addresses() -> BTreeMap<String, Vec<IpAddr>> {

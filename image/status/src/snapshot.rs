@@ -251,10 +251,10 @@ impl PartRow {
         }
     }
 
-    /// The word, where it is not the good one.
+    /// Whether it says that all is well.
     #[must_use]
-    pub fn trouble(&self) -> Option<StateWord> {
-        self.state().map(|state| state.word).filter(|word| *word != StateWord::Ready)
+    pub fn in_order(&self) -> bool {
+        self.state().is_some_and(|state| state.word == StateWord::Ready)
     }
 }
 

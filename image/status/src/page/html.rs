@@ -112,17 +112,15 @@ fn section(html: &mut Html, panel: &Panel, language: Language) {
     html.raw("<section class=\"panel\"><div class=\"panel-head\"><h2>").raw(panel.title).raw("</h2>");
     pill(html, panel.tone, panel.tone.word(language));
     html.raw("</div>");
-    if !panel.rows.is_empty() {
-        html.raw("<dl>");
-        for (name, cell) in &panel.rows {
-            html.raw("<div><dt>").text(name).raw("</dt><dd>");
-            value(html, cell);
-            html.raw("</dd></div>");
-        }
-        html.raw("</dl>");
+    let table = |html: &mut Html| panel.table.iter().for_each(|rows| table(html, rows, language));
+    if panel.table_first {
+        table(html);
     }
-    if let Some(rows) = &panel.table {
-        table(html, rows, language);
+    if !panel.rows.is_empty() {
+        list(html, &panel.rows);
+    }
+    if !panel.table_first {
+        table(html);
     }
     for note in &panel.notes {
         html.raw("<p class=\"note\">");
@@ -132,6 +130,16 @@ fn section(html: &mut Html, panel: &Panel, language: Language) {
     html.raw("</section>");
 }
 
+fn list(html: &mut Html, rows: &[(String, Cell)]) {
+    html.raw("<dl>");
+    for (name, cell) in rows {
+        html.raw(if cell.wide { "<div class=\"wide\"><dt>" } else { "<div><dt>" }).text(name).raw("</dt><dd>");
+        value(html, cell);
+        html.raw("</dd></div>");
+    }
+    html.raw("</dl>");
+}
+
 fn table(html: &mut Html, table: &Table, language: Language) {
     html.raw("<table><thead><tr>");
     for name in &table.head {
@@ -139,13 +147,16 @@ fn table(html: &mut Html, table: &Table, language: Language) {
     }
     html.raw("</tr></thead><tbody>");
     for row in &table.rows {
-        html.raw("<tr>");
-        for cell in row {
+        html.raw(if row.below.is_empty() { "<tr>" } else { "<tr class=\"above\">" });
+        for cell in &row.cells {
             html.raw("<td>");
             value(html, cell);
             html.raw("</td>");
         }
         html.raw("</tr>");
+        if !row.below.is_empty() {
+            html.raw("<tr><td colspan=\"").text(&row.cells.len().to_string()).raw("\">").text(&row.below).raw("</td></tr>");
+        }
     }
     html.raw("</tbody></table>");
     if table.left_out > 0 {
@@ -165,12 +176,22 @@ fn value(html: &mut Html, cell: &Cell) {
             .raw("</i> ")
             .text(&cell.text)
             .raw("</span>"),
+        (None, _) if cell.fixed && cell.wide => in_pieces(html, &cell.text),
         (None, _) if cell.fixed => html.raw("<span class=\"fixed\">").text(&cell.text).raw("</span>"),
         (None, _) => html.raw("<span>").text(&cell.text).raw("</span>"),
     };
     if !cell.note.is_empty() {
         html.raw("<span class=\"second\">").text(&cell.note).raw("</span>");
     }
+}
+
+/// A fingerprint: a line may end after a colon.
+fn in_pieces<'a>(html: &'a mut Html, text: &str) -> &'a mut Html {
+    html.raw("<span class=\"fixed\">");
+    for piece in text.split_inclusive(':') {
+        html.text(piece).raw("<wbr>");
+    }
+    html.raw("</span>")
 }
 
 fn pill(html: &mut Html, tone: Tone, word: &'static str) {

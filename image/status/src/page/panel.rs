@@ -63,12 +63,14 @@ pub(crate) struct Cell {
     pub(crate) tone: Option<Tone>,
     /// Whether it is set in a fixed pitch.
     pub(crate) fixed: bool,
+    /// Whether it stands below its name and not beside it.
+    pub(crate) wide: bool,
 }
 
 impl Cell {
     /// Plain text.
     pub(crate) fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), note: String::new(), tone: None, fixed: false }
+        Self { text: text.into(), note: String::new(), tone: None, fixed: false, wide: false }
     }
 
     /// What may not be known.
@@ -86,10 +88,24 @@ impl Cell {
         Self { note: note.into(), ..self }
     }
 
+    /// Below its name.
+    pub(crate) fn wide(self) -> Self {
+        Self { wide: true, ..self }
+    }
+
     /// With a tone.
     pub(crate) fn tone(self, tone: Tone) -> Self {
         Self { tone: Some(tone), ..self }
     }
+}
+
+/// A row of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// One a column.
+    pub(crate) cells: Vec<Cell>,
+    /// What stands below, over all columns.
+    pub(crate) below: String,
 }
 
 /// A table of a panel.
@@ -98,7 +114,7 @@ pub(crate) struct Table {
     /// The columns' heads.
     pub(crate) head: Vec<&'static str>,
     /// The rows.
-    pub(crate) rows: Vec<Vec<Cell>>,
+    pub(crate) rows: Vec<Row>,
     /// Rows that are left out.
     pub(crate) left_out: usize,
 }
@@ -114,6 +130,8 @@ pub(crate) struct Panel {
     pub(crate) rows: Vec<(String, Cell)>,
     /// A table below them.
     pub(crate) table: Option<Table>,
+    /// Whether the table stands above.
+    pub(crate) table_first: bool,
     /// Lines below that.
     pub(crate) notes: Vec<Cell>,
 }
@@ -121,7 +139,7 @@ pub(crate) struct Panel {
 impl Panel {
     /// An empty one.
     pub(crate) const fn new(title: &'static str, tone: Tone) -> Self {
-        Self { title, tone, rows: Vec::new(), table: None, notes: Vec::new() }
+        Self { title, tone, rows: Vec::new(), table: None, table_first: false, notes: Vec::new() }
     }
 
     /// Adds a name and its value.

@@ -3,7 +3,7 @@
 use vitalgate_layout::StateWord;
 use vitalgate_layout::state::Part;
 
-use super::panel::{Cell, Panel, Table, Tone};
+use super::panel::{Cell, Panel, Row, Table, Tone};
 use super::{Language, advice, spell};
 use crate::snapshot::{DestinationRow, DeviceRow, PartRow, Queue, SlotRow, Snapshot};
 
@@ -72,6 +72,9 @@ fn network(snapshot: &Snapshot, language: Language) -> Panel {
             .row(language.pick("Network", "Netz"), Cell::text(language.pick("no address yet", "noch keine Adresse")).tone(Tone::Attention));
     }
     let (trust, tone) = time_trust(network.time_trust.as_deref(), language);
+    if tone == Tone::Unknown && panel.tone == Tone::Good {
+        panel.tone = Tone::Unknown;
+    }
     panel.raise(tone);
     panel.row(language.pick("Time", "Uhrzeit"), Cell::text(trust).tone(tone).note(snapshot.as_of.clone()));
     part(&mut panel, snapshot, Part::Clock, language.pick("Time source", "Zeitquelle"), &["trust"], language);
@@ -84,7 +87,7 @@ fn network(snapshot: &Snapshot, language: Language) -> Panel {
         };
         panel.row(
             language.pick("Fingerprint of this page (SHA-256)", "Fingerabdruck dieser Seite (SHA-256)"),
-            Cell::fixed(certificate.fingerprint.clone()).note(kept),
+            Cell::fixed(certificate.fingerprint.clone()).note(kept).wide(),
         );
     }
     panel
@@ -122,10 +125,11 @@ fn devices(snapshot: &Snapshot, language: Language) -> Panel {
     }
     let row = |device: &DeviceRow| {
         let age = device.last_reading_age_s.map(|seconds| spell::ago(seconds, language));
-        let age = age.unwrap_or_else(|| language.pick("none since the start", "keiner seit dem Start").to_owned());
+        let age = age.unwrap_or_else(|| language.pick("none yet", "noch keiner").to_owned());
         let (text, tone) = device_state(device, language);
         let state = Cell::text(text).tone(tone);
-        vec![Cell::text(device.id.clone()).note(format!("{} · {}", device.profile, device.driver)), Cell::text(age), state]
+        let name = Cell::text(device.id.clone()).note(format!("{} · {}", device.profile, device.driver));
+        Row { cells: vec![name, Cell::text(age), state], below: String::new() }
     };
     panel.table = Some(Table {
         head: vec![language.pick("Device", "Gerät"), language.pick("Last reading", "Letzter Wert"), language.pick("State", "Zustand")],
@@ -136,14 +140,19 @@ fn devices(snapshot: &Snapshot, language: Language) -> Panel {
 }
 
 fn device_state(device: &DeviceRow, language: Language) -> (String, Tone) {
-    if let Some(why) = &device.missing {
-        return (why.clone(), Tone::Attention);
+    if device.missing.is_some() {
+        let why = match (device.state.as_str(), device.last_reading_age_s) {
+            ("down", _) => language.pick("no answer", "keine Antwort"),
+            (_, Some(_)) => language.pick("silent", "stumm"),
+            (_, None) => language.pick("not seen", "nicht gesehen"),
+        };
+        return (why.to_owned(), Tone::Attention);
     }
     match (device.connected, device.state.as_str()) {
         (Some(true), _) => (language.pick("connected", "verbunden").to_owned(), Tone::Good),
         (Some(false), _) => (language.pick("not connected", "nicht verbunden").to_owned(), Tone::Unknown),
         (None, "ok" | "seen") => (language.pick("heard", "meldet sich").to_owned(), Tone::Good),
-        (None, "degraded") => (language.pick("answers with errors", "antwortet mit Fehlern").to_owned(), Tone::Attention),
+        (None, "degraded") => (language.pick("faulty answers", "fehlerhaft").to_owned(), Tone::Attention),
         (None, _) if device.last_reading_age_s.is_none() => (language.pick("waiting", "wird erwartet").to_owned(), Tone::Unknown),
         (None, other) => (other.to_owned(), Tone::Unknown),
     }
@@ -210,22 +219,23 @@ fn destinations(snapshot: &Snapshot, language: Language) -> Panel {
     }
     let row = |destination: &DestinationRow| {
         let acknowledged = destination.last_acknowledgement_age_s.map(|seconds| spell::ago(seconds, language));
-        let acknowledged = acknowledged.unwrap_or_else(|| language.pick("none since the start", "keine seit dem Start").to_owned());
+        let acknowledged = acknowledged.unwrap_or_else(|| language.pick("not since the start", "nicht seit dem Start").to_owned());
         let state = match &destination.alarm {
-            Some(alarm) => Cell::text(language.pick("held up", "aufgehalten")).note(alarm.clone()).tone(Tone::Attention),
-            None => Cell::text(language.pick("delivering", "stellt zu")).tone(Tone::Good),
+            Some(_) => Cell::text(language.pick("held up", "steht")).tone(Tone::Attention),
+            None => Cell::text(language.pick("delivers", "stellt zu")).tone(Tone::Good),
         };
         let waiting = destination.queued.map(spell::count).unwrap_or_default();
         let oldest = destination.oldest_age_s.map(|seconds| spell::age(seconds, language)).unwrap_or_default();
-        vec![Cell::text(destination.id.clone()), Cell::text(acknowledged), Cell::text(waiting).note(oldest), state]
+        let cells = vec![Cell::text(destination.id.clone()), Cell::text(acknowledged), Cell::text(waiting).note(oldest), state];
+        Row { cells, below: destination.alarm.clone().unwrap_or_default() }
     };
     if snapshot.destinations.iter().any(|destination| destination.alarm.is_some()) {
         panel.raise(Tone::Attention);
     }
     panel.table = Some(Table {
         head: vec![
-            language.pick("Destination", "Ziel"),
-            language.pick("Last acknowledgement", "Letzte Quittung"),
+            language.pick("Name", "Ziel"),
+            language.pick("Acknowledged", "Quittiert"),
             language.pick("Waiting", "Wartend"),
             language.pick("State", "Zustand"),
         ],
@@ -237,7 +247,7 @@ fn destinations(snapshot: &Snapshot, language: Language) -> Panel {
 
 fn updates(snapshot: &Snapshot, language: Language) -> Panel {
     let updates = &snapshot.updates;
-    let known = updates.slots.iter().any(|slot| slot.booted);
+    let known = snapshot.part(Part::Slots).state().is_some();
     let mut panel = Panel::new(language.pick("Update slots", "Systemplätze"), if known { Tone::Good } else { Tone::Unknown });
     let row = |slot: &SlotRow| {
         let name = Cell::text(slot.slot.to_uppercase()).note(if slot.booted { language.pick("running", "läuft") } else { "" });
@@ -248,8 +258,9 @@ fn updates(snapshot: &Snapshot, language: Language) -> Panel {
             Some(other) => (other, Tone::Unknown),
             None => (language.pick("unknown", "unbekannt"), Tone::Unknown),
         };
-        vec![name, Cell::known(slot.version.clone()), Cell::text(text).tone(tone)]
+        Row { cells: vec![name, Cell::known(slot.version.clone()), Cell::text(text).tone(tone)], below: String::new() }
     };
+    panel.table_first = true;
     panel.table = Some(Table {
         head: vec![language.pick("Slot", "Platz"), language.pick("Version", "Version"), language.pick("State", "Zustand")],
         rows: updates.slots.iter().map(row).collect(),
@@ -273,36 +284,50 @@ fn updates(snapshot: &Snapshot, language: Language) -> Panel {
 fn silent(panel: &mut Panel, snapshot: &Snapshot, language: Language) -> bool {
     let Some(reason) = &snapshot.daemon_silent else { return false };
     panel.tone = Tone::Unknown;
-    panel.notes.push(Cell::text(language.pick("The gateway does not answer.", "Das Gateway antwortet nicht.")).note(reason.clone()));
+    let commissioned = snapshot.part(Part::Data).in_order() && snapshot.part(Part::Provision).in_order();
+    let note = if commissioned {
+        Cell::text(language.pick("The gateway does not answer.", "Das Gateway antwortet nicht.")).note(reason.clone())
+    } else {
+        Cell::text(language.pick(
+            "Not in service yet: storage and site file come first.",
+            "Noch nicht in Betrieb: Zuerst kommen Speicher und Standortdatei.",
+        ))
+    };
+    panel.notes.push(note);
     true
 }
 
 /// What a part says of itself, and its facts but those shown elsewhere.
 fn part(panel: &mut Panel, snapshot: &Snapshot, which: Part, name: &str, elsewhere: &[&str], language: Language) {
-    let cell = match snapshot.part(which) {
+    let said = snapshot.part(which);
+    let mut cell = match said {
         PartRow::Missing => Cell::text(language.pick("has not reported yet", "noch keine Meldung")),
         PartRow::Unreadable(reason) => {
-            panel.raise(Tone::Attention);
-            Cell::text(language.pick("unknown: its report cannot be read", "unbekannt: Meldung nicht lesbar"))
-                .note(reason.clone())
-                .tone(Tone::Attention)
+            let text = language.pick("unknown: its report cannot be read", "unbekannt: Meldung nicht lesbar");
+            Cell::text(text).note(reason.clone()).tone(Tone::Attention)
         }
         PartRow::Said(state) => {
-            let tone = advice::tone(state.word);
-            panel.raise(tone);
             let code = state.code.map(|code| format!(" ({code})")).unwrap_or_default();
-            let since = snapshot.age_s(state.since_unix_ms).map(|age| spell::ago(age, language)).unwrap_or_default();
+            let since = snapshot.age_s(state.since_unix_ms).map(|age| spell::since(age, language)).unwrap_or_default();
             let good = state.word == StateWord::Ready;
             let text = if good { language.pick("in order", "in Ordnung").to_owned() } else { format!("{}{code}", state.word) };
             let note = if state.detail.is_empty() { since } else { state.detail.clone() };
-            Cell::text(text).note(note).tone(tone)
+            Cell::text(text).note(note).tone(advice::tone(state.word))
         }
     };
+    // One part in order does not make a panel good whose other half nobody knows.
+    panel.raise(cell.tone.filter(|tone| *tone > Tone::Good).unwrap_or(Tone::Unknown));
+    let facts = said.state().into_iter().flat_map(|state| &state.facts);
+    let (passed, others): (Vec<_>, Vec<_>) =
+        facts.filter(|(fact, _)| !elsewhere.contains(&fact.as_str())).partition(|(_, value)| value.as_str() == "ok");
+    if !passed.is_empty() {
+        let names: Vec<_> = passed.iter().map(|(fact, _)| spell::fact(fact, language)).collect();
+        cell.note = format!("ok: {}", names.join(", "));
+    }
     panel.row(name, cell);
-    for (fact, value) in snapshot.part(which).state().into_iter().flat_map(|state| &state.facts) {
-        if !elsewhere.contains(&fact.as_str()) {
-            let tone = if value.starts_with("failed") { Some(Tone::Attention) } else { None };
-            panel.rows.push((fact.replace('_', " "), Cell { tone, ..Cell::text(value.clone()) }));
-        }
+    for (fact, value) in others {
+        let cell = Cell::text(value.clone());
+        let cell = if value.starts_with("failed") { cell.tone(Tone::Attention) } else { cell };
+        panel.rows.push((spell::fact(fact, language), cell));
     }
 }

@@ -27,6 +27,27 @@ pub(crate) fn ago(seconds: u64, language: Language) -> String {
     }
 }
 
+/// An age as something that lasts.
+pub(crate) fn since(seconds: u64, language: Language) -> String {
+    format!("{} {}", language.pick("for", "seit"), age(seconds, language))
+}
+
+/// The name of a fact of a part.
+pub(crate) fn fact(name: &str, language: Language) -> String {
+    let (english, german) = match name {
+        "technician" => ("Technician", "Techniker"),
+        "accepted" => ("Accepted", "Angenommen"),
+        "source" => ("Source", "Quelle"),
+        "offset_ms" => ("Offset in ms", "Abweichung in ms"),
+        "stratum" => ("Stratum", "Stratum"),
+        "version" => ("New version", "Neue Version"),
+        "progress" => ("Progress", "Fortschritt"),
+        "waits_for" => ("Waits for", "Wartet auf"),
+        other => return other.replace('_', " "),
+    };
+    language.pick(english, german).to_owned()
+}
+
 /// A number with its thousands apart.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -55,7 +76,7 @@ pub(crate) fn days(days: f64, language: Language) -> String {
     match days {
         _ if days > DAYS_SHOWN_MAX => language.pick("more than a year", "mehr als ein Jahr").to_owned(),
         _ if days >= 10.0 => format!("{days:.0} {unit}"),
-        _ if days >= 0.0 => format!("{days:.1} {unit}"),
+        _ if days >= 0.0 => format!("{} {unit}", format!("{days:.1}").replace('.', language.pick(".", ","))),
         _ => format!("0 {unit}"),
     }
 }
