@@ -87,7 +87,7 @@ python vitalgate_root() {
 
     vitalgate_prune(d, root)
 
-    for folder in "dev proc sys run tmp var efi data etc/ssl/certs etc/rauc usr/lib/vitalgate/trust".split():
+    for folder in "dev proc sys run tmp var efi data etc/ssl/certs usr/lib/vitalgate/trust".split():
         bb.utils.mkdirhier(os.path.join(root, folder))
     for name, content in kept.items():
         with open(os.path.join(root, name), "wb") as output:
@@ -104,8 +104,9 @@ python vitalgate_root() {
     os.chmod(os.path.join(root, "etc/shadow"), 0o600)
     trust = os.path.join(root, "usr/lib/vitalgate/trust")
     for source, name in (("site/root.pub", "site-root.pub"), ("support/recipient", "support.age"), ("rauc/ca.crt", "bundles.pem")):
-        shutil.copyfile(os.path.join(keys, source), os.path.join(trust, name))
-        os.chmod(os.path.join(trust, name), 0o644)
+        if name != "support.age" or os.path.exists(os.path.join(keys, source)):
+            shutil.copyfile(os.path.join(keys, source), os.path.join(trust, name))
+            os.chmod(os.path.join(trust, name), 0o644)
     with open(os.path.join(root, "usr/lib/os-release"), "a") as release:
         release.write(d.expand("IMAGE_ID=${RAUC_COMPATIBLE}\n"))
 }

@@ -10,11 +10,14 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7ca
 INHIBIT_DEFAULT_DEPS = "1"
 
 # Whole folders: a file that is added to one of them is shipped. A new folder is named here.
+# usr/lib/rauc is not: the rauc-conf of the updater's layer ships that one.
 FILESEXTRAPATHS:prepend := "${VITALGATE_TOPDIR}/image:"
 SRC_URI = "\
     file://rootfs/etc \
+    file://rootfs/usr/lib/sysctl.d \
     file://rootfs/usr/lib/systemd \
     file://rootfs/usr/lib/tmpfiles.d \
+    file://rootfs/usr/lib/udev \
     file://rootfs/usr/lib/vitalgate \
 "
 

@@ -15,7 +15,7 @@ RAUC_BUNDLE_DESCRIPTION = "Vitalgate ${VITALGATE_VERSION}"
 RAUC_BUNDLE_BUILD = "${VITALGATE_VERSION}"
 RAUC_BUNDLE_FORMAT = "verity"
 
-# Slot classes of image/rootfs/etc/rauc/system.conf.
+# Slot classes of image/rootfs/usr/lib/rauc/system.conf.
 RAUC_BUNDLE_SLOTS = "rootfs verity"
 RAUC_SLOT_rootfs = "vitalgate-image"
 RAUC_SLOT_rootfs[file] = "vitalgate-image-${MACHINE}.rootfs.squashfs-zst.verity"

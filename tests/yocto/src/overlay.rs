@@ -1,0 +1,115 @@
+//! The files that both builds of the image share: they are in `image/`, and only there.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{Breach, Tree, recipe};
+
+const PLATFORM: &str = "yocto-layer/recipes-gateway/vitalgate-platform";
+const OVERLAY: &str = "image/rootfs";
+/// Shorter texts are equal by chance.
+const COPY_BYTES_MIN: usize = 40;
+
+fn shared(tree: &Tree) -> Vec<String> {
+    tree.files("image")
+        .into_iter()
+        .filter(|name| !name.ends_with(".rs") && !name.ends_with("Cargo.toml") && !name.ends_with(".md"))
+        .collect()
+}
+
+fn base_name(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// A file that is in both places is one that drifts.
+pub(crate) fn no_copies(tree: &Tree) -> Vec<Breach> {
+    let shared = shared(tree);
+    let by_text: BTreeMap<_, _> =
+        shared.iter().map(|name| (tree.text(name), name)).filter(|(text, _)| text.len() >= COPY_BYTES_MIN).collect();
+    let by_name: BTreeMap<_, _> = shared.iter().filter(|name| name.starts_with(OVERLAY)).map(|name| (base_name(name), name)).collect();
+    tree.files("yocto-layer")
+        .into_iter()
+        .filter_map(|name| {
+            let original = by_text.get(&tree.text(&name)).or_else(|| by_name.get(base_name(&name)))?;
+            Some(format!("{name}: a copy of {original}; delete it, recipes reach the original by FILESEXTRAPATHS"))
+        })
+        .collect()
+}
+
+/// Where bitbake looks for the local files of a recipe; `None`: outside the repository.
+fn search_paths(tree: &Tree, recipe: &str) -> Vec<Option<String>> {
+    let folder = recipe.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let package = base_name(recipe).split(['_', '.']).next().unwrap_or_default();
+    let mut paths: Vec<_> = ["files".to_owned(), package.to_owned()].into_iter().map(|name| Some(format!("{folder}/{name}"))).collect();
+    for (name, value) in recipe::assignments(&tree.text(recipe)) {
+        if name.starts_with("FILESEXTRAPATHS") {
+            paths.extend(value.split(':').filter(|path| !path.is_empty()).map(|path| {
+                let inside = path.replace("${THISDIR}", folder).replace("${VITALGATE_TOPDIR}", ".");
+                (!inside.contains("${")).then_some(inside)
+            }));
+        }
+    }
+    paths
+}
+
+/// Words like `file://name;subdir=x` of a recipe's SRC_URI.
+fn local_files(tree: &Tree, recipe: &str) -> Vec<String> {
+    recipe::assignments(&tree.text(recipe))
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("SRC_URI") && !name.contains('['))
+        .flat_map(|(_, value)| value.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|word| word.strip_prefix("file://").and_then(|rest| rest.split(';').next()).map(str::to_owned))
+        .filter(|word| !word.contains("${"))
+        .collect()
+}
+
+/// Every file and folder that a recipe, a class or a description of the layer names exists.
+pub(crate) fn references_lead_somewhere(tree: &Tree) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for recipe in tree.metadata() {
+        for file in local_files(tree, &recipe) {
+            let found = search_paths(tree, &recipe).into_iter().flatten().any(|path| tree.has(&format!("{path}/{file}")));
+            if !found {
+                breaches.push(format!("{recipe}: file://{file} is nowhere; bring it back, or take it out of SRC_URI"));
+            }
+        }
+        let text = tree.text(&recipe);
+        let mut named: Vec<_> = text
+            .split("${VITALGATE_TOPDIR}/")
+            .skip(1)
+            .filter_map(|rest| rest.split(|letter: char| letter.is_whitespace() || "\":;)".contains(letter)).next())
+            .filter(|path| !path.is_empty() && !path.contains("${"))
+            .map(str::to_owned)
+            .collect();
+        for call in ["vitalgate_lines(d, \"", "vitalgate_words(d, \"", "vitalgate_words(d, '"] {
+            named.extend(text.split(call).skip(1).filter_map(|rest| rest.split(['"', '\'']).next()).map(|name| format!("image/{name}")));
+        }
+        for path in named.into_iter().filter(|path| !tree.has(path)) {
+            breaches.push(format!("{recipe}: names {path}, which is not there; bring it back, or take the name out"));
+        }
+    }
+    breaches.dedup();
+    breaches
+}
+
+/// Every file below image/rootfs is in a folder that the platform's recipe takes.
+pub(crate) fn all_is_shipped(tree: &Tree) -> Vec<Breach> {
+    let named = tree.files(PLATFORM);
+    let mut taken: Vec<_> = named.iter().flat_map(|recipe| local_files(tree, recipe)).map(|file| format!("image/{file}")).collect();
+    // An append that looks for another layer's file in a folder of ours ships that folder.
+    let appends = tree.metadata().into_iter().filter(|name| name.ends_with(".bbappend"));
+    taken.extend(
+        appends.flat_map(|append| search_paths(tree, &append)).flatten().filter_map(|path| path.strip_prefix("./").map(str::to_owned)),
+    );
+    let files = tree.files(OVERLAY);
+    if files.is_empty() {
+        return vec![format!("{OVERLAY}: no files; is the folder there?")];
+    }
+    files
+        .iter()
+        .filter(|file| !taken.iter().any(|folder| Path::new(file).starts_with(folder)))
+        .map(|file| {
+            let folder = Path::new(file).parent().and_then(|folder| folder.strip_prefix("image").ok()).unwrap_or(Path::new("rootfs"));
+            format!("{file}: shipped by no recipe; add file://{} to SRC_URI in {PLATFORM}", folder.display())
+        })
+        .collect()
+}
