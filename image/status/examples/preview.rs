@@ -35,13 +35,11 @@ fn staged(scene: &str) -> double::Appliance {
             appliance.goes_into_service();
             appliance.daemon_says(double::daemon_in_trouble());
             let facts = json!({
-                "a_version": "0.3.0", "a_state": "bad", "b_version": "0.2.0", "b_state": "good", "rollback_from": "0.3.0",
-                "rollback_reason": "the store did not open within 120 s", "rollback_at": "2026-11-21T02:14:09Z"
+                "running": "slot b (0.2.0)", "slot-a": "0.3.0 not started any more", "slot-b": "0.2.0 good, 3 starts left", "version-floor": "0.1.0",
+                "last-rollback": "0.3.0 (slot a): the store did not open within 120 s", "last-rollback-unix-ms": "1795227249000"
             });
-            appliance.say(
-                Part::Slots,
-                &json!({"word": "ROLLED-BACK", "since_unix_ms": 0, "detail": "0.3.0: the store did not open", "facts": facts}),
-            );
+            let detail = "0.3.0 was undone: the store did not open within 120 s";
+            appliance.say(Part::Slots, &json!({"word": "ROLLED-BACK", "since_unix_ms": 0, "detail": detail, "facts": facts}));
         }
         "waiting" => {
             appliance.say(Part::Data, &ready);

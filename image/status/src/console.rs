@@ -98,6 +98,10 @@ fn write_lines(lines: &Receiver<String>, screens: &[PathBuf]) {
         let mut out = std::io::stdout().lock();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
         for screen in screens {
+            if screen.as_os_str() == "-" {
+                let _ = std::io::stderr().lock().write_all(text.as_bytes());
+                continue;
+            }
             let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
             let opened = OpenOptions::new().write(true).custom_flags(flags.bits()).open(screen);
             let _ = opened.and_then(|mut file| file.write_all(text.as_bytes()));

@@ -57,6 +57,12 @@ impl Machine {
         self.release.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The version of the running image.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.release("IMAGE_VERSION").or_else(|| self.release("VERSION_ID"))
+    }
+
     /// Addresses under which the page can be reached, the likeliest first.
     #[must_use]
     pub fn reachable(&self) -> Vec<IpAddr> {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 use vitalgate_layout::state::{Part, PartState};
-use vitalgate_layout::{Slot, StateWord};
+use vitalgate_layout::{Slot, StateWord, Version};
 
 use crate::daemon::{Daemon, DaemonStatus};
 use crate::machine::{Interface, Machine};
@@ -146,7 +146,7 @@ pub struct SlotRow {
     pub booted: bool,
     /// Its version.
     pub version: Option<String>,
-    /// `good`, `bad` or `empty`.
+    /// What the slot is worth: `good, 3 starts left`, `not started any more`, `empty`.
     pub state: Option<String>,
 }
 
@@ -155,12 +155,12 @@ pub struct SlotRow {
 pub struct Updates {
     /// Both slots.
     pub slots: Vec<SlotRow>,
-    /// The version that was left at the last rollback.
-    pub rollback_from: Option<String>,
-    /// Why.
-    pub rollback_reason: Option<String>,
-    /// When.
-    pub rollback_at: Option<String>,
+    /// The oldest version that may be installed.
+    pub version_floor: Option<String>,
+    /// Which version was left at the last rollback, and why.
+    pub last_rollback: Option<String>,
+    /// When, RFC 3339; absent while the clock was not set.
+    pub last_rollback_at: Option<String>,
 }
 
 /// A part as it is shown.
@@ -276,12 +276,11 @@ fn identity(found: &Found) -> Identity {
     let machine = &found.machine;
     let status = found.daemon.status();
     let fact = |name| found.parts.fact(Part::Provision, name).or_else(|| found.parts.fact(Part::SelfTest, name)).map(str::to_owned);
-    let version = machine.release("IMAGE_VERSION").or_else(|| machine.release("VERSION_ID")).map(str::to_owned);
     let support_end = machine.release("SUPPORT_END").and_then(|text| text.parse::<Date>().ok());
     let today = today(found.now_unix_ms);
     Identity {
         product: machine.release("NAME").unwrap_or("Vitalgate").to_owned(),
-        version,
+        version: machine.version().map(str::to_owned),
         build: machine.release("BUILD_ID").map(str::to_owned),
         support_end: support_end.map(|date| date.to_string()),
         support_ended: support_end.zip(today).map(|(end, today)| today > end),
@@ -359,24 +358,80 @@ fn destinations(status: &DaemonStatus) -> Vec<DestinationRow> {
 }
 
 fn updates(found: &Found) -> Updates {
-    let fact = |name: &str| found.parts.fact(Part::Slots, name).map(str::to_owned);
-    let booted = found.machine.boot.get("VITALGATE_SLOT").map(String::as_str).or_else(|| found.parts.fact(Part::Slots, "booted"));
-    let running = found.machine.release("IMAGE_VERSION").or_else(|| found.machine.release("VERSION_ID"));
+    let fact = |name: &str| found.parts.fact(Part::Slots, name);
+    let booted = found.machine.boot.get("VITALGATE_SLOT").map(String::as_str);
     let slot = |slot: Slot| {
-        let letter = slot.letter();
-        let is_booted = booted == Some(letter);
-        let own = if is_booted { running.map(str::to_owned) } else { None };
-        SlotRow {
-            slot: letter,
-            booted: is_booted,
-            version: fact(&format!("{letter}_version")).or(own),
-            state: fact(&format!("{letter}_state")),
-        }
+        let (version, state) = fact(&format!("slot-{slot}")).map_or((None, None), slot_words);
+        let is_booted = booted == Some(slot.letter());
+        let running = if is_booted { found.machine.version() } else { None };
+        SlotRow { slot: slot.letter(), booted: is_booted, version: version.or(running).map(str::to_owned), state }
     };
+    let at = fact("last-rollback-unix-ms").and_then(|text| text.parse().ok()).filter(|at| *at >= CLOCK_FLOOR_UNIX_MS);
     Updates {
         slots: Slot::ALL.into_iter().map(slot).collect(),
-        rollback_from: fact("rollback_from"),
-        rollback_reason: fact("rollback_reason"),
-        rollback_at: fact("rollback_at"),
+        version_floor: fact("version-floor").map(str::to_owned),
+        last_rollback: fact("last-rollback").map(str::to_owned),
+        last_rollback_at: at.map(rfc3339),
+    }
+}
+
+/// Version and state of a slot: `0.2.0 good, 3 starts left`, `0.3.0 not started any more`, `empty`.
+fn slot_words(text: &str) -> (Option<&str>, Option<String>) {
+    match text.split_once(' ') {
+        Some((version, rest)) if Version::parse(version).is_some() => (Some(version), Some(rest.to_owned())),
+        _ => (None, Some(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_slot_are_taken_apart() {
+        assert_eq!(slot_words("0.2.0 good, 3 starts left"), (Some("0.2.0"), Some("good, 3 starts left".to_owned())));
+        assert_eq!(slot_words("empty"), (None, Some("empty".to_owned())));
+        assert_eq!(slot_words("no one knows"), (None, Some("no one knows".to_owned())));
+    }
+
+    /// An age is only given by a clock that was set, and never into the future.
+    #[test]
+    fn a_clock_that_was_never_set_gives_no_age() {
+        let machine = Machine::default();
+        let daemon = Daemon::Answers(Box::default());
+        let found = |now_unix_ms| Found {
+            parts: Parts::of([]),
+            daemon: daemon.clone(),
+            machine: machine.clone(),
+            certificate: None,
+            now_unix_ms,
+            up_s: 1,
+        };
+        let now = CLOCK_FLOOR_UNIX_MS + 60_000;
+        assert_eq!(Snapshot::of(&found(now), 1).age_s(CLOCK_FLOOR_UNIX_MS), Some(60));
+        assert_eq!(Snapshot::of(&found(now), 1).age_s(5), None);
+        assert_eq!(Snapshot::of(&found(5_000), 1).age_s(CLOCK_FLOOR_UNIX_MS), None);
+        assert_eq!(Snapshot::of(&found(i64::MIN), 1).age_s(i64::MAX), None);
+    }
+
+    /// Support ends after its last day, and nobody claims so while the date is not known.
+    #[test]
+    fn the_end_of_support_is_told_by_a_clock_that_was_set() {
+        let release = [("SUPPORT_END".to_owned(), "2026-11-22".to_owned())].into();
+        let machine = Machine { release, ..Machine::default() };
+        let at = |now_unix_ms| {
+            let found = Found {
+                parts: Parts::of([]),
+                daemon: Daemon::Answers(Box::default()),
+                machine: machine.clone(),
+                certificate: None,
+                now_unix_ms,
+                up_s: 1,
+            };
+            Snapshot::of(&found, 1).identity.support_ended
+        };
+        const NOON_OF_THE_DAY: i64 = 1_795_348_800_000;
+        const DAY_MS: i64 = 86_400_000;
+        assert_eq!([at(NOON_OF_THE_DAY), at(NOON_OF_THE_DAY + DAY_MS), at(0)], [Some(false), Some(true), None]);
     }
 }

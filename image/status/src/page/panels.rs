@@ -252,9 +252,9 @@ fn updates(snapshot: &Snapshot, language: Language) -> Panel {
     let row = |slot: &SlotRow| {
         let name = Cell::text(slot.slot.to_uppercase()).note(if slot.booted { language.pick("running", "läuft") } else { "" });
         let (text, tone) = match slot.state.as_deref() {
-            Some("good") => (language.pick("good", "gut"), Tone::Good),
-            Some("bad") => (language.pick("bad", "schlecht"), Tone::Attention),
+            Some(state) if state.starts_with("good") => (language.pick("good", "gut"), Tone::Good),
             Some("empty") => (language.pick("empty", "leer"), Tone::Unknown),
+            Some("not started any more") => (language.pick("not started", "gesperrt"), Tone::Attention),
             Some(other) => (other, Tone::Unknown),
             None => (language.pick("unknown", "unbekannt"), Tone::Unknown),
         };
@@ -266,15 +266,17 @@ fn updates(snapshot: &Snapshot, language: Language) -> Panel {
         rows: updates.slots.iter().map(row).collect(),
         left_out: 0,
     });
-    let rollback = match &updates.rollback_reason {
-        Some(reason) => {
-            let from = updates.rollback_from.as_deref().map(|version| format!("{version}: ")).unwrap_or_default();
-            Cell::text(format!("{from}{reason}")).note(updates.rollback_at.clone().unwrap_or_default()).tone(Tone::Attention)
+    let rollback = match &updates.last_rollback {
+        Some(rollback) => {
+            let cell = Cell::text(rollback.clone()).note(updates.last_rollback_at.clone().unwrap_or_default());
+            // One that a later version has made up for is history.
+            if snapshot.part(Part::Slots).in_order() { cell } else { cell.tone(Tone::Attention) }
         }
         None => Cell::text(language.pick("none", "keine")),
     };
     panel.row(language.pick("Last rollback", "Letzte Rücknahme"), rollback);
-    let own = ["a_version", "a_state", "b_version", "b_state", "booted", "rollback_from", "rollback_reason", "rollback_at"];
+    panel.row(language.pick("Oldest version allowed", "Älteste erlaubte Version"), Cell::known(updates.version_floor.clone()));
+    let own = ["running", "slot-a", "slot-b", "version-floor", "last-rollback", "last-rollback-unix-ms"];
     part(&mut panel, snapshot, Part::Slots, language.pick("Health gate", "Bewährung"), &own, language);
     part(&mut panel, snapshot, Part::Update, language.pick("Update", "Aktualisierung"), &[], language);
     panel

@@ -37,15 +37,27 @@ pub(crate) fn fact(name: &str, language: Language) -> String {
     let (english, german) = match name {
         "technician" => ("Technician", "Techniker"),
         "accepted" => ("Accepted", "Angenommen"),
-        "source" => ("Source", "Quelle"),
-        "offset_ms" => ("Offset in ms", "Abweichung in ms"),
-        "stratum" => ("Stratum", "Stratum"),
+        "signed_by" => ("Signed by", "Signiert von"),
+        "sealed" => ("Sealed to the TPM", "An das TPM gebunden"),
         "version" => ("New version", "Neue Version"),
-        "progress" => ("Progress", "Fortschritt"),
-        "waits_for" => ("Waits for", "Wartet auf"),
-        other => return other.replace('_', " "),
+        "percent" => ("Percent", "Prozent"),
+        "tpm" => ("TPM", "TPM"),
+        other => return other_fact(other, language),
     };
     language.pick(english, german).to_owned()
+}
+
+/// Facts that are numbered or named by a device, and those of a later version.
+fn other_fact(name: &str, language: Language) -> String {
+    if let Some(number) = name.strip_prefix("source-") {
+        return format!("{} {number}", language.pick("Source", "Quelle"));
+    }
+    if let Some(device) = name.strip_prefix("device_") {
+        return format!("{} {device}", language.pick("Device", "Gerät"));
+    }
+    let words = name.replace(['_', '-'], " ");
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// A number with its thousands apart.
@@ -92,6 +104,8 @@ mod tests {
         assert_eq!(ago(5, Language::German), "vor 5 s");
         assert_eq!((count(7), count(1_234_567)), ("7".to_owned(), "1\u{202f}234\u{202f}567".to_owned()));
         assert_eq!((size(1_610_612_736), size(5_242_880)), ("1.5 GiB".to_owned(), "5 MiB".to_owned()));
+        let named = |name| fact(name, Language::German);
+        assert_eq!([named("source-2"), named("device_m_1"), named("secure_boot"), named("")], ["Quelle 2", "Gerät m_1", "Secure boot", ""]);
         let left = |number| days(number, Language::English);
         assert_eq!([left(4_000.0), left(41.6), left(0.25), left(-1.0)], ["more than a year", "42 days", "0.2 days", "0 days"]);
     }

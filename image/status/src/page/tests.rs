@@ -45,7 +45,7 @@ fn hostile_status() -> DaemonStatus {
 #[test]
 fn hostile_text_stays_text() {
     let facts: BTreeMap<_, _> =
-        ["site", "serial", "rollback_reason", "a_version", HOSTILE].map(|name| (name.to_owned(), HOSTILE.to_owned())).into();
+        ["site", "serial", "last-rollback", "slot-a", HOSTILE].map(|name| (name.to_owned(), HOSTILE.to_owned())).into();
     let state =
         |word| Said::State(PartState { word, code: Some(u16::MAX), detail: HOSTILE.into(), since_unix_ms: i64::MIN, facts: facts.clone() });
     let loud = Parts::of(Part::ALL.map(|part| (part, state(StateWord::Tamper))));

@@ -87,23 +87,33 @@ impl Appliance {
         let now_ms = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
         let since = now_ms - 190_000_000;
         let said = |facts: Value| json!({"word": "READY", "since_unix_ms": since, "facts": facts});
-        self.say(Part::Data, &said(json!({"encryption": "LUKS2, sealed to the TPM"})));
+        self.say(Part::Data, &said(json!({"sealed": "yes"})));
         self.say(
             Part::Provision,
-            &said(json!({"site": "Praxis am Markt", "gateway": "practice-01", "serial": "VG-2026-00417", "technician": "T. Berger"})),
+            &said(json!({
+                "site": "Praxis am Markt", "gateway": "practice-01", "serial": "VG-2026-00417", "technician": "T. Berger",
+                "accepted": "2026-11-19 09:12 UTC", "signed_by": "site root 5f1c 22d0 9a4e 7b31"
+            })),
         );
-        let checks = json!({"verified root": "ok", "tpm": "ok", "disk": "ok", "clock": "ok", "interfaces": "ok"});
+        let checks = json!({"verity": "ok", "secure_boot": "ok", "tpm": "ok", "disk": "ok", "clock": "ok", "interfaces": "ok"});
         self.say(Part::SelfTest, &said(checks));
-        self.say(Part::Clock, &said(json!({"trust": "authenticated", "source": "ptbtime1.ptb.de (NTS)", "offset_ms": "0.4"})));
-        self.say(Part::Slots, &said(json!({"a_version": "0.1.0", "a_state": "good", "b_version": "0.2.0", "b_state": "good"})));
-        self.say(Part::Update, &said(json!({"maintenance window": "02:00-04:00"})));
+        self.say(
+            Part::Clock,
+            &said(json!({
+                "trust": "authenticated", "source-1": "time.example.org: followed, proves who it is (NTS)"
+            })),
+        );
+        self.say(Part::Slots, &said(json!({
+            "running": "slot b (0.2.0)", "slot-a": "0.1.0 good, 3 starts left", "slot-b": "0.2.0 good, 3 starts left", "version-floor": "0.1.0"
+        })));
+        self.say(Part::Update, &said(json!({})));
         self.daemon_says(daemon_in_service());
     }
 }
 
 /// What a daemon in service answers.
 pub fn daemon_in_service() -> Value {
-    let device = |id: &str, profile: &str, driver: &str, age: Value, state: &str| json!({"id": id, "profile": profile, "driver": driver, "last_reading_age_s": age, "state": state});
+    let device = |id: &str, profile: &str, driver: &str, age: Value, state: &str| json!({"id": id, "profile": profile, "driver": driver, "connected": (driver == "mqtt").then_some(true), "last_reading_age_s": age, "state": state});
     json!({
         "version": "0.2.0", "gateway": "practice-01", "uptime_s": 190_000,
         "health": {"ready": true, "state": "READY", "problems": []}, "clock_trust": "Authenticated", "warnings": [],
