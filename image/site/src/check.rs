@@ -30,6 +30,10 @@ pub(crate) fn site(text: &str, file_name: &str) -> Result<Site, Vec<SiteError>> 
         Ok(site) if secrets.is_empty() => Ok(site),
         Ok(_) => Err(secrets),
         Err(errors) => {
+            // A key that holds a secret is unknown as well; once is enough.
+            let again =
+                |error: &SiteError| error.message.starts_with("unknown key") && secrets.iter().any(|secret| secret.line == error.line);
+            let errors: Vec<_> = errors.into_iter().filter(|error| !again(error)).collect();
             secrets.extend(errors);
             secrets.sort_by_key(|error| error.line);
             Err(secrets)

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod age;
 mod check;
 mod day;
 mod error;

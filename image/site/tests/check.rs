@@ -1,5 +1,7 @@
 //! What the check says: everything at once, with line and remedy, and nothing that a hostile text could break.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests fails loudly")]
+
 use proptest::prelude::*;
 use vitalgate_site::{Site, SiteError, SiteFile};
 

@@ -1,5 +1,7 @@
 //! Who is let in: signatures, delegations, serial numbers, days, each refusal with its number.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests fails loudly")]
+
 use proptest::prelude::*;
 use vitalgate_layout::Rejection;
 use vitalgate_site::{

@@ -1,0 +1,83 @@
+//! Files of bounded size, keys, and today.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vitalgate_site::{Day, Delegation, PublicKey, Signer, SigningKey};
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Outcome};
+
+/// Largest text, key or signature in bytes (16 MiB).
+pub(crate) const TEXT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A whole file.
+pub(crate) fn read(path: &Path, bytes_max: u64) -> Outcome<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(bytes_max + 1).read_to_end(&mut bytes))
+        .map_err(|error| Failure::unreadable(path, &error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Failure::refused(format!("{} has more than {bytes_max} bytes", path.display()), "name the right file"));
+    }
+    Ok(bytes)
+}
+
+/// A whole file of text.
+pub(crate) fn read_text(path: &Path) -> Outcome<String> {
+    String::from_utf8(read(path, TEXT_BYTES_MAX)?)
+        .map_err(|_| Failure::refused(format!("{} is not UTF-8 text", path.display()), "save it as UTF-8, or name the right file"))
+}
+
+/// Writes a file; one that is there is replaced.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Outcome {
+    std::fs::write(path, bytes).map_err(|error| Failure::unwritable(path, &error))
+}
+
+/// Writes a file that only its owner may read; one that is there stays.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Outcome {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all())).map_err(|error| Failure::unwritable(path, &error))
+}
+
+/// A public key: the name of a file, or 64 hex digits.
+pub(crate) fn public_key(text: &str) -> Outcome<PublicKey> {
+    let refused = |error| Failure::refused(format!("{text} {error}"), "give the file of the public key, or its 64 hex digits");
+    if let Ok(key) = PublicKey::parse(text) {
+        return Ok(key);
+    }
+    PublicKey::parse(&read_text(Path::new(text))?).map_err(refused)
+}
+
+/// A private key's file.
+pub(crate) fn signing_key(path: &Path) -> Outcome<SigningKey> {
+    let text = Zeroizing::new(read_text(path)?);
+    SigningKey::parse(&text).map_err(|error| Failure::refused(format!("{} {error}", path.display()), "name the file of the private key"))
+}
+
+/// A private key with what gives it the right to sign.
+pub(crate) fn signer(key: &Path, delegation: Option<&Path>) -> Outcome<Signer> {
+    let key = signing_key(key)?;
+    let Some(path) = delegation else { return Ok(Signer::root(key)) };
+    let refused = |error| Failure::refused(format!("{}: {error}", path.display()), "name the delegation of this key");
+    let delegation = Delegation::parse(&read_text(path)?).map_err(refused)?;
+    if delegation.expires() < today() {
+        let what = format!("{} ended on {}", path.display(), delegation.expires());
+        return Err(Failure::refused(what, "ask the holder of the root key for a new delegation"));
+    }
+    Signer::delegated(key, delegation).map_err(refused)
+}
+
+/// Today by this machine's clock.
+pub(crate) fn today() -> Day {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Day::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A day from the command line.
+pub(crate) fn day(text: &str) -> Outcome<Day> {
+    Day::parse(text).ok_or_else(|| Failure::refused(format!("\"{text}\" is no day"), "write it as 2026-12-31"))
+}

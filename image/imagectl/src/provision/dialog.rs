@@ -1,0 +1,184 @@
+//! Questions and answers that become a site file.
+
+use std::path::Path;
+
+use crate::failure::{Failure, Outcome};
+use crate::files;
+
+/// Most devices that are asked for one by one; more are written into the file by hand.
+const DEVICES_ASKED_MAX: usize = 100;
+
+/// Whoever answers.
+pub(crate) type Answers<'a> = &'a mut dyn FnMut(&str) -> Outcome<String>;
+
+/// Asks for a site; the text still has to pass the check.
+pub(crate) fn ask(answers: Answers<'_>) -> Outcome<String> {
+    let mut text = String::from("# Made by imagectl provision new.\n[site]\n");
+    let mut line = |key: &str, value: &str| text.push_str(&format!("{key} = {}\n", quoted(value)));
+    line("name", &answers("Name of the site:")?);
+    line("gateway", &answers("Name of the gateway (such as practice-01; never changed later):")?);
+    let serials = answers("Serial number on the label (several with blanks; empty: any):")?;
+    text.push_str(&format!("serial = {}\n", if serials.is_empty() { quoted("any") } else { list(&serials) }));
+    let mut line = |key: &str, value: &str| text.push_str(&format!("{key} = {}\n", quoted(value)));
+    line("expires", &answers("Valid until (such as 2026-12-31):")?);
+    line("technician", &answers("Your name:")?);
+    network(&mut text, answers)?;
+    time(&mut text, answers)?;
+    ehr(&mut text, answers)?;
+    let names = answers("Names or addresses that devices reach the gateway by (blanks between; empty: no device publishes):")?;
+    if !names.is_empty() {
+        text.push_str(&format!("\n[mqtt]\nserver_names = {}\n", list(&names)));
+    }
+    devices(&mut text, answers)?;
+    let window = answers("When may it restart for an update (UTC, such as 02:00-04:00; empty: at any time):")?;
+    if !window.is_empty() {
+        text.push_str(&format!("\n[maintenance]\nwindow = {}\n", quoted(&window)));
+    }
+    Ok(text)
+}
+
+fn network(text: &mut String, answers: Answers<'_>) -> Outcome {
+    let address = answers("Address with prefix length, such as 192.0.2.10/24 (empty: DHCP):")?;
+    if address.is_empty() {
+        text.push_str("\n[[network]]\nmatch = \"en*\"\ndhcp = true\n");
+        return Ok(());
+    }
+    text.push_str(&format!("\n[[network]]\nmatch = \"en*\"\naddress = {}\n", list(&address)));
+    let gateway = answers("Router (empty: none):")?;
+    if !gateway.is_empty() {
+        text.push_str(&format!("gateway = {}\n", quoted(&gateway)));
+    }
+    let dns = answers("Name servers (blanks between; empty: none):")?;
+    if !dns.is_empty() {
+        text.push_str(&format!("dns = {}\n", list(&dns)));
+    }
+    Ok(())
+}
+
+fn time(text: &mut String, answers: Answers<'_>) -> Outcome {
+    let nts = answers("Time servers with NTS (blanks between; empty: none):")?;
+    let ntp = answers("Time servers without NTS (blanks between; empty: none):")?;
+    if nts.is_empty() && ntp.is_empty() {
+        return Ok(());
+    }
+    text.push_str("\n[time]\n");
+    for (key, servers) in [("nts", nts), ("ntp", ntp)] {
+        if !servers.is_empty() {
+            text.push_str(&format!("{key} = {}\n", list(&servers)));
+        }
+    }
+    Ok(())
+}
+
+fn ehr(text: &mut String, answers: Answers<'_>) -> Outcome {
+    let url = answers("FHIR base URL of the EHR, such as https://ehr.example/fhir (empty: none yet):")?;
+    if url.is_empty() {
+        return Ok(());
+    }
+    text.push_str(&format!("\n[ehr]\nurl = {}\n", quoted(&url)));
+    let authority = answers("File with the certificate of its authority, PEM (empty: a public one):")?;
+    if !authority.is_empty() {
+        let pem = files::read_text(Path::new(&authority))?;
+        if pem.contains("'''") {
+            return Err(Failure::refused(format!("{authority} is no PEM"), "name the file of the authority's certificate"));
+        }
+        text.push_str(&format!("ca_pem = '''\n{}\n'''\n", pem.replace('\r', "").trim()));
+    }
+    Ok(())
+}
+
+fn devices(text: &mut String, answers: Answers<'_>) -> Outcome {
+    for number in 1..=DEVICES_ASKED_MAX {
+        let id = answers(&format!("Device {number}, id such as monitor-01 (empty: no more):"))?;
+        if id.is_empty() {
+            break;
+        }
+        text.push_str(&format!("\n[[device]]\nid = {}\n", quoted(&id)));
+        let address = answers("  Polled by Modbus? Address such as 192.0.2.9:502 (empty: it publishes by MQTT):")?;
+        let default = if address.is_empty() { "vitals-json" } else { "vitals-modbus" };
+        let profile = answers(&format!("  Profile (empty: {default}):"))?;
+        text.push_str(&format!("profile = {}\n", quoted(if profile.is_empty() { default } else { &profile })));
+        if !address.is_empty() {
+            let unit = answers("  Unit (empty: 1):")?;
+            let unit = if unit.is_empty() {
+                1
+            } else {
+                unit.parse::<u8>().map_err(|_| Failure::refused(format!("\"{unit}\" is no unit"), "write a number from 0 to 255"))?
+            };
+            text.push_str(&format!("modbus = {{ address = {}, unit = {unit} }}\n", quoted(&address)));
+        }
+        let patient = answers("  Patient, such as Patient/4711 (empty: assigned later at the gateway):")?;
+        if !patient.is_empty() {
+            text.push_str(&format!("patient = {}\n", quoted(&patient)));
+        }
+    }
+    Ok(())
+}
+
+fn list(words: &str) -> String {
+    let words: Vec<_> = words.split([' ', ',']).filter(|word| !word.is_empty()).map(quoted).collect();
+    format!("[{}]", words.join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use vitalgate_site::SiteFile;
+
+    use super::*;
+
+    fn made(answers: &[&str]) -> String {
+        let mut answers = answers.iter();
+        ask(&mut |_| Ok((*answers.next().unwrap_or(&"")).to_owned())).unwrap()
+    }
+
+    /// What was answered passes the check of the appliance.
+    #[test]
+    fn answers_become_a_site_file() {
+        let text = made(&[
+            "Practice \"north\"",
+            "practice-01",
+            "VG-0001 VG-0002",
+            "2026-12-31",
+            "A. Example",
+            "192.0.2.10/24",
+            "192.0.2.1",
+            "192.0.2.53",
+            "time.example",
+            "",
+            "https://ehr.example/fhir",
+            "",
+            "gateway.example",
+            "monitor-01",
+            "",
+            "",
+            "Patient/4711",
+            "bedside-1",
+            "192.0.2.9:502",
+            "",
+            "",
+            "",
+            "",
+            "02:00-04:00",
+        ]);
+        let site = SiteFile::check(&text, "site").unwrap();
+        assert_eq!(site.name, "Practice \"north\"");
+        assert_eq!((site.devices.len(), site.destinations.len(), site.networks.len()), (2, 1, 1));
+        assert!(site.maintenance.is_some() && site.serial.matches("VG-0002"));
+    }
+
+    #[test]
+    fn the_shortest_answers_do() {
+        let site = SiteFile::check(&made(&["x", "g", "", "2026-12-31", "t"]), "site").unwrap();
+        assert!(site.networks[0].dhcp && site.mqtt.is_none());
+    }
+
+    #[test]
+    fn the_template_passes_the_check_as_it_is() {
+        let site = SiteFile::check(super::super::TEMPLATE, "site").unwrap();
+        assert_eq!(site.devices.len(), 2);
+    }
+}

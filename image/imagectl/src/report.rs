@@ -1,0 +1,76 @@
+//! `imagectl report verify`: what an appliance wrote, for the paperwork.
+
+use std::path::Path;
+
+use vitalgate_site::{REPORT_BYTES_MAX, open_report};
+
+use crate::cli;
+use crate::failure::{Failure, Outcome};
+use crate::{files, say};
+
+/// `imagectl report ...`
+pub(crate) fn run(command: &cli::Report) -> Outcome {
+    let cli::Report::Verify { file, key } = command;
+    verify(file, key.as_deref())
+}
+
+fn verify(file: &Path, key: Option<&str>) -> Outcome {
+    let bytes = files::read(file, REPORT_BYTES_MAX as u64)?;
+    let refused = |what: String| Failure::refused(what, "take the file from the stick again; if it stays so, do not accept it");
+    let report = open_report(&bytes)
+        .map_err(|refusal| refused(format!("{}: {}{}", file.display(), refusal.rejection().meaning(), detail(&refusal))))?;
+    let fingerprint = report.signed_by.fingerprint();
+    if let Some(key) = key {
+        let same = key.trim().eq_ignore_ascii_case(&fingerprint) || files::public_key(key).is_ok_and(|key| key == report.signed_by);
+        if !same {
+            return Err(refused(format!("{} was signed by {fingerprint}, not by {key}", file.display())));
+        }
+    }
+    if report.json {
+        let value: serde_json::Value =
+            serde_json::from_str(&report.text).map_err(|error| refused(format!("{} is no JSON ({error})", file.display())))?;
+        print(&value, 0, "");
+    } else {
+        say::result(&report.text);
+    }
+    say::result("");
+    match key {
+        Some(_) => say::result(format_args!("OK unchanged since {fingerprint} signed it, which is the appliance")),
+        None => say::result(format_args!(
+            "OK unchanged since {fingerprint} signed it; compare this with the fingerprint on the appliance's console"
+        )),
+    }
+    Ok(())
+}
+
+fn detail(refusal: &vitalgate_site::SiteRefusal) -> String {
+    if refusal.detail().is_empty() { String::new() } else { format!(" ({})", refusal.detail()) }
+}
+
+/// One line a fact, folded by depth; a file cannot steer the terminal.
+fn print(value: &serde_json::Value, depth: usize, name: &str) {
+    /// Deeper facts stay on one line.
+    const DEPTH_MAX: usize = 6;
+    let space = "  ".repeat(depth);
+    let name = printable(name);
+    match value {
+        serde_json::Value::Object(facts) if depth < DEPTH_MAX => {
+            if !name.is_empty() {
+                say::result(format_args!("{space}{name}:"));
+            }
+            let next = if name.is_empty() { depth } else { depth + 1 };
+            facts.iter().for_each(|(name, value)| print(value, next, name));
+        }
+        serde_json::Value::Array(items) if depth < DEPTH_MAX && items.iter().any(|item| item.is_object() || item.is_array()) => {
+            for (number, item) in items.iter().enumerate() {
+                print(item, depth, &format!("{name} {}", number + 1));
+            }
+        }
+        serde_json::Value::String(text) => say::result(format_args!("{space}{name}: {}", printable(text))),
+        other => say::result(format_args!("{space}{name}: {}", printable(&other.to_string()))),
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|one| !one.is_control()).collect()
+}

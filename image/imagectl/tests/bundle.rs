@@ -1,0 +1,110 @@
+//! Update bundles: signature and content, with a bundle made here from the format's description.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests fails loudly")]
+
+mod common;
+
+use std::process::Command;
+
+use common::{Folder, ok, refused, there};
+
+/// Root hash that `veritysetup format --hash=sha256 --data-block-size=4096 --hash-block-size=4096 --salt=<32 times 01>`
+/// prints for 300 blocks, the first full of ones, the second of twos and so on (a byte each).
+const ROOT_HASH: &str = "6aa35a739a15110e90b33265d0f42fd71948e326552d03a4871ad979e0ee603a";
+const BLOCKS: usize = 300;
+
+fn openssl(arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn content() -> Vec<u8> {
+    (0..BLOCKS).flat_map(|block| vec![(block + 1) as u8; 4096]).collect()
+}
+
+/// A bundle, its authority beside it. The tree itself is not read: its root is in the manifest.
+fn bundle(folder: &Folder) -> String {
+    let (key, ca) = (folder.text("ca.key"), folder.text("ca.pem"));
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-subj",
+        "/CN=x",
+        "-days",
+        "30",
+        "-keyout",
+        &key,
+        "-out",
+        &ca,
+    ]);
+    let tree = vec![0; 4 * 4096];
+    let manifest = folder.write(
+        "manifest",
+        format!(
+            "[update]\ncompatible=vitalgate-amd64\nversion=0.2.0\n\n[bundle]\nformat=verity\nverity-hash={ROOT_HASH}\nverity-salt={}\nverity-size={}\n\n[image.rootfs]\nsha256=ab\nfilename=rootfs.img\n",
+            "01".repeat(32),
+            tree.len()
+        ),
+    );
+    openssl(&[
+        "cms",
+        "-sign",
+        "-in",
+        &manifest,
+        "-binary",
+        "-nodetach",
+        "-nosmimecap",
+        "-outform",
+        "DER",
+        "-signer",
+        &ca,
+        "-inkey",
+        &key,
+        "-out",
+        &folder.text("cms"),
+    ]);
+    let signature = folder.read("cms");
+    let mut bytes = content();
+    bytes.extend(tree);
+    bytes.extend(&signature);
+    bytes.extend((signature.len() as u64).to_be_bytes());
+    folder.write("vitalgate-amd64-0.2.0.raucb", bytes)
+}
+
+#[test]
+fn a_bundle_is_proven_to_its_last_byte() {
+    if !there("openssl") {
+        return;
+    }
+    let folder = Folder::new();
+    let file = bundle(&folder);
+    let ca = folder.text("ca.pem");
+    let said = ok(["bundle", "verify", &file, "--ca", &ca, "--machine", "amd64"]);
+    for line in ["machine    vitalgate-amd64", "version    0.2.0", "signature  OK", "content    OK"] {
+        assert!(said.contains(line), "{line}, in {said}");
+    }
+    assert!(ok(["bundle", "info", &file]).contains("NOT checked"));
+    refused(1, "not for vitalgate-arm64", ["bundle", "verify", &file, "--ca", &ca, "--machine", "arm64"]);
+    let changed = folder.write("changed.raucb", common::with_a_changed_byte(file.as_ref(), 4096 * 299));
+    refused(1, "not what was signed", ["bundle", "verify", &changed, "--ca", &ca]);
+    let signature = folder.read("vitalgate-amd64-0.2.0.raucb").len() - 100;
+    let changed = folder.write("changed.raucb", common::with_a_changed_byte(file.as_ref(), signature));
+    refused(1, "", ["bundle", "verify", &changed, "--ca", &ca]);
+    let stranger = Folder::new();
+    bundle(&stranger);
+    refused(1, "does not hold", ["bundle", "verify", &file, "--ca", &stranger.text("ca.pem")]);
+}
+
+#[test]
+fn what_is_no_bundle_is_refused() {
+    let folder = Folder::new();
+    for bytes in [vec![], vec![0; 8], vec![0xff; 4096], [vec![1; 100], 50_u64.to_be_bytes().to_vec()].concat()] {
+        let file = folder.write("x.raucb", bytes);
+        refused(1, "", ["bundle", "info", &file]);
+    }
+}

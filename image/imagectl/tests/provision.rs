@@ -1,0 +1,154 @@
+//! From a site's text to the file on the stick, and back from the appliance's reports.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests fails loudly")]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+
+use common::{Folder, ok, refused, there};
+use vitalgate_site::{Day, PublicKey, SigningKey, age, open_request, open_signed, seal_report_json, seal_report_text};
+
+fn today() -> Day {
+    Day::parse("2026-11-22").unwrap()
+}
+
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.key("root");
+    ok(["provision", "new", "--template", "--output", &folder.text("site.toml")]);
+    let text = String::from_utf8(folder.read("site.toml")).unwrap();
+    folder.write("site.toml", text.replace("2027-12-31", "2099-12-31"));
+    folder
+}
+
+fn root(folder: &Folder) -> PublicKey {
+    PublicKey::parse(&String::from_utf8(folder.read("root.pub")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_text_becomes_a_file_that_an_appliance_takes() {
+    let folder = folder();
+    let signed = folder.text("site.provision");
+    let said = ok(["provision", "sign", &folder.text("site.toml"), "--key", &folder.text("root.key"), "--output", &signed]);
+    assert!(said.contains("gateway practice-01"), "{said}");
+    assert!(open_signed(&folder.read("site.provision"), &[root(&folder)], "VG-0001", today()).is_ok());
+    let check = ["provision", "check", &signed, "--root", &folder.text("root.pub")];
+    assert!(ok(check).contains("root key"));
+    refused(1, "PROVISION-REJECTED(16)", check.iter().copied().chain(["--serial", "VG-0002"]));
+    let other = folder.key("other").replace(".key", ".pub");
+    refused(1, "PROVISION-REJECTED(14)", ["provision", "check", &signed, "--root", &other]);
+}
+
+/// `new --from` checks, and signs at once when it gets a key.
+#[test]
+fn answers_may_come_from_a_file() {
+    let folder = folder();
+    let output = folder.text("site.provision");
+    ok(["provision", "new", "--from", &folder.text("site.toml"), "--key", &folder.text("root.key"), "--output", &output]);
+    assert!(open_signed(&folder.read("site.provision"), &[root(&folder)], "VG-0001", today()).is_ok());
+    refused(4, "no answer", ["provision", "new", "--output", &folder.text("x.toml")]);
+}
+
+#[test]
+fn every_error_of_a_text_is_said_and_nothing_is_written() {
+    let folder = folder();
+    let text = String::from_utf8(folder.read("site.toml")).unwrap();
+    folder.write(
+        "bad.toml",
+        text.replace("vitals-modbus", "vitals-modbu").replace("02:00-04:00", "2-4").replace("[mqtt]", "[mqtt]\npassword = \"x\""),
+    );
+    let output = folder.text("site.provision");
+    let sign = ["provision", "sign", &folder.text("bad.toml"), "--key", &folder.text("root.key"), "--output", &output];
+    for why in ["did you mean \"vitals-modbus\"", "window in [maintenance]", "would hold a secret", "has 3 errors"] {
+        refused(1, why, sign);
+    }
+    assert!(!folder.path("site.provision").exists());
+    folder.write("old.toml", text.replace("2099-12-31", "2020-01-01"));
+    refused(
+        1,
+        "expired on 2020-01-01",
+        ["provision", "sign", &folder.text("old.toml"), "--key", &folder.text("root.key"), "--output", &output],
+    );
+}
+
+#[test]
+fn a_private_key_is_its_owners_alone_and_never_overwritten() {
+    let folder = folder();
+    let mode = std::fs::metadata(folder.path("root.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    refused(4, "is there already", ["provision", "keygen", &folder.text("root")]);
+}
+
+#[test]
+fn a_delegated_key_signs() {
+    let folder = folder();
+    let service = folder.key("service");
+    let delegation = folder.text("delegation.txt");
+    let delegate = ["provision", "delegate", &folder.text("service.pub"), "--key", &folder.text("root.key"), "--name", "Service north"];
+    ok(delegate.iter().copied().chain(["--expires", "2099-01-01", "--output", &delegation]));
+    let output = folder.text("site.provision");
+    ok(["provision", "sign", &folder.text("site.toml"), "--key", &service, "--delegation", &delegation, "--output", &output]);
+    let (_, by) = open_signed(&folder.read("site.provision"), &[root(&folder)], "VG-0001", today()).unwrap();
+    assert_eq!(by.delegated.unwrap().0, "Service north");
+    refused(1, "has passed", delegate.iter().copied().chain(["--expires", "2020-01-01"]));
+    refused(
+        1,
+        "for another key",
+        ["provision", "sign", &folder.text("site.toml"), "--key", &folder.text("root.key"), "--delegation", &delegation],
+    );
+}
+
+#[test]
+fn a_request_is_made_for_named_appliances() {
+    let folder = folder();
+    let output = folder.text("reset.request");
+    let request = |action: &str, serial: &str| {
+        let parts = ["request", action, "--serial", serial, "--expires", "2099-01-01", "--technician", "A", "--reason", "moved", "--key"];
+        parts.into_iter().map(str::to_owned).chain([folder.text("root.key"), "--output".to_owned(), output.clone()]).collect::<Vec<_>>()
+    };
+    ok(request("reset", "VG-0001"));
+    let (request_read, _) = open_request(&folder.read("reset.request"), &[root(&folder)], "VG-0001", today()).unwrap();
+    assert_eq!(request_read.action.word(), "reset");
+    refused(1, "for any appliance", request("decommission", "any"));
+    ok(request("support", "any"));
+}
+
+#[test]
+fn a_report_is_proven_and_printed() {
+    let folder = Folder::new();
+    let key = SigningKey::generate().unwrap();
+    let json =
+        seal_report_json("{\"kind\":\"commissioning\",\"serial\":\"VG-0001\",\"tests\":[{\"name\":\"tpm\",\"ok\":true}]}", &key).unwrap();
+    let file = folder.write("commissioning-report.json", &json);
+    let said = ok(["report", "verify", &file]);
+    assert!(said.contains("serial: VG-0001") && said.contains("OK unchanged") && said.contains(&key.public().fingerprint()), "{said}");
+    ok(["report", "verify", &file, "--key", &key.public().fingerprint()]);
+    refused(1, "not by", ["report", "verify", &file, "--key", "0000-0000-0000-0000"]);
+    folder.write("commissioning-report.json", json.replace("VG-0001", "VG-0002"));
+    refused(1, "does not match", ["report", "verify", &file]);
+    let text = folder.write("provision-report.txt", seal_report_text("All well.", &key));
+    assert!(ok(["report", "verify", &text]).contains("All well."));
+}
+
+#[test]
+fn a_support_bundle_opens_for_support_alone() {
+    let folder = Folder::new();
+    ok(["support", "keygen", &folder.text("support")]);
+    let recipient = age::Recipient::parse(&String::from_utf8(folder.read("support.recipient")).unwrap()).unwrap();
+    let bundle = folder.write("support.age", age::seal(b"journal", &recipient).unwrap());
+    ok(["support", "decrypt", &bundle, "--key", &folder.text("support.key"), "--output", &folder.text("out")]);
+    assert_eq!(folder.read("out"), b"journal");
+    ok(["support", "keygen", &folder.text("other")]);
+    refused(1, "not for this key", ["support", "decrypt", &bundle, "--key", &folder.text("other.key"), "--output", &folder.text("x")]);
+    if there("age") {
+        let sealed = std::process::Command::new("age")
+            .args(["-r", &recipient.to_string(), "-o", &folder.text("theirs.age"), &folder.text("out")])
+            .status();
+        assert!(sealed.unwrap().success());
+        ok(["support", "decrypt", &folder.text("theirs.age"), "--key", &folder.text("support.key"), "--output", &folder.text("theirs")]);
+        assert_eq!(folder.read("theirs"), b"journal");
+        let opened = std::process::Command::new("age").args(["-d", "-i", &folder.text("support.key"), &bundle]).output().unwrap();
+        assert_eq!(opened.stdout, b"journal", "{}", String::from_utf8_lossy(&opened.stderr));
+    }
+}
