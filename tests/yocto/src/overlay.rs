@@ -87,14 +87,26 @@ pub(crate) fn references_lead_somewhere(tree: &Tree) -> Vec<Breach> {
             breaches.push(format!("{recipe}: names {path}, which is not there; bring it back, or take the name out"));
         }
     }
+    let gone = folders(tree).into_iter().filter(|folder| !tree.has(folder));
+    breaches.extend(
+        gone.map(|folder| format!("{PLATFORM}: VITALGATE_FOLDERS names {folder}, which is not there; bring it back, or take the name out")),
+    );
     breaches.dedup();
     breaches
 }
 
+/// Folders of image/rootfs that the platform's recipe takes whole.
+fn folders(tree: &Tree) -> Vec<String> {
+    tree.files(PLATFORM)
+        .iter()
+        .map(|recipe| recipe::value(tree, recipe, "VITALGATE_FOLDERS"))
+        .flat_map(|folders| folders.split_ascii_whitespace().map(|folder| format!("{OVERLAY}/{folder}")).collect::<Vec<_>>())
+        .collect()
+}
+
 /// Every file below image/rootfs is in a folder that the platform's recipe takes.
 pub(crate) fn all_is_shipped(tree: &Tree) -> Vec<Breach> {
-    let named = tree.files(PLATFORM);
-    let mut taken: Vec<_> = named.iter().flat_map(|recipe| local_files(tree, recipe)).map(|file| format!("image/{file}")).collect();
+    let mut taken = folders(tree);
     // An append that looks for another layer's file in a folder of ours ships that folder.
     let appends = tree.metadata().into_iter().filter(|name| name.ends_with(".bbappend"));
     taken.extend(
@@ -108,8 +120,8 @@ pub(crate) fn all_is_shipped(tree: &Tree) -> Vec<Breach> {
         .iter()
         .filter(|file| !taken.iter().any(|folder| Path::new(file).starts_with(folder)))
         .map(|file| {
-            let folder = Path::new(file).parent().and_then(|folder| folder.strip_prefix("image").ok()).unwrap_or(Path::new("rootfs"));
-            format!("{file}: shipped by no recipe; add file://{} to SRC_URI in {PLATFORM}", folder.display())
+            let folder = Path::new(file).parent().and_then(|folder| folder.strip_prefix(OVERLAY).ok()).unwrap_or(Path::new("."));
+            format!("{file}: shipped by no recipe; add {} to VITALGATE_FOLDERS in {PLATFORM}", folder.display())
         })
         .collect()
 }

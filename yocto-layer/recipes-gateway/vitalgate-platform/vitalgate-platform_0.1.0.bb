@@ -9,28 +9,37 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7ca
 
 INHIBIT_DEFAULT_DEPS = "1"
 
-# Whole folders: a file that is added to one of them is shipped. A new folder is named here.
+inherit allarch vitalgate_lists
+
+# Whole folders of image/rootfs: a file that is added to one of them is shipped. A new folder is named here.
 # usr/lib/rauc is not: the rauc-conf of the updater's layer ships that one.
-FILESEXTRAPATHS:prepend := "${VITALGATE_TOPDIR}/image:"
-SRC_URI = "\
-    file://rootfs/etc \
-    file://rootfs/usr/lib/sysctl.d \
-    file://rootfs/usr/lib/systemd \
-    file://rootfs/usr/lib/tmpfiles.d \
-    file://rootfs/usr/lib/udev \
-    file://rootfs/usr/lib/vitalgate \
+VITALGATE_FOLDERS = "\
+    etc \
+    usr/lib/sysctl.d \
+    usr/lib/systemd \
+    usr/lib/tmpfiles.d \
+    usr/lib/udev \
+    usr/lib/vitalgate \
 "
 
-S = "${UNPACKDIR}"
+# Links lead to files of other packages: bitbake's checksums can not follow them, so they are made here.
+FILESEXTRAPATHS:prepend := "${VITALGATE_TOPDIR}/image:"
+SRC_URI = "${@vitalgate_files(d)}"
+VITALGATE_LINKS = "${@vitalgate_links(d)}"
 
-inherit allarch
+S = "${UNPACKDIR}"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
 
 do_install() {
     install -d ${D}${datadir}/vitalgate-platform
-    cp -R --no-dereference --no-preserve=ownership ${S}/rootfs ${D}${datadir}/vitalgate-platform/
+    cp -R --no-preserve=ownership ${S}/rootfs ${D}${datadir}/vitalgate-platform/
+    for link in ${VITALGATE_LINKS}; do
+        name="${D}${datadir}/vitalgate-platform/rootfs/${link%%=*}"
+        install -d "$(dirname "$name")"
+        ln -s "${link#*=}" "$name"
+    done
 }
 
 FILES:${PN} = "${datadir}/vitalgate-platform"

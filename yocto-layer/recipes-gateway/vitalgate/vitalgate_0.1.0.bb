@@ -24,7 +24,12 @@ SRC_URI += "\
     file://gateway;subdir=${BP} \
     file://device-drivers;subdir=${BP} \
     file://cloud-bridge;subdir=${BP} \
-    file://image;subdir=${BP} \
+    file://image/appliance;subdir=${BP} \
+    file://image/imagectl;subdir=${BP} \
+    file://image/initrd;subdir=${BP} \
+    file://image/layout;subdir=${BP} \
+    file://image/site;subdir=${BP} \
+    file://image/status;subdir=${BP} \
     file://tests;subdir=${BP} \
 "
 

@@ -136,7 +136,7 @@ fn a_static_file_that_no_recipe_ships() {
     found(
         overlay::all_is_shipped,
         |copy| copy.add("image/rootfs/usr/share/vitalgate/words.txt", "words"),
-        &["shipped by no recipe", "file://rootfs/usr/share/vitalgate"],
+        &["shipped by no recipe", "add usr/share/vitalgate to VITALGATE_FOLDERS"],
     );
 }
 
@@ -145,7 +145,7 @@ fn a_deleted_folder_that_a_recipe_names() {
     found(
         overlay::references_lead_somewhere,
         |copy| copy.remove("image/rootfs/usr/lib/tmpfiles.d"),
-        &["file://rootfs/usr/lib/tmpfiles.d", "take it out of SRC_URI"],
+        &["image/rootfs/usr/lib/tmpfiles.d", "take the name out"],
     );
 }
 
