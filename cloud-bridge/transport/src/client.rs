@@ -71,6 +71,7 @@ impl FhirClient {
         let answer = match self.try_deliver(batch).await {
             Ok(answer) | Err(answer) => answer,
         };
+        self.server.note(&answer).await;
         self.metrics.answered(&answer);
         answer
     }

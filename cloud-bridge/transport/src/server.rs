@@ -1,10 +1,11 @@
 //! What the server can do, asked once and remembered.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use vitalgate_domain::Answer;
+use vitalgate_domain::{Answer, ItemAnswer};
 use vitalgate_fhir::{CAPABILITY_BYTES_MAX, Capability, WriteMode, parse_capability};
 
 use crate::endpoint::WritePolicy;
@@ -12,6 +13,10 @@ use crate::exchange::{Exchange, Request, coded};
 
 /// How long an answer at `/metadata` is believed, in milliseconds: an hour, or until a connection fails.
 const FRESH_MS: u64 = 3_600_000;
+/// After so many answers in a row that took nothing, the server is asked at `/metadata` before a bundle goes to
+/// it: while it is away that small question is asked each second or two, and not fifty readings. One is not
+/// enough: one patient's bundle may fail by itself between those of others.
+const FAILURES_BEFORE_ASKING: u32 = 2;
 
 /// How to write to this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +37,13 @@ struct Known {
 pub(crate) struct Server {
     policy: WritePolicy,
     known: Mutex<Option<Known>>,
+    /// Answers in a row that took nothing.
+    failures: AtomicU32,
 }
 
 impl Server {
     pub(crate) fn new(policy: WritePolicy) -> Self {
-        Self { policy, known: Mutex::new(None) }
+        Self { policy, known: Mutex::new(None), failures: AtomicU32::new(0) }
     }
 
     /// How to write; asks the server where the configuration leaves it open.
@@ -61,6 +68,20 @@ impl Server {
         }
         *known = Some(Known { ways, asked: Instant::now(), stale: false });
         Ok(ways)
+    }
+
+    /// What became of a batch.
+    pub(crate) async fn note(&self, answer: &Answer) {
+        let took_nothing = match answer {
+            Answer::Transient { .. } => true,
+            Answer::Items(items) => items.iter().all(|item| matches!(item, ItemAnswer::Transient { .. })),
+            _ => false,
+        };
+        if !took_nothing {
+            self.failures.store(0, Ordering::Relaxed);
+        } else if self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= FAILURES_BEFORE_ASKING {
+            self.doubt().await;
+        }
     }
 
     /// After a lost connection another server may stand there: ask again next time.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::ehr::{Ehr, capability};
+use common::ehr::{Ehr, Fault, capability};
 use common::serve::Served;
 use common::{Certificates, accepted, batch, batch_of, endpoint, is_transient};
 use serde_json::json;
@@ -203,4 +203,27 @@ async fn a_patient_whose_record_was_merged_is_looked_up_again() {
     served.ehr.state().store("Patient", patient);
     let more = batch_of(4..=6, BatchMode::Together, &known_by_identifier());
     assert_eq!(accepted(&client.deliver(&more).await), 3, "the new id was found without help");
+}
+
+/// A server that is away is asked a small question again and again, and gets its readings when it answers: with fifty readings in
+/// each try, an outage of an hour would be a flood.
+#[tokio::test]
+async fn while_a_server_fails_it_is_asked_and_not_sent_to() {
+    let served = Served::start(Ehr::new(true)).await;
+    let client = client(&served);
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    let good = served.ehr.state().metadata.take();
+    served.ehr.state().faults = (0..2).map(|_| Fault::Answer(503, vec![], String::new())).collect();
+    for _ in 0..2 {
+        assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+    }
+    served.ehr.state().metadata = Some((503, json!({})));
+    let (bundles, asked) = (served.ehr.bundles(), served.ehr.count("GET", "/fhir/metadata"));
+    for _ in 0..5 {
+        assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+    }
+    assert_eq!((served.ehr.bundles(), served.ehr.count("GET", "/fhir/metadata")), (bundles, asked + 5));
+    served.ehr.state().metadata = good;
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.ehr.bundles(), bundles + 1);
 }

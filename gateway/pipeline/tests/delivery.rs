@@ -188,6 +188,35 @@ fn an_outage_opens_the_breaker_and_loses_nothing() {
     assert!(rig.rejected.is_empty() && rig.delivery.status().alarms.is_empty());
 }
 
+/// Promise: a destination that comes back after an outage of whatever length gets what waits within two seconds, with one patient
+/// or with many; and nobody asks it while nothing waits.
+#[test]
+fn the_return_of_a_destination_is_noticed_within_two_seconds() {
+    let mut longest = 0;
+    for (patients, outage_ms) in [1, 2, 8].into_iter().flat_map(|patients| {
+        [5_000, 15_000, 61_000, 3_600_000].into_iter().flat_map(move |outage| (0..7).map(move |late| (patients, outage + late * 311)))
+    }) {
+        let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..501, patients));
+        rig.tick();
+        let start = rig.now_ms;
+        while rig.now_ms - start < outage_ms {
+            rig.answer_all(|_| transient());
+            assert!(rig.sleep());
+        }
+        // It is back since that moment; the clock stands at the first request after it.
+        while rig.sent.is_empty() {
+            assert!(rig.sleep());
+        }
+        let noticed = rig.now_ms - (start + outage_ms);
+        assert!(noticed <= PROBE_WAIT_MAX_MS, "{patients} patients, {outage_ms} ms: noticed after {noticed} ms");
+        longest = longest.max(noticed);
+        rig.drain(all_accepted);
+        assert!(rig.rejected.is_empty());
+        assert!(!rig.sleep() || rig.sent.is_empty(), "nothing waits and it is still asked");
+    }
+    assert!(longest > PROBE_WAIT_MAX_MS / 2, "the outages end at all moments between two probes");
+}
+
 /// Promise: Retry-After is honoured, and capped.
 #[test]
 fn nothing_is_sent_before_retry_after() {

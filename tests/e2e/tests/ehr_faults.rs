@@ -1,7 +1,9 @@
 //! Promise 2 and 4 with an EHR that misbehaves: exactly once, poison isolated, the rest delivered.
 
+#![allow(clippy::print_stdout, reason = "the time that was seen is part of the proof")]
+
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vitalgate_e2e::{Ward, WardOptions};
 use vitalgate_test_support::gateway::command;
@@ -116,6 +118,36 @@ async fn refused_credentials_pause_and_raise_an_alarm() {
     let status = ward.gateway.status().await.unwrap();
     assert_eq!(status["store"]["dead_letters"], 0, "{status}");
     ward.ehr.behave();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    assert!(ward.verdict().await.unwrap().is_exactly_once());
+}
+
+/// After an outage that is long enough for any back-off to have grown, what waits is on its way again within seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_return_of_the_ehr_is_noticed_within_seconds() {
+    /// Two seconds by the rule for probes, and as much for a busy machine.
+    const NOTICED_WITHIN: Duration = Duration::from_secs(4);
+    /// Long enough for a back-off that doubles to have come far beyond that, in seconds.
+    const OUTAGE_S: u64 = 20;
+    let mut ward = Ward::start(WardOptions { mqtt_devices: 3, ..WardOptions::default() }).await.unwrap();
+    let silent_s = async |ward: &Ward| ward.gateway.status().await.ok()?["destinations"][0]["last_acknowledgement_age_s"].as_u64();
+    wait_until("the first delivery", Duration::from_secs(30), async || silent_s(&ward).await).await.unwrap();
+    ward.ehr.down().await;
+    ward.wait_acknowledged(60, Duration::from_secs(30)).await.unwrap();
+    wait_until("the outage to last", Duration::from_secs(90), async || silent_s(&ward).await.filter(|silent_s| *silent_s >= OUTAGE_S))
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    let before = ward.ehr.observation_count();
+    ward.ehr.up().await.unwrap();
+    let back = Instant::now();
+    wait_until("the first reading after the outage", Duration::from_secs(60), async || {
+        (ward.ehr.observation_count() > before).then_some(())
+    })
+    .await
+    .unwrap();
+    let noticed = back.elapsed();
+    println!("the EHR's return was noticed after {} ms", noticed.as_millis());
+    assert!(noticed <= NOTICED_WITHIN, "noticed after {noticed:?}");
     ward.finish_devices(Duration::from_secs(30)).await.unwrap();
     assert!(ward.verdict().await.unwrap().is_exactly_once());
 }

@@ -1,12 +1,19 @@
 //! The circuit breaker in front of one destination.
 
-use super::jitter::{BACKOFF_BASE_MS, Jitter};
+use super::jitter::Jitter;
 use super::message::{AlarmKind, RequestId};
 
 /// So many failures of whole requests in a row open the breaker.
 pub const BREAKER_FAILURES: u32 = 5;
+/// Shortest wait between two probes of a destination that does not answer, in milliseconds.
+pub const PROBE_WAIT_MIN_MS: u64 = 1_000;
 /// Longest wait between two probes of a destination that does not answer, in milliseconds.
-pub const PROBE_WAIT_MAX_MS: u64 = 15_000;
+///
+/// It does not grow with the outage: what waits is to be on its way again about two seconds after the
+/// destination is. That costs it less than one request a second from a gateway that has something to send, and
+/// nothing from one that has not; one at a time, spread at random so that gateways do not come in step, never
+/// before its `Retry-After`, and small (the transport asks before it sends to a server that failed).
+pub const PROBE_WAIT_MAX_MS: u64 = 2_000;
 /// Upper bound of the wait before the first probe of a destination that refuses us, in milliseconds.
 pub const PAUSED_BASE_MS: u64 = 1_000;
 /// Longest wait between two probes of a destination that refuses us, in milliseconds.
@@ -142,11 +149,12 @@ impl Gate {
     fn open(&mut self, reason: AlarmKind, now_ms: u64, jitter: &mut Jitter) {
         self.reason = reason;
         self.openings = self.openings.saturating_add(1);
-        let (base, max) = match reason {
-            AlarmKind::Paused => (PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS),
-            _ => (BACKOFF_BASE_MS, PROBE_WAIT_MAX_MS),
+        let wait_ms = match reason {
+            // A person has to mend that.
+            AlarmKind::Paused => jitter.backoff_ms(self.openings, PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS),
+            _ => jitter.between_ms(PROBE_WAIT_MIN_MS, PROBE_WAIT_MAX_MS),
         };
-        self.state = State::Open { until_ms: now_ms.saturating_add(jitter.backoff_ms(self.openings, base, max)) };
+        self.state = State::Open { until_ms: now_ms.saturating_add(wait_ms) };
     }
 }
 
@@ -167,7 +175,7 @@ mod tests {
         gate
     }
 
-    /// A destination that is down is asked once at a time, ever more rarely, and at least every 15 s.
+    /// A destination that is down is asked once at a time, after a second at the earliest and two at the latest.
     #[test]
     fn an_open_breaker_lets_one_probe_through_at_a_time() {
         let mut jitter = Jitter::new(3);
@@ -175,7 +183,7 @@ mod tests {
         let mut now = 0;
         for number in 100..200 {
             let wake = gate.wake_ms(now).expect("an open breaker says when it probes");
-            assert!(wake > now && wake - now <= PROBE_WAIT_MAX_MS);
+            assert!((PROBE_WAIT_MIN_MS..=PROBE_WAIT_MAX_MS).contains(&(wake - now)));
             assert_eq!(gate.permission(wake - 1), Permission::Shut);
             now = wake;
             assert_eq!(gate.permission(now), Permission::Probe);

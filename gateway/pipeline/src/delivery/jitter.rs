@@ -23,6 +23,11 @@ impl Jitter {
         mixed ^ (mixed >> 31)
     }
 
+    /// Anything from `min_ms` up to `max_ms`.
+    pub(super) fn between_ms(&mut self, min_ms: u64, max_ms: u64) -> u64 {
+        min_ms + self.next() % (max_ms.saturating_sub(min_ms) + 1)
+    }
+
     /// A wait after the `failures`-th failure in a row (from 1): anything from [`BACKOFF_MIN_MS`]
     /// up to `base_ms` doubled `failures - 1` times, and never more than `max_ms`.
     pub(super) fn backoff_ms(&mut self, failures: u32, base_ms: u64, max_ms: u64) -> u64 {
