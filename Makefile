@@ -6,7 +6,7 @@ PROFILE ?= release
 export VERSION VARIANT PROFILE KEYS REFRESH
 CARGO ?= cargo
 
-.PHONY: help setup setup-test build image demo test lint torture bench yocto-crates cross clean
+.PHONY: help setup setup-test build image demo test test-image lint torture bench yocto-crates cross clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,14 @@ lint: ## Format, lints, licences and banned crates
 test: setup-test lint ## Format, lints and all tests
 	$(CARGO) build --locked --package vitalgate-daemon
 	$(CARGO) nextest run --workspace --locked --no-fail-fast
+
+test-image: setup-test ## Boot the appliance's image in a virtual machine and test it from outside (CASES="day refused scan survived", PROFILE=)
+	@tools/setup image
+	VERSION=0.1.0 image/build/image
+	VERSION=0.2.0 image/build/image
+	VERSION=0.3.0 VARIANT=broken image/build/image
+	$(CARGO) build --locked --package vitalgate-imagectl --package vitalgate-image-boot
+	@target/debug/vitalgate-image-boot $(CASES)
 
 torture: setup-test ## The kill test with 1,000 kills
 	$(CARGO) build --release --locked --package vitalgate-daemon

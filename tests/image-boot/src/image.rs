@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::command::{self, setting};
 
 /// Folder of the images.
-pub(crate) const FOLDER: &str = "target/image";
+const FOLDER: &str = "target/image";
 
 /// One image.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ impl Image {
     /// # Errors
     /// When it was not built.
     pub(crate) fn find(name: &str) -> anyhow::Result<Self> {
-        let folder = Path::new(FOLDER).join(name);
+        let folder = Path::new(&setting("VITALGATE_IMAGES", FOLDER)).join(name);
         let version = name.split('-').next().unwrap_or(name).to_owned();
         let image = Self { version, folder };
         ensure!(image.folder.is_dir(), "{} is missing; build it with make image VERSION={}", image.folder.display(), image.version);
@@ -99,7 +99,8 @@ impl Image {
             std::fs::remove_file(disk)?;
         }
         std::fs::File::create(disk).and_then(|file| file.set_len(DISK_BYTES)).context("no virtual disk")?;
-        let arguments = ["flash".as_ref(), self.disk().into_os_string().as_os_str(), "--target".as_ref(), disk.as_os_str()]
+        let (image, release) = (self.disk(), keys().join("release/pub"));
+        let arguments = ["flash".as_ref(), image.as_os_str(), "--to".as_ref(), disk.as_os_str(), "--key".as_ref(), release.as_os_str()]
             .map(std::ffi::OsStr::to_owned);
         let printed = imagectl(arguments).await?;
         let proof = printed.lines().rev().find(|line| line.starts_with("OK ")).context("imagectl printed no line of proof")?;

@@ -23,7 +23,7 @@ const READINGS_WITHIN: Duration = Duration::from_secs(120);
 const SOME: u64 = 100;
 
 pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
-    let (first, second, broken) = (Image::first()?, Image::second()?, Image::broken()?);
+    let first = Image::first()?;
     let mut appliance = Appliance::commission(&first, evidence).await?;
     // What was commissioned stays as it is, for other cases.
     let twin = appliance.machine.duplicate(&std::path::Path::new(crate::evidence::FOLDER).join("day-machine"), evidence.folder()).await?;
@@ -31,6 +31,7 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
     let mut devices = appliance.devices()?;
 
     let running = first_service(&mut appliance, &mut devices, evidence).await?;
+    let second = Image::second()?;
     let running = update(&mut appliance, &mut devices, running, &second, evidence).await?;
 
     devices.more(SOME, READINGS_WITHIN).await?;
@@ -43,6 +44,7 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
     devices.more(SOME, READINGS_WITHIN).await?;
     evidence.check("readings are taken after the power cut", true);
 
+    let broken = Image::broken()?;
     let running = undone(&mut appliance, &mut devices, running, &second, &broken, evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
     devices.finish(READINGS_WITHIN).await?;
