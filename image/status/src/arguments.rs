@@ -22,7 +22,7 @@ pub struct Arguments {
     pub state_file: PathBuf,
     /// The daemon's loopback listener.
     pub daemon: SocketAddr,
-    /// Further terminals that get the console's lines; `-` is standard error.
+    /// Terminals on which everything is drawn as a screen; `-` is standard error.
     pub screens: Vec<PathBuf>,
     /// The release file (os-release(5)).
     pub os_release: PathBuf,

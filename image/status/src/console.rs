@@ -1,4 +1,5 @@
-//! The console: the state word, and where the page is. Often the technician's only view.
+//! The console: the state word, and where the page is. Often the technician's only view: lines on a
+//! serial port, a drawn screen on a monitor.
 //!
 //! Written by a thread of its own, so that a terminal that stopped (flow control, a cable pulled)
 //! holds up neither the page nor the watchdog.
@@ -6,13 +7,14 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use vitalgate_layout::state::CONSOLE_PREFIX;
 
+use crate::screen;
 use crate::snapshot::Snapshot;
 use crate::text::ascii;
 
@@ -22,6 +24,8 @@ pub(crate) const REPEAT: Duration = Duration::from_secs(60);
 const LINE_CHARS_MAX: usize = 240;
 /// Prefix of the line with the page's address.
 const PAGE_PREFIX: &str = "VITALGATE PAGE";
+/// Prefix of the line with the key that signs reports.
+const KEY_PREFIX: &str = "VITALGATE KEY";
 /// Lines that wait for a slow terminal; more are dropped, the repetition brings them again.
 const WAITING_MAX: usize = 16;
 
@@ -49,6 +53,12 @@ pub(crate) fn page_line(snapshot: &Snapshot) -> Option<String> {
     Some(ascii(&format!("{PAGE_PREFIX} {url} SHA-256 {}{kept}", certificate.fingerprint), LINE_CHARS_MAX))
 }
 
+/// The line with the key that signs the appliance's reports; `None` while there is none.
+pub(crate) fn key_line(snapshot: &Snapshot) -> Option<String> {
+    let key = snapshot.identity.report_key.as_deref()?;
+    Some(ascii(&format!("{KEY_PREFIX} {key}"), LINE_CHARS_MAX))
+}
+
 /// What was said last, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
@@ -59,7 +69,7 @@ pub(crate) struct Said {
 impl Said {
     /// The lines to say now: those that changed, or all of them after [`REPEAT`].
     pub(crate) fn next(&mut self, snapshot: &Snapshot, now: Instant) -> Vec<String> {
-        let lines: Vec<String> = std::iter::once(state_line(snapshot)).chain(page_line(snapshot)).collect();
+        let lines: Vec<String> = std::iter::once(state_line(snapshot)).chain(page_line(snapshot)).chain(key_line(snapshot)).collect();
         let due = self.at.is_none_or(|at| now.duration_since(at) >= REPEAT);
         let said: Vec<String> = lines.iter().filter(|line| due || !self.lines.contains(line)).cloned().collect();
         if due {
@@ -70,41 +80,60 @@ impl Said {
     }
 }
 
+/// What is written.
+enum Output {
+    /// A line on standard output.
+    Line(String),
+    /// Everything, drawn on the screens.
+    Screen(String),
+}
+
 /// The writing thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Console(SyncSender<String>);
+pub(crate) struct Console(SyncSender<Output>);
 
 impl Console {
-    /// Starts it; `screens` are written besides standard output.
+    /// Starts it; `screens` are drawn besides the lines on standard output.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start(screens: Vec<PathBuf>) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(WAITING_MAX);
-        std::thread::Builder::new().name("console".into()).spawn(move || write_lines(&receiver, &screens))?;
+        std::thread::Builder::new().name("console".into()).spawn(move || write_all(&receiver, &screens))?;
         Ok(Self(sender))
     }
 
-    /// Says a line, or drops it when the terminal has stopped.
-    pub(crate) fn say(&self, line: String) {
-        let _dropped = self.0.try_send(line);
+    /// Says what changed, or everything again; drops it when the terminal has stopped.
+    pub(crate) fn tell(&self, said: &mut Said, snapshot: &Snapshot, now: Instant) {
+        let lines = said.next(snapshot, now);
+        if !lines.is_empty() {
+            let _dropped = self.0.try_send(Output::Screen(screen::drawn(snapshot)));
+        }
+        for line in lines {
+            let _dropped = self.0.try_send(Output::Line(line));
+        }
     }
 }
 
-fn write_lines(lines: &Receiver<String>, screens: &[PathBuf]) {
-    for line in lines {
-        // A terminal that is not there is not a reason to stop serving the others.
-        let text = format!("{line}\n");
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        for screen in screens {
-            if screen.as_os_str() == "-" {
-                let _ = std::io::stderr().lock().write_all(text.as_bytes());
-                continue;
+fn write_all(outputs: &Receiver<Output>, screens: &[PathBuf]) {
+    for output in outputs {
+        // A terminal that is not there is no reason to stop serving the others.
+        match output {
+            Output::Line(line) => {
+                let mut out = std::io::stdout().lock();
+                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
             }
-            let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-            let opened = OpenOptions::new().write(true).custom_flags(flags.bits()).open(screen);
-            let _ = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+            Output::Screen(text) => screens.iter().for_each(|screen| draw(screen, &text)),
         }
     }
+}
+
+fn draw(screen: &Path, text: &str) {
+    if screen == Path::new("-") {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        return;
+    }
+    let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let opened = OpenOptions::new().write(true).custom_flags(flags.bits()).open(screen);
+    let _ = opened.and_then(|mut file| file.write_all(text.as_bytes()));
 }

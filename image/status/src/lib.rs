@@ -16,6 +16,7 @@ mod notify;
 pub mod page;
 pub mod parts;
 pub mod run;
+mod screen;
 mod serve;
 pub mod snapshot;
 mod text;

@@ -52,9 +52,7 @@ async fn serve_and_look(arguments: Arguments) -> anyhow::Result<()> {
         let snapshot = looker.look().await;
         page_sender.send_replace(Arc::new(Rendered::of(&snapshot)));
         tls_sender.send_replace(looker.keeper.config());
-        for line in said.next(&snapshot, Instant::now()) {
-            console.say(line);
-        }
+        console.tell(&mut said, &snapshot, Instant::now());
         looker.write_own_state(&snapshot);
         notify::tell(if std::mem::take(&mut first) { "READY=1\nWATCHDOG=1" } else { "WATCHDOG=1" });
     }

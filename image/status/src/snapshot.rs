@@ -63,6 +63,8 @@ pub struct Identity {
     pub gateway: Option<String>,
     /// The serial number.
     pub serial: Option<String>,
+    /// Fingerprint of the key that signs the appliance's reports.
+    pub report_key: Option<String>,
     /// Version of the daemon.
     pub daemon_version: Option<String>,
     /// Seconds since the daemon's start.
@@ -287,6 +289,7 @@ fn identity(found: &Found) -> Identity {
         site: fact("site"),
         gateway: status.and_then(|status| status.gateway.clone()).or_else(|| fact("gateway")),
         serial: fact("serial"),
+        report_key: fact("report_key"),
         daemon_version: status.and_then(|status| status.version.clone()),
         uptime_s: status.and_then(|status| status.uptime_s),
         warnings: status.map(|status| status.warnings.clone()).unwrap_or_default(),

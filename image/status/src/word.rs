@@ -8,7 +8,7 @@ use crate::daemon::{Daemon, DaemonStatus};
 use crate::parts::{Parts, Said};
 
 /// How long a part may say nothing after the start, in seconds.
-pub const PART_SILENT_S: u64 = 300;
+pub const PART_SILENT_S: u64 = 600;
 /// How long the daemon may take to answer once it can be expected, in seconds.
 pub const DAEMON_START_S: u64 = 180;
 /// Most reasons of one word that are named.

@@ -172,6 +172,7 @@ async fn the_console_and_the_page_say_the_same() {
     assert_eq!(page.line("VITALGATE STATE").await, "VITALGATE STATE SELFTEST (opening the sealed storage)");
     appliance.goes_into_service();
     assert_eq!(page.line("VITALGATE STATE READY").await, "VITALGATE STATE READY");
+    assert_eq!(page.line("VITALGATE KEY").await, "VITALGATE KEY 5d0e-77c2-91ab-40f3");
     let (head, html) = page.get("/").await;
     assert!(head.starts_with("HTTP/1.1 200") && head.to_lowercase().contains("cache-control: no-store"), "{head}");
     assert!(html.contains("<h1>READY") && html.contains("monitor-01") && html.contains("Praxis am Markt"));

@@ -1,9 +1,9 @@
 //! The page: six panels, one document, no script, nothing from elsewhere.
 
-mod advice;
+pub(crate) mod advice;
 mod html;
 mod language;
-mod panel;
+pub(crate) mod panel;
 mod panels;
 mod spell;
 

@@ -41,6 +41,7 @@ pub(crate) fn fact(name: &str, language: Language) -> String {
         "sealed" => ("Sealed to the TPM", "An das TPM gebunden"),
         "version" => ("New version", "Neue Version"),
         "percent" => ("Percent", "Prozent"),
+        "report_key" => ("Signs reports with", "Signiert Berichte mit"),
         "tpm" => ("TPM", "TPM"),
         other => return other_fact(other, language),
     };

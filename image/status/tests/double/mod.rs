@@ -92,7 +92,7 @@ impl Appliance {
             Part::Provision,
             &said(json!({
                 "site": "Praxis am Markt", "gateway": "practice-01", "serial": "VG-2026-00417", "technician": "T. Berger",
-                "accepted": "2026-11-19 09:12 UTC", "signed_by": "site root 5f1c 22d0 9a4e 7b31"
+                "accepted": "2026-11-19 09:12 UTC", "signed_by": "root key 681a-d2a1-d5a9-5b29", "report_key": "5d0e-77c2-91ab-40f3"
             })),
         );
         let checks = json!({"verity": "ok", "secure_boot": "ok", "tpm": "ok", "disk": "ok", "clock": "ok", "interfaces": "ok"});
