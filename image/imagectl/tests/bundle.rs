@@ -100,6 +100,35 @@ fn a_bundle_is_proven_to_its_last_byte() {
     refused(1, "does not hold", ["bundle", "verify", &file, "--ca", &stranger.text("ca.pem")]);
 }
 
+/// A bundle that `rauc` makes, where it is installed with what it needs.
+#[test]
+fn a_bundle_of_rauc_is_taken() {
+    if !(there("openssl") && there("rauc") && there("mksquashfs")) {
+        return;
+    }
+    let folder = Folder::new();
+    bundle(&folder);
+    std::fs::create_dir(folder.path("in")).unwrap();
+    // What cannot be packed fills more than one block of the bundle's own file system.
+    let mut state = 1_u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    folder.write("in/rootfs.img", noise.take(700_000).collect::<Vec<_>>());
+    folder.write(
+        "in/manifest.raucm",
+        "[update]\ncompatible=vitalgate-amd64\nversion=0.3.0\n[bundle]\nformat=verity\n[image.rootfs]\nfilename=rootfs.img\n",
+    );
+    let (key, ca, file) = (folder.text("ca.key"), folder.text("ca.pem"), folder.text("x.raucb"));
+    let output = Command::new("rauc").args(["bundle", "--cert", &ca, "--key", &key, &folder.text("in"), &file]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = ok(["bundle", "verify", &file, "--ca", &ca]);
+    assert!(said.contains("version    0.3.0") && said.contains("image      rootfs") && said.contains("content    OK"), "{said}");
+    let changed = folder.write("changed.raucb", common::with_a_changed_byte(file.as_ref(), 5000));
+    refused(1, "not what was signed", ["bundle", "verify", &changed, "--ca", &ca]);
+}
+
 #[test]
 fn what_is_no_bundle_is_refused() {
     let folder = Folder::new();

@@ -75,9 +75,7 @@ impl Image {
 
     fn check(&self, map: &BlockMap, progress: &mut Progress) -> Outcome<Digest> {
         let (total, file) = self.parts(map, progress, &mut |part| match part {
-            Part::Gap(bytes) if bytes.iter().any(|byte| *byte != 0) => {
-                Err(self.damaged("its block map leaves out parts that hold something"))
-            }
+            Part::Gap(bytes) if !is_zero(bytes) => Err(self.damaged("its block map leaves out parts that hold something")),
             _ => Ok(()),
         })?;
         if total != map.image_bytes {
@@ -171,6 +169,12 @@ impl Image {
     }
 }
 
+/// Whether nothing is in it; compared in blocks, which is many times faster than byte by byte.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+    bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.get(..chunk.len()) == Some(chunk))
+}
+
 fn split(piece: &[u8], at: u64) -> (&[u8], &[u8]) {
     piece.split_at_checked(usize::try_from(at).unwrap_or(usize::MAX)).unwrap_or((piece, &[]))
 }
@@ -241,7 +245,7 @@ impl Maker {
     fn piece(&mut self, at: u64, piece: &[u8]) {
         for (number, block) in piece.chunks(BLOCK as usize).enumerate() {
             let start = at + number as u64 * BLOCK;
-            if block.iter().all(|byte| *byte == 0) {
+            if is_zero(block) {
                 self.close();
                 continue;
             }

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::block_map::BlockMap;
-use super::image::{Image, PIECE, Part};
+use super::image::{Image, PIECE, Part, is_zero};
 use super::target::Target;
 use crate::digest::Running;
 use crate::failure::{Failure, Outcome};
@@ -70,7 +70,7 @@ pub(crate) fn read_back(map: &BlockMap, target: &Target) -> Outcome {
     for (start, end) in erased(map, target) {
         let piece = buffer.get_mut(..usize::try_from(end - start).unwrap_or_default()).unwrap_or_default();
         target.file().read_exact_at(piece, start).map_err(failed)?;
-        if piece.iter().any(|byte| *byte != 0) {
+        if !is_zero(piece) {
             return Err(differs(start));
         }
     }
