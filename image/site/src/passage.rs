@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 use vitalgate_config::{Config, ProfileKind, check_with_profiles};
 use vitalgate_domain::GatewayId;
-use vitalgate_layout::port;
+use vitalgate_layout::{path, port};
 use vitalgate_profile::{Kind, Profiles};
 
 use crate::error::Findings;
@@ -25,6 +25,8 @@ enum Line {
     Text(String),
     /// The authorities of the destination of this name.
     Authorities(String),
+    /// The credential that holds the key of the store.
+    KeyCredential,
 }
 
 /// Lines for the daemon, each with the line of the site file that it came from.
@@ -42,9 +44,12 @@ impl Passage {
 
     /// `[storage]` becomes `[store]`.
     pub(crate) fn storage(&mut self, findings: &Findings, section: Option<&Section<'_>>) {
-        let Some(section) = section else { return };
-        self.header("[store]", findings.line(section.at));
-        self.keys(findings, section, &["unsealed_allowed", "unsealed_reason"]);
+        let line = section.map_or(0, |section| findings.line(section.at));
+        self.header("[store]", line);
+        self.lines.push((Line::KeyCredential, line));
+        if let Some(section) = section {
+            self.keys(findings, section, &["unsealed_allowed", "unsealed_reason"]);
+        }
     }
 
     /// `[mqtt]`, with the port as an address.
@@ -89,7 +94,7 @@ impl Passage {
 
     /// Checks everything by the daemon's rules.
     pub(crate) fn check(&self, findings: &mut Findings) -> Option<Config> {
-        let places = Places { state_dir: PLACE_OF_STATE.into(), authorities: None };
+        let places = Places { state_dir: PLACE_OF_STATE.into(), authorities: None, key_credential: None };
         let text = self.render(&places);
         let profiles = |_: Option<&Path>| profiles();
         match check_with_profiles(&text, "daemon", &profiles) {
@@ -113,11 +118,15 @@ impl Passage {
             match (line, &places.authorities) {
                 (Line::Text(line), _) => text.push_str(line),
                 (Line::Authorities(name), Some(folder)) => {
-                    let path = folder.join(format!("{name}.pem"));
-                    text.push_str(&format!("ca_file = {}", quoted(&path.to_string_lossy())));
+                    let file = folder.join(format!("{name}.pem"));
+                    text.push_str(&format!("ca_file = {}", quoted(&file.to_string_lossy())));
+                }
+                (Line::KeyCredential, _) if places.key_credential.is_some() => {
+                    let name = places.key_credential.as_deref().unwrap_or_default();
+                    text.push_str(&format!("key_credential = {}", quoted(name)));
                 }
                 // Keeps the count of lines.
-                (Line::Authorities(_), None) => text.push('#'),
+                (Line::Authorities(_) | Line::KeyCredential, _) => text.push('#'),
             }
             text.push('\n');
         }
@@ -127,7 +136,8 @@ impl Passage {
     /// What stands before and after the lines.
     fn frame(&self, places: &Places) -> (String, String) {
         let state = quoted(&places.state_dir.to_string_lossy());
-        let first = format!("[gateway]\nname = {}\nstate_dir = {state}\n", quoted(&self.gateway));
+        let first =
+            format!("[gateway]\nname = {}\nstate_dir = {state}\nclock_trust_file = {}\n", quoted(&self.gateway), quoted(path::CLOCK_TRUST));
         (first, format!("[console]\nlisten = \"127.0.0.1:{}\"\n", port::DAEMON_CONSOLE))
     }
 

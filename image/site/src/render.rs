@@ -19,19 +19,25 @@ const UPDATE_AUTHORITY: &str = "update";
 /// Name under which the time servers' authorities are kept.
 pub(crate) const TIME_AUTHORITY: &str = "time";
 
-/// Folders that the daemon's configuration names.
+/// Folders and names outside the site file that the daemon's configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// The daemon's own folder.
     pub state_dir: PathBuf,
     /// Where destinations' authorities are; `None` leaves them out.
     pub authorities: Option<PathBuf>,
+    /// The systemd credential with the key of the store; `None` lets the daemon keep its own.
+    pub key_credential: Option<String>,
 }
 
 impl Places {
     /// Those of the running appliance.
     pub fn of_the_appliance() -> Self {
-        Self { state_dir: path::DAEMON_STATE.into(), authorities: Some(path::SITE_AUTHORITIES.into()) }
+        Self {
+            state_dir: path::DAEMON_STATE.into(),
+            authorities: Some(path::SITE_AUTHORITIES.into()),
+            key_credential: Some(path::KEY_CREDENTIAL_NAME.to_owned()),
+        }
     }
 }
 
@@ -45,10 +51,10 @@ pub fn render_daemon_config_in(site: &Site, places: &Places) -> String {
     site.passage.render(places)
 }
 
-/// Where the authorities of the update server or of the time servers are kept: apart from those of
-/// destinations, which may have any name.
+/// Where the authorities of the update server or of the time servers are kept: under names that no
+/// destination can have.
 pub(crate) fn own_authority(name: &str) -> String {
-    format!("{}/own/{name}.pem", path::SITE_AUTHORITIES)
+    format!("{}/own+{name}.pem", path::SITE_AUTHORITIES)
 }
 
 /// Files that the other texts name, with their absolute paths: certificate authorities.

@@ -177,7 +177,7 @@ proptest! {
     fn a_value_stays_a_value(value in "\\PC{1,60}") {
         let text = FULL.replace("urn:oid:1.2.276.0.76.4.8", &value.replace(['"', '\\'], ""));
         if let Ok(site) = SiteFile::check(&text, "site") {
-            let rendered = vitalgate_site::render_daemon_config_in(&site, &vitalgate_site::Places { state_dir: "/data".into(), authorities: None });
+            let rendered = vitalgate_site::render_daemon_config_in(&site, &vitalgate_site::Places { state_dir: "/data".into(), authorities: None, key_credential: None });
             prop_assert!(vitalgate_config::check(&rendered, "daemon").is_ok());
         }
     }

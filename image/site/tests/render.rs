@@ -27,7 +27,7 @@ fn the_daemon_takes_its_configuration() {
         std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
         std::fs::write(folder.path().join(name), pem).unwrap();
     }
-    let places = Places { state_dir: folder.path().to_owned(), authorities: Some(folder.path().to_owned()) };
+    let places = Places { state_dir: folder.path().to_owned(), authorities: Some(folder.path().to_owned()), key_credential: None };
     let config = vitalgate_config::check(&render_daemon_config_in(&site, &places), "daemon").unwrap();
     assert_eq!(config.gateway.name.to_string(), "practice-01");
     assert_eq!(config.store.retention_days, 14);
