@@ -23,9 +23,9 @@ pub(crate) const REPEAT: Duration = Duration::from_secs(60);
 /// Longest line in characters.
 const LINE_CHARS_MAX: usize = 240;
 /// Prefix of the line with the page's address.
-const PAGE_PREFIX: &str = "VITALGATE PAGE";
+pub(crate) const PAGE_PREFIX: &str = "VITALGATE PAGE";
 /// Prefix of the line with the key that signs reports.
-const KEY_PREFIX: &str = "VITALGATE KEY";
+pub(crate) const KEY_PREFIX: &str = "VITALGATE KEY";
 /// Lines that wait for a slow terminal; more are dropped, the repetition brings them again.
 const WAITING_MAX: usize = 16;
 

@@ -12,6 +12,8 @@ mod certificate;
 mod console;
 pub mod daemon;
 pub mod machine;
+#[cfg(test)]
+mod manual;
 mod notify;
 pub mod page;
 pub mod parts;
