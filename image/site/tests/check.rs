@@ -182,3 +182,19 @@ proptest! {
         }
     }
 }
+
+/// What is nested very deeply would exhaust the stack of a reader that follows it.
+#[test]
+fn deep_nesting_gets_an_answer() {
+    let depth = 30_000;
+    for text in [
+        format!("{}a = 1\n", "a.".repeat(depth)),
+        format!("[{}a]\nb = 1\n", "a.".repeat(depth)),
+        format!("[[{}a]]\nb = 1\n", "a.".repeat(depth)),
+        format!("a = {}{}\n", "[".repeat(depth), "]".repeat(depth)),
+        format!("a = {}{}\n", "{a=".repeat(depth / 2), "}".repeat(depth / 2)),
+        format!("{SMALL}[[device]]\nid = \"x\"\nprofile = \"vitals-json\"\npatient.{}a = 1\n", "a.".repeat(depth)),
+    ] {
+        assert!(SiteFile::check(&text, "site").is_err());
+    }
+}

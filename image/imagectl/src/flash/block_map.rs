@@ -191,6 +191,16 @@ mod tests {
         assert!(BlockMap::parse(&map().to_xml().replace(" 0-1 ", " 0-1  ")).is_err(), "its own hash");
     }
 
+    /// What is nested very deeply would exhaust the stack of a reader that follows it.
+    #[test]
+    fn deep_nesting_is_refused() {
+        for text in
+            ["<a>".repeat(300_000), "<bmap><BlockMap>".repeat(100_000), format!("{}{}", "<a>".repeat(100_000), "</a>".repeat(100_000))]
+        {
+            assert!(BlockMap::parse(&text).is_err());
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_gets_an_answer(text in "\\PC{0,300}") {
