@@ -5,7 +5,6 @@
 //! the same program by the names `bootchooser` and `pre-install`.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code, unused_imports, reason = "the steps that use the rest are being put in")]
 
 mod boot;
 mod cli;
@@ -25,6 +24,7 @@ mod state_file;
 mod stick;
 mod storage;
 mod support;
+mod text;
 mod update;
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use super::{ACCEPTED, Provisioning};
 use crate::machine;
 use crate::places::Places;
 use crate::state_file::{now_unix_ms, replace};
-use crate::stick::{Mounted, Plugged, StickError, read_file, write_file};
+use crate::stick::{Mounted, Plugged, StickError, heading, read_file, refused_text, write_file};
 
 /// A site file that was opened, and its bytes.
 pub(super) struct Offered {
@@ -95,34 +95,12 @@ impl Provisioning<'_> {
     }
 
     fn tell(&self, mounted: &dyn Mounted, text: &str) -> Result<(), StickError> {
-        write_file(&mounted.folder().join(stick::PROVISION_REPORT), for_windows(text).as_bytes())
+        write_file(&mounted.folder().join(stick::PROVISION_REPORT), crate::text::for_windows(text).as_bytes())
     }
 }
 
 fn not_writable(error: StickError) -> SiteRefusal {
     SiteRefusal::new(Rejection::StickNotWritable, error.to_string())
-}
-
-/// Line ends that every editor shows.
-pub(super) fn for_windows(text: &str) -> String {
-    text.replace('\n', "\r\n")
-}
-
-fn heading(places: &Places) -> String {
-    format!("Vitalgate {} {}\n{}\n\n", machine::serial(places), machine::version(places), machine::moment(now_unix_ms()))
-}
-
-fn refused_text(refusal: &SiteRefusal, places: &Places) -> String {
-    let rejection = refusal.rejection();
-    let mut text = format!("{}REFUSED ({}): {}\n", heading(places), rejection.code(), rejection.meaning());
-    if !refusal.detail().is_empty() {
-        text.push_str(&format!("{}\n", refusal.detail()));
-    }
-    text.push_str(&format!("What to do: {}\n", rejection.remedy()));
-    for error in refusal.errors() {
-        text.push_str(&format!("\n{error}\n"));
-    }
-    text
 }
 
 fn accepted_text(offered: &Offered, places: &Places) -> String {

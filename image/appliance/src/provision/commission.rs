@@ -8,12 +8,12 @@ use vitalgate_layout::state::StateWord;
 use vitalgate_layout::{path, stick};
 use vitalgate_site::{SigningKey, Site};
 
-use super::accept::for_windows;
 use super::credentials::Credentials;
 use super::{COMMISSIONED, Provisioning, is_commissioned};
 use crate::report::{self, Report};
 use crate::state_file::{now_unix_ms, replace};
 use crate::stick::{Mounted, Plugged, StickError, read_file, write_file};
+use crate::text::for_windows;
 use crate::{machine, self_test, site_file, storage};
 
 /// The report that the stick got, kept for the support bundle.

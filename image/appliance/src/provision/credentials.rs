@@ -63,7 +63,7 @@ impl Provisioning<'_> {
             .user(account::DAEMON.1, account::DAEMON.1)
             .deadline(Duration::from_secs(DEADLINE_S));
         let answer = self.programs.run(call)?;
-        let mut files = vec![("credentials.txt".to_owned(), super::accept::for_windows(&for_people(&answer.text())).into_bytes())];
+        let mut files = vec![("credentials.txt".to_owned(), crate::text::for_windows(&for_people(&answer.text())).into_bytes())];
         for entry in fs::read_dir(&output)? {
             let entry = entry?;
             let bytes = fs::read(entry.path())?;

@@ -20,6 +20,7 @@ use crate::places::Places;
 use crate::self_test;
 use crate::state_file::{StateFiles, now_unix_ms, replace};
 use crate::storage;
+use crate::text::hex;
 
 /// The key that signs what this appliance reports; made once, in sealed storage.
 const KEY: &str = "/data/appliance/report.key";
@@ -40,6 +41,11 @@ pub(crate) fn key(places: &Places) -> anyhow::Result<SigningKey> {
         }
         Err(error) => Err(error).context("the appliance's key cannot be read; restart the appliance"),
     }
+}
+
+/// The appliance's own key, if there is one and it can be read.
+pub(crate) fn existing_key(places: &Places) -> Option<SigningKey> {
+    SigningKey::parse(&fs::read_to_string(places.at(KEY)).ok()?).ok()
 }
 
 /// Credentials that are on the stick.
@@ -196,8 +202,4 @@ fn fingerprint(pem: &[u8]) -> Option<String> {
     let der = CertificateDer::from_pem_slice(pem).ok()?;
     let pairs: Vec<_> = digest(&SHA256, &der).as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     Some(pairs.join(":"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,1 +1,177 @@
-//! Factory reset and decommissioning.
+//! Factory reset and decommissioning: everything that was stored becomes unreadable, by its keys.
+//!
+//! The order makes it impossible to end half erased and in use: first the partition is called
+//! unfinished, so that whatever happens from here on the next start makes it anew; then the slots of
+//! all keys are destroyed, the header is overwritten and the disk is told that it may forget the rest.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+use vitalgate_layout::{partition, stick};
+use vitalgate_site::{Action, SigningKey, seal_report_json, seal_report_text};
+
+use crate::command::{Call, Programs};
+use crate::machine;
+use crate::places::Places;
+use crate::report;
+use crate::state_file::now_unix_ms;
+use crate::stick::{Mounted, Taken, heading, refused_text, take, write_file};
+use crate::storage::{self, Partition};
+use crate::text::for_windows;
+
+/// What became of the request, on the stick.
+const REPORT: &str = "reset-report.txt";
+/// The signed certificate, on the stick.
+const CERTIFICATE: &str = "erase-certificate.json";
+/// The same for a person.
+const CERTIFICATE_TEXT: &str = "erase-certificate.txt";
+/// LUKS2 keeps its two headers and all key slots in front of the data, which begins at 16 MiB (LUKS2
+/// On-Disk Format 1.1, section 2); twice that is overwritten.
+const HEADER_MIB: usize = 32;
+/// What erasing may take, in seconds: a large disk that really erases what it is told to forget.
+const ERASE_DEADLINE_S: u64 = 1800;
+
+/// What was erased.
+#[derive(Debug, Serialize)]
+struct Certificate {
+    format: &'static str,
+    serial: String,
+    version: String,
+    request: String,
+    action: String,
+    technician: String,
+    reason: String,
+    signed_by: String,
+    erased: String,
+    volume: String,
+    key_slots: &'static str,
+    header: String,
+    discarded: bool,
+    signature_by: &'static str,
+}
+
+/// Erases, if the request on a mounted stick is signed, and restarts or switches off.
+///
+/// # Errors
+/// When the request is refused, the stick takes no certificate, or the disk does not do as told.
+pub(crate) fn reset(places: &Places, programs: &dyn Programs, mounted: Box<dyn Mounted>) -> anyhow::Result<()> {
+    let taken = match take(places, &*mounted, stick::RESET_REQUEST, &[Action::Reset, Action::Decommission]) {
+        Ok(taken) => taken,
+        Err(refusal) => {
+            mounted.make_writable()?;
+            write_file(&mounted.folder().join(REPORT), for_windows(&refused_text(&refusal, places)).as_bytes())?;
+            mounted.finish()?;
+            bail!("RESET: {refusal}");
+        }
+    };
+    mounted.make_writable()?;
+    let begun = format!(
+        "{}{} begun; without a certificate beside this file it was cut off: power on to finish\n",
+        heading(places),
+        taken.request.action
+    );
+    write_file(&mounted.folder().join(REPORT), for_windows(&begun).as_bytes())?;
+    taken.remember().context("the request cannot be remembered, so that it would be done again and again; nothing was erased")?;
+    // Signed with the key that the commissioning report was signed with, as long as that can be read.
+    let (key, signature_by) = match report::existing_key(places) {
+        Some(key) => (key, "the appliance's own key"),
+        None => (SigningKey::generate()?, "a key made for this certificate: the appliance's own was not accessible"),
+    };
+    let certificate = erase(places, programs, &taken, signature_by)?;
+    write_certificate(&*mounted, &certificate, &key)?;
+    let done = format!("{}{} done; the certificate is beside this file\n", heading(places), taken.request.action);
+    write_file(&mounted.folder().join(REPORT), for_windows(&done).as_bytes())?;
+    mounted.finish()?;
+    crate::cli::say(&format!("{}: everything that was stored is erased", taken.request.action));
+    leave(programs, taken.request.action)
+}
+
+fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, signature_by: &'static str) -> anyhow::Result<Certificate> {
+    let Some(partition) = storage::data_partition(places, programs)? else { bail!("there is no data partition; nothing is stored") };
+    let volume = volume_name(programs, &partition);
+    storage::rename(programs, &partition, partition::DATA_UNFINISHED)?;
+    // A volume whose header is gone already has no slots to destroy.
+    let slots = programs.attempt(luks("luksErase", &partition).arguments(["--batch-mode"]))?;
+    overwrite(&partition.device)
+        .with_context(|| format!("the header on {} cannot be overwritten; destroy the disk", partition.device.display()))?;
+    match fs::remove_file(places.at(storage::UNSEALED_KEY)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("the key beside the storage cannot be removed"),
+        _ => {}
+    }
+    if programs.attempt(luks("isLuks", &partition))?.success {
+        bail!("{} still has a header; destroy the disk", partition.device.display());
+    }
+    let discard = Call::new("blkdiscard", "").arguments(["--force"]).arguments([&partition.device]);
+    let discarded = programs.attempt(discard.deadline(Duration::from_secs(ERASE_DEADLINE_S))).is_ok_and(|answer| answer.success);
+    Ok(Certificate {
+        format: "vitalgate-erase-1",
+        serial: machine::serial(places),
+        version: machine::version(places),
+        request: taken.request.id.clone(),
+        action: taken.request.action.to_string(),
+        technician: taken.request.technician.clone(),
+        reason: taken.request.reason.clone(),
+        signed_by: taken.signed_by.to_string(),
+        erased: machine::moment(now_unix_ms()),
+        volume,
+        key_slots: if slots.success { "destroyed" } else { "overwritten" },
+        header: format!("{HEADER_MIB} MiB overwritten with zeros, read back as no header"),
+        discarded,
+        signature_by,
+    })
+}
+
+fn luks(what: &str, partition: &Partition) -> Call {
+    Call::new("cryptsetup", "destroy the disk").arguments([what]).arguments([&partition.device])
+}
+
+/// The identity of the volume, which the certificate names.
+fn volume_name(programs: &dyn Programs, partition: &Partition) -> String {
+    let answer = programs.attempt(luks("luksUUID", partition));
+    answer.ok().filter(|answer| answer.success).map_or_else(|| "without a header".to_owned(), |answer| answer.text().trim().to_owned())
+}
+
+fn overwrite(device: &Path) -> io::Result<()> {
+    let mut opened = OpenOptions::new().write(true).open(device)?;
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..HEADER_MIB {
+        opened.write_all(&zeros)?;
+    }
+    opened.sync_all()
+}
+
+fn write_certificate(mounted: &dyn Mounted, certificate: &Certificate, key: &SigningKey) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(certificate)?;
+    let rows = [
+        ("Serial number", certificate.serial.as_str()),
+        ("Action", &certificate.action),
+        ("Request", &certificate.request),
+        ("Technician", &certificate.technician),
+        ("Reason", &certificate.reason),
+        ("Signed by", &certificate.signed_by),
+        ("Erased", &certificate.erased),
+        ("Volume", &certificate.volume),
+        ("Keys", certificate.key_slots),
+        ("Header", &certificate.header),
+        ("Disk discarded", if certificate.discarded { "yes" } else { "not supported" }),
+        ("This is signed by", certificate.signature_by),
+    ];
+    let lines: String = rows.iter().map(|(name, value)| format!("{name:<18} {value}\n")).collect();
+    let text = format!("Vitalgate: certificate of erasure\n=================================\n\n{lines}");
+    write_file(&mounted.folder().join(CERTIFICATE), seal_report_json(&json, key)?.as_bytes())?;
+    Ok(write_file(&mounted.folder().join(CERTIFICATE_TEXT), for_windows(&seal_report_text(&text, key)).as_bytes())?)
+}
+
+/// At once: nothing that still runs has anything left to store.
+fn leave(programs: &dyn Programs, action: Action) -> anyhow::Result<()> {
+    let verb = if action == Action::Decommission { "poweroff" } else { "reboot" };
+    programs.run(Call::new("systemctl", "switch the appliance off and on").arguments(["--force", verb]))?;
+    Ok(())
+}

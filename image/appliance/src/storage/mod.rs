@@ -48,7 +48,7 @@ use key_wrap::KeyEncryptionKey;
 use volume::Volume;
 
 /// The key of storage that is not sealed, by its signer's leave.
-const UNSEALED_KEY: &str = "/efi/vitalgate/data.key";
+pub(crate) const UNSEALED_KEY: &str = "/efi/vitalgate/data.key";
 /// How often a new device is looked for before giving up; each look waits for a moment.
 const DEVICE_LOOKS_MAX: u32 = 30;
 
@@ -65,6 +65,17 @@ pub(crate) fn open() -> anyhow::Result<ExitCode> {
     };
     storage.open_or_wait()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The data partition, complete or not.
+///
+/// # Errors
+/// When the disk or its table cannot be read.
+pub(crate) fn data_partition(places: &Places, programs: &dyn Programs) -> Result<Option<Partition>, StorageError> {
+    Ok(match disk::look(programs, &of_root(places)?)? {
+        DataPartition::Absent => None,
+        DataPartition::Unfinished(partition) | DataPartition::Complete(partition) => Some(partition),
+    })
 }
 
 /// Who signed the site file on a stick, if it allows to go without a seal.

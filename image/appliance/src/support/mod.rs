@@ -1,1 +1,63 @@
-//! The support bundle.
+//! The support bundle: what somebody far away needs to see, without patients and without secrets, sealed
+//! so that only support opens it. What could not be gathered is listed in it.
+
+mod archive;
+mod parts;
+mod redaction;
+
+#[cfg(test)]
+mod tests;
+
+use anyhow::Context as _;
+use vitalgate_layout::{path, stick};
+use vitalgate_site::Action;
+use vitalgate_site::age::{self, Recipient};
+
+use crate::command::Programs;
+use crate::machine;
+use crate::places::Places;
+use crate::state_file::now_unix_ms;
+use crate::stick::{Mounted, heading, refused_text, take, write_file};
+use crate::text::for_windows;
+
+/// What became of the request, on the stick.
+const REPORT: &str = "support-report.txt";
+
+/// Writes the bundle to a mounted stick, if the request on it is signed.
+///
+/// # Errors
+/// When the stick is not writable or nothing can be sealed.
+pub(crate) fn support(places: &Places, programs: &dyn Programs, mounted: Box<dyn Mounted>) -> anyhow::Result<()> {
+    let taken = match take(places, &*mounted, stick::SUPPORT_REQUEST, &[Action::Support]) {
+        Ok(taken) => taken,
+        Err(refusal) => {
+            mounted.make_writable()?;
+            write_file(&mounted.folder().join(REPORT), for_windows(&refused_text(&refusal, places)).as_bytes())?;
+            mounted.finish()?;
+            anyhow::bail!("SUPPORT: {refusal}");
+        }
+    };
+    mounted.make_writable()?;
+    let recipient = recipient(places)?;
+    let gathered = parts::gather(places, programs, &taken);
+    let sealed = age::seal(&archive::tar(&gathered.files), &recipient).context("the bundle cannot be sealed")?;
+    let name = format!("support-{}-{}.tar.age", machine::serial(places), now_unix_ms() / 1000);
+    write_file(&mounted.folder().join(&name), &sealed)?;
+    let mut text =
+        format!("{}{name}: {} bytes, for {}, signed by {}\n", heading(places), sealed.len(), taken.request.technician, taken.signed_by);
+    text.push_str("It holds no patient data and only support can open it. Send it to support.\n");
+    for error in &gathered.errors {
+        text.push_str(&format!("Missing: {error}\n"));
+    }
+    write_file(&mounted.folder().join(REPORT), for_windows(&text).as_bytes())?;
+    mounted.finish()?;
+    taken.remember().context("the request cannot be remembered as done")?;
+    crate::cli::say(&format!("support bundle written: {name}"));
+    Ok(())
+}
+
+fn recipient(places: &Places) -> anyhow::Result<Recipient> {
+    let file = places.at(path::TRUST).join(path::SUPPORT_RECIPIENT);
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{} is missing: flash the appliance anew", file.display()))?;
+    Recipient::parse(text.trim()).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))
+}

@@ -1,0 +1,62 @@
+//! An appliance with keys of its own and signed requests, for tests.
+
+use std::fs;
+use std::path::PathBuf;
+
+use vitalgate_layout::path;
+use vitalgate_site::age::Identity;
+use vitalgate_site::{Action, Day, Request, Serial, Signer, SigningKey, sign_request};
+
+use super::drawer::{Folder, stick_with};
+use super::port::Mounted;
+use crate::places::Places;
+
+/// A folder in place of an appliance.
+pub(crate) struct Rig {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) places: Places,
+    pub(crate) support: Identity,
+}
+
+impl Rig {
+    /// With a serial number, keys and a place for its boot loader.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        let support = Identity::generate().unwrap();
+        let rig = Self { folder, places, support };
+        let root = SigningKey::parse(&"01".repeat(32)).unwrap().public().to_hex();
+        rig.put("/sys/class/dmi/id/product_serial", "VG-0001\n");
+        rig.put("/usr/lib/os-release", "IMAGE_VERSION=0.1.0\n");
+        rig.put("/usr/lib/vitalgate/trust/site-root.pub", &root);
+        rig.put("/usr/lib/vitalgate/trust/support.age", &format!("{}\n", rig.support.recipient().unwrap()));
+        fs::create_dir_all(rig.places.at(path::ESP)).unwrap();
+        rig
+    }
+
+    /// Writes a file of the appliance.
+    pub(crate) fn put(&self, file: &str, text: &str) {
+        let file = self.places.at(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    /// A signed request.
+    pub(crate) fn request(action: Action, id: u8, signer: u8) -> String {
+        let request = Request {
+            action,
+            id: format!("{id:02x}").repeat(16),
+            serial: Serial::Any,
+            expires: Day::parse("2099-12-31").unwrap(),
+            technician: "A. Example".into(),
+            reason: "a test".into(),
+        };
+        sign_request(&request, &Signer::root(SigningKey::parse(&format!("{signer:02x}").repeat(32)).unwrap())).unwrap()
+    }
+
+    /// A stick with this file, mounted.
+    pub(crate) fn stick(&self, name: &str, file: &str, text: &str) -> (PathBuf, Box<dyn Mounted>) {
+        let folder = stick_with(self.folder.path(), name, file, text);
+        (folder.clone(), Box::new(Folder { folder, protected: false }))
+    }
+}

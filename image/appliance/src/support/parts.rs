@@ -1,0 +1,104 @@
+//! What goes into the bundle, each part for itself: one that cannot be had is named and stops no other.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use vitalgate_layout::path;
+use vitalgate_layout::state::Part;
+
+use super::redaction::Redaction;
+use crate::command::{Call, Programs};
+use crate::machine;
+use crate::places::Places;
+use crate::site_file;
+use crate::state_file::now_unix_ms;
+use crate::stick::Taken;
+
+/// Lines of the journal, newest last, of this and earlier starts.
+const JOURNAL_LINES: &str = "30000";
+/// Largest file that is taken, in bytes.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// What one program may take, in seconds: a long journal on a slow disk.
+const DEADLINE_S: u64 = 120;
+
+/// What was gathered.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// Names and contents.
+    pub(super) files: Vec<(String, Vec<u8>)>,
+    /// What is missing, and why.
+    pub(super) errors: Vec<String>,
+}
+
+/// Name in the bundle, program, arguments.
+const PROGRAMS: [(&str, &str, &[&str]); 8] = [
+    ("journal.jsonl", "journalctl", &["--no-pager", "--quiet", "--output=json", "--lines", JOURNAL_LINES]),
+    ("starts.txt", "journalctl", &["--no-pager", "--list-boots"]),
+    ("units.txt", "systemctl", &["--no-pager", "--full", "--all", "list-units"]),
+    ("slots.json", "rauc", &["status", "--detailed", "--output-format=json-pretty"]),
+    ("time.txt", "chronyc", &["-n", "tracking"]),
+    ("time-sources.txt", "chronyc", &["-n", "sources", "-v"]),
+    ("network.txt", "networkctl", &["--no-pager", "status", "--all"]),
+    ("disk.txt", "lsblk", &["--output", "NAME,SIZE,TYPE,FSTYPE,PARTLABEL,MOUNTPOINTS,MODEL,ROTA"]),
+];
+
+/// Files of the appliance; the site file itself is not among them, since it names patients.
+const FILES: [(&str, &str); 8] = [
+    ("configuration/vitalgate.toml", path::DAEMON_CONFIG),
+    ("configuration/nftables.conf", path::FIREWALL),
+    ("configuration/chrony.conf", path::TIME_SOURCES),
+    ("boot.env", path::BOOT_ENV),
+    ("rollback.json", path::LAST_ROLLBACK),
+    ("commissioning-report.json", "/data/appliance/commissioning-report.json"),
+    ("os-release", "/usr/lib/os-release"),
+    ("kernel.txt", "/proc/version"),
+];
+
+/// Gathers everything that can be had.
+pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) -> Gathered {
+    let site = site_file::kept(places);
+    let redaction = Redaction::of(site.as_ref().ok());
+    let mut gathered = Gathered::default();
+    if let Err(error) = &site {
+        gathered.errors.push(format!("site file: {error:#}"));
+    }
+    for (name, file) in FILES {
+        gathered.file(name, &places.at(file), &redaction);
+    }
+    for part in Part::ALL {
+        gathered.file(&format!("state/{}", part.file_name()), &places.at(path::STATE_FOLDER).join(part.file_name()), &redaction);
+    }
+    for (name, program, arguments) in PROGRAMS {
+        let call = Call::new(program, "the rest of the bundle is complete").arguments(arguments).deadline(Duration::from_secs(DEADLINE_S));
+        match programs.run(call) {
+            Ok(answer) => gathered.files.push((name.to_owned(), redaction.apply(&answer.text()).into_bytes())),
+            Err(error) => gathered.errors.push(format!("{name}: {error}")),
+        }
+    }
+    let about = json!({
+        "format": "vitalgate-support-1",
+        "serial": machine::serial(places),
+        "version": machine::version(places),
+        "made": machine::moment(now_unix_ms()),
+        "request": { "id": taken.request.id, "technician": taken.request.technician, "reason": taken.request.reason, "signed_by": taken.signed_by.to_string() },
+        "missing": gathered.errors,
+    });
+    gathered.files.insert(0, ("about.json".to_owned(), format!("{about:#}\n").into_bytes()));
+    gathered
+}
+
+impl Gathered {
+    fn file(&mut self, name: &str, file: &Path, redaction: &Redaction) {
+        let text = match fs::metadata(file) {
+            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(format!("it has {} bytes", metadata.len())),
+            Ok(_) => fs::read(file).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match text {
+            Ok(bytes) => self.files.push((name.to_owned(), redaction.apply(&String::from_utf8_lossy(&bytes)).into_bytes())),
+            Err(error) => self.errors.push(format!("{name}: {error}")),
+        }
+    }
+}
