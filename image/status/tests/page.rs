@@ -40,10 +40,15 @@ struct Page {
 
 impl Page {
     async fn start(appliance: &Appliance) -> Self {
+        Self::start_with(appliance, &[]).await
+    }
+
+    async fn start_with(appliance: &Appliance, environment: &[(&str, &str)]) -> Self {
         let own = appliance.path("own/status.json");
         let _earlier = std::fs::remove_file(&own);
         let mut child = Command::new(env!("CARGO_BIN_EXE_vitalgate-status"))
             .args(appliance.arguments("127.0.0.1:0"))
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -248,6 +253,20 @@ async fn a_slow_visitor_is_put_out_and_others_are_served() {
         assert!(matches!(ended, Ok(0) | Err(_)));
     }
     assert_eq!(page.json("/health").await["word"], "READY");
+}
+
+/// systemd hears that the page is up and, from then on, that it is alive.
+#[tokio::test]
+async fn systemd_is_told_that_it_lives() {
+    let appliance = Appliance::switched_on();
+    let path = appliance.path("notify");
+    let socket = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let _page = Page::start_with(&appliance, &[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
+    let mut message = [0; 64];
+    for expected in ["READY=1\nWATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"] {
+        let length = timeout(DEADLINE, socket.recv(&mut message)).await.unwrap().unwrap();
+        assert_eq!(std::str::from_utf8(&message[..length]).unwrap(), expected);
+    }
 }
 
 /// TLS 1.2 and plain HTTP get nothing, and nothing a visitor sends ends the process.

@@ -112,6 +112,16 @@ fn a_full_gateway_makes_a_bounded_page() {
     }
 }
 
+/// The browser applies the style that is on the page: its hash is the one of the policy.
+#[test]
+fn the_policy_allows_the_style_of_the_page() {
+    for page in pages(&found(Parts::of([]), silent())) {
+        let style = page.split("<style>").nth(1).and_then(|rest| rest.split("</style>").next()).unwrap();
+        let hash = base64(digest::digest(&digest::SHA256, style.as_bytes()).as_ref());
+        assert!(content_security_policy().contains(&format!("style-src 'sha256-{hash}';")));
+    }
+}
+
 #[test]
 fn base64_is_that_of_the_standard() {
     let encoded = ["", "f", "fo", "foo", "foob", "fooba", "foobar"].map(|text| base64(text.as_bytes()));
