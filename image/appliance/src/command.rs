@@ -78,17 +78,20 @@ impl Call {
     }
 
     /// The program's name.
+    #[cfg(test)]
     pub(crate) const fn program(&self) -> &'static str {
         self.program
     }
 
     /// The arguments as one line.
+    #[cfg(test)]
     pub(crate) fn line(&self) -> String {
         let words: Vec<_> = self.arguments.iter().map(|word| word.to_string_lossy()).collect();
         format!("{} {}", self.program, words.join(" "))
     }
 
     /// What it is given to read.
+    #[cfg(test)]
     pub(crate) fn given(&self) -> &[u8] {
         &self.input
     }

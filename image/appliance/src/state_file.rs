@@ -22,12 +22,7 @@ pub(crate) struct StateFiles {
 }
 
 impl StateFiles {
-    /// Those of the running appliance.
-    pub(crate) fn system() -> Self {
-        Self::of(&Places::system())
-    }
-
-    /// Those of a stand-in.
+    /// Those below a root.
     pub(crate) fn of(places: &Places) -> Self {
         Self { folder: places.at(path::STATE_FOLDER) }
     }

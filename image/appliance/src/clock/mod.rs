@@ -14,7 +14,7 @@ use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
 
 use crate::cli::say;
-use crate::command::{Programs, System};
+use crate::command::System;
 use crate::pause::pause;
 use crate::places::Places;
 use crate::state_file::{Said, StateFiles, now_unix_ms, replace};

@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_site::Site;
 

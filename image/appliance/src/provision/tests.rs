@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vitalgate_layout::state::PartState;
-use vitalgate_layout::{Rejection, stick};
+use vitalgate_layout::{Rejection, path, stick};
 use vitalgate_site::{Signer, SigningKey, open_report, sign};
 
 use super::*;

@@ -40,7 +40,7 @@ pub(crate) use content::{RECOVERY_KEY, ensure_folders, give};
 pub(crate) use disk::{Partition, of_root, rename};
 pub(crate) use error::StorageError;
 pub(crate) use recovery_key::RecoveryKey;
-pub(crate) use volume::{has_tpm, synchronise};
+pub(crate) use volume::has_tpm;
 
 use content::Skeleton;
 use disk::DataPartition;

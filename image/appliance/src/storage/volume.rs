@@ -111,7 +111,7 @@ impl Volume<'_> {
 }
 
 /// Waits until the disk has what was written to a device.
-pub(crate) fn synchronise(device: &Path) -> io::Result<()> {
+fn synchronise(device: &Path) -> io::Result<()> {
     File::open(device)?.sync_all()
 }
 
