@@ -78,6 +78,23 @@ pub(crate) struct Flash {
     pub(crate) erase: Option<String>,
 }
 
+/// Which key signs.
+#[derive(Args)]
+pub(crate) struct Signer {
+    /// The private key's file
+    #[arg(long, conflicts_with = "sign_with")]
+    pub(crate) key: Option<PathBuf>,
+    /// A program that signs, for keys in a token: it gets the message on standard input, or as the file {} in its arguments, and prints the signature
+    #[arg(long, requires = "public")]
+    pub(crate) sign_with: Option<String>,
+    /// Public key of --sign-with: a file, or 64 hex digits
+    #[arg(long, requires = "sign_with")]
+    pub(crate) public: Option<String>,
+    /// The key's delegation, where it is no root key
+    #[arg(long)]
+    pub(crate) delegation: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Provision {
     /// Ask for a site and write its file; or take answers from a TOML file
@@ -100,14 +117,11 @@ pub(crate) struct New {
     /// Where to write; signed: site.provision, otherwise site.toml
     #[arg(long, short)]
     pub(crate) output: Option<PathBuf>,
-    /// Sign at once with this private key
-    #[arg(long)]
-    pub(crate) key: Option<PathBuf>,
-    /// The key's delegation, where it is no root key
-    #[arg(long, requires = "key")]
-    pub(crate) delegation: Option<PathBuf>,
+    /// Signs at once where one is given
+    #[command(flatten)]
+    pub(crate) signer: Signer,
     /// Write an example with every section instead
-    #[arg(long, conflicts_with_all = ["from", "key"])]
+    #[arg(long, conflicts_with_all = ["from", "key", "sign_with"])]
     pub(crate) template: bool,
 }
 
@@ -115,12 +129,8 @@ pub(crate) struct New {
 pub(crate) struct Sign {
     /// The site file's text
     pub(crate) file: PathBuf,
-    /// The private key
-    #[arg(long)]
-    pub(crate) key: PathBuf,
-    /// The key's delegation, where it is no root key
-    #[arg(long)]
-    pub(crate) delegation: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) signer: Signer,
     /// Where to write
     #[arg(long, short, default_value = "site.provision")]
     pub(crate) output: PathBuf,
@@ -190,12 +200,8 @@ pub(crate) struct Request {
     /// Why
     #[arg(long)]
     pub(crate) reason: String,
-    /// The private key
-    #[arg(long)]
-    pub(crate) key: PathBuf,
-    /// The key's delegation, where it is no root key
-    #[arg(long)]
-    pub(crate) delegation: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) signer: Signer,
     /// Where to write; otherwise the name that the stick wants
     #[arg(long, short)]
     pub(crate) output: Option<PathBuf>,

@@ -64,3 +64,12 @@ impl Running {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// A signature's 64 bytes as they are, or their hex digits.
+pub(crate) fn bytes_or_hex(file: &[u8]) -> Vec<u8> {
+    let is_hex = |text: &&str| text.len() == 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match std::str::from_utf8(file).ok().map(str::trim).filter(is_hex) {
+        Some(text) => text.as_bytes().chunks(2).filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect(),
+        None => file.to_vec(),
+    }
+}

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use vitalgate_site::{Day, Delegation, PublicKey, Signer, SigningKey};
+use vitalgate_site::{Day, PublicKey, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -56,19 +56,6 @@ pub(crate) fn public_key(text: &str) -> Outcome<PublicKey> {
 pub(crate) fn signing_key(path: &Path) -> Outcome<SigningKey> {
     let text = Zeroizing::new(read_text(path)?);
     SigningKey::parse(&text).map_err(|error| Failure::refused(format!("{} {error}", path.display()), "name the file of the private key"))
-}
-
-/// A private key with what gives it the right to sign.
-pub(crate) fn signer(key: &Path, delegation: Option<&Path>) -> Outcome<Signer> {
-    let key = signing_key(key)?;
-    let Some(path) = delegation else { return Ok(Signer::root(key)) };
-    let refused = |error| Failure::refused(format!("{}: {error}", path.display()), "name the delegation of this key");
-    let delegation = Delegation::parse(&read_text(path)?).map_err(refused)?;
-    if delegation.expires() < today() {
-        let what = format!("{} ended on {}", path.display(), delegation.expires());
-        return Err(Failure::refused(what, "ask the holder of the root key for a new delegation"));
-    }
-    Signer::delegated(key, delegation).map_err(refused)
 }
 
 /// Today by this machine's clock.

@@ -14,6 +14,7 @@ mod release;
 mod report;
 mod request;
 mod say;
+mod signer;
 mod support;
 
 use std::process::ExitCode;

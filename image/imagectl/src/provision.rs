@@ -5,11 +5,11 @@ mod dialog;
 use std::path::{Path, PathBuf};
 
 use vitalgate_layout::stick::{SITE_FILE, SITE_FILE_BYTES_MAX};
-use vitalgate_site::{Delegation, PublicKey, Purpose, SignError, SigningKey, Site, SiteError, SiteFile, open_signed};
+use vitalgate_site::{Delegation, PublicKey, Purpose, Signer, SigningKey, Site, SiteError, SiteFile, open_signed};
 
 use crate::cli::{self, Provision, Right};
 use crate::failure::{Failure, Outcome};
-use crate::{files, say};
+use crate::{files, say, signer};
 
 /// A site file with every section, for `--template`.
 const TEMPLATE: &str = include_str!("provision/template.toml");
@@ -37,28 +37,24 @@ fn new(arguments: &cli::New) -> Outcome {
         Some(path) => text_of(path)?,
         None => dialog::ask(&mut say::ask)?,
     };
-    let Some(key) = &arguments.key else {
+    let Some(signer) = signer::named(&arguments.signer)? else {
         checked(&text, "site.toml")?;
         let path = output("site.toml");
         files::write(&path, text.as_bytes())?;
         say::result(format_args!("wrote {}: read it, then imagectl provision sign", path.display()));
         return Ok(());
     };
-    sign_to(&text, key, arguments.delegation.as_deref(), &output(SITE_FILE))
+    sign_to(&text, &signer, &output(SITE_FILE))
 }
 
 fn sign(arguments: &cli::Sign) -> Outcome {
     let text = text_of(&arguments.file)?;
     checked(&text, &arguments.file.display().to_string())?;
-    sign_to(&text, &arguments.key, arguments.delegation.as_deref(), &arguments.output)
+    sign_to(&text, &signer::needed(&arguments.signer)?, &arguments.output)
 }
 
-fn sign_to(text: &str, key: &Path, delegation: Option<&Path>, output: &Path) -> Outcome {
-    let signer = files::signer(key, delegation)?;
-    let signed = vitalgate_site::sign(text, &signer).map_err(|error| match error {
-        SignError::Errors(errors) => with_errors(&errors),
-        SignError::TooLarge => Failure::refused(error.to_string(), "shorten the text"),
-    })?;
+fn sign_to(text: &str, signer: &Signer, output: &Path) -> Outcome {
+    let signed = vitalgate_site::sign(text, signer).map_err(|error| signer::unsigned(&error))?;
     let site = checked(&signed, SITE_FILE)?;
     if site.expires < files::today() {
         return Err(Failure::refused(format!("the file expired on {}", site.expires), "set a later date in expires"));

@@ -9,11 +9,11 @@ use vitalgate_site::{Action, Request, Serial, sign_request};
 use crate::cli::{self, RequestAction};
 use crate::digest::hex;
 use crate::failure::{Failure, Outcome};
-use crate::{files, say};
+use crate::{files, say, signer};
 
 /// Makes and signs a request.
 pub(crate) fn make(arguments: &cli::Request) -> Outcome {
-    let signer = files::signer(&arguments.key, arguments.delegation.as_deref())?;
+    let signer = signer::needed(&arguments.signer)?;
     let (action, label, name) = match arguments.action {
         RequestAction::Support => (Action::Support, SUPPORT, SUPPORT_REQUEST),
         RequestAction::Reset => (Action::Reset, RESET, RESET_REQUEST),
@@ -37,10 +37,7 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
         .map_err(|_| Failure::machine("the system gives no random numbers", "try again on another machine"))?;
     let request =
         Request { action, id: hex(&id), serial, expires, technician: arguments.technician.clone(), reason: arguments.reason.clone() };
-    let text = sign_request(&request, &signer).map_err(|errors| {
-        errors.iter().for_each(say::note);
-        Failure::refused("the request would be refused", "correct what is named above")
-    })?;
+    let text = sign_request(&request, &signer).map_err(|error| signer::unsigned(&error))?;
     let output = arguments.output.clone().unwrap_or_else(|| PathBuf::from(name));
     files::write(&output, text.as_bytes())?;
     say::result(format_args!("signed {}: copy it as {name} to a FAT stick with the label {label}", output.display()));

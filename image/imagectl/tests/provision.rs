@@ -99,6 +99,30 @@ fn a_delegated_key_signs() {
     );
 }
 
+/// The key stays where it is kept: another program signs, here openssl for a token.
+#[test]
+fn a_program_may_sign() {
+    if !there("openssl") {
+        return;
+    }
+    let folder = folder();
+    let output = folder.text("site.provision");
+    let sign = |program: &str, public: &str| {
+        let parts =
+            ["provision", "sign", &folder.text("site.toml"), "--sign-with", program, "--public", &folder.text(public), "--output", &output];
+        parts.map(str::to_owned)
+    };
+    let program = format!("openssl pkeyutl -sign -rawin -inkey {} -in {{}}", folder.text("root.key"));
+    folder.key("other");
+    refused(4, "no signature of this key", sign(&program, "other.pub"));
+    refused(4, "cannot be used", sign("no-such-program", "root.pub"));
+    refused(4, "ended with", sign("false", "root.pub"));
+    assert!(!folder.path("site.provision").exists());
+    ok(sign(&program, "root.pub"));
+    assert!(open_signed(&folder.read("site.provision"), &[root(&folder)], "VG-0001", today()).is_ok());
+    refused(1, "no key is named", ["provision", "sign", &folder.text("site.toml")]);
+}
+
 #[test]
 fn a_request_is_made_for_named_appliances() {
     let folder = folder();

@@ -12,7 +12,7 @@ use crate::reader::{Section, parse, quoted};
 use crate::refusal::SiteRefusal;
 use crate::schema;
 use crate::signature::{Purpose, SignedBy, Signer, open_text, sign_text};
-use crate::signed::{meant_for, readable, still_valid};
+use crate::signed::{SignError, meant_for, readable, still_valid};
 use crate::site::Serial;
 
 /// What is asked for.
@@ -133,11 +133,11 @@ fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
 /// Signs a request.
 ///
 /// # Errors
-/// What would be refused.
-pub fn sign_request(request: &Request, signer: &Signer) -> Result<String, Vec<SiteError>> {
+/// [`SignError`]
+pub fn sign_request(request: &Request, signer: &Signer) -> Result<String, SignError> {
     let text = request.to_text();
-    check_request(&text, "request")?;
-    Ok(sign_text(signer, Purpose::Request, &text))
+    check_request(&text, "request").map_err(SignError::Errors)?;
+    sign_text(signer, Purpose::Request, &text).map_err(SignError::NoSignature)
 }
 
 /// Opens a request on an appliance; `today` as for [`crate::open_signed`].

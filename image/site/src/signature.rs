@@ -153,17 +153,30 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_CHARS_MAX).contains(&length) && name.trim() == name && !name.chars().any(|one| one.is_control() || matches!(one, '"' | '\\'))
 }
 
+/// Makes a signature over bytes somewhere else, such as in a hardware token; says what went wrong.
+pub type SignElsewhere = Box<dyn Fn(&[u8]) -> Result<Vec<u8>, String>>;
+
+/// Where the private key is.
+enum Holder {
+    Here(SigningKey),
+    Elsewhere(PublicKey, SignElsewhere),
+}
+
 /// A key, and where it is no root the right that it was given.
-#[derive(Debug)]
 pub struct Signer {
-    key: SigningKey,
+    holder: Holder,
     delegation: Option<Delegation>,
 }
 
 impl Signer {
     /// A key that appliances know by themselves.
     pub fn root(key: SigningKey) -> Self {
-        Self { key, delegation: None }
+        Self { holder: Holder::Here(key), delegation: None }
+    }
+
+    /// A key that never leaves the place that it is kept in.
+    pub fn elsewhere(key: PublicKey, sign: SignElsewhere) -> Self {
+        Self { holder: Holder::Elsewhere(key, sign), delegation: None }
     }
 
     /// A key that a root key gave the right to.
@@ -171,15 +184,26 @@ impl Signer {
     /// # Errors
     /// [`Rejection::DelegationRefused`] when the delegation is for another key.
     pub fn delegated(key: SigningKey, delegation: Delegation) -> Result<Self, SiteRefusal> {
-        if delegation.key != key.public() {
+        Self::root(key).with_delegation(delegation)
+    }
+
+    /// The same key with the right that it was given.
+    ///
+    /// # Errors
+    /// [`Rejection::DelegationRefused`] when the delegation is for another key.
+    pub fn with_delegation(self, delegation: Delegation) -> Result<Self, SiteRefusal> {
+        if delegation.key != self.public() {
             return Err(SiteRefusal::new(Rejection::DelegationRefused, "the delegation is for another key"));
         }
-        Ok(Self { key, delegation: Some(delegation) })
+        Ok(Self { delegation: Some(delegation), ..self })
     }
 
     /// The key's public half.
     pub fn public(&self) -> PublicKey {
-        self.key.public()
+        match &self.holder {
+            Holder::Here(key) => key.public(),
+            Holder::Elsewhere(key, _) => *key,
+        }
     }
 
     /// The delegation, where there is one.
@@ -187,9 +211,23 @@ impl Signer {
         self.delegation.as_ref()
     }
 
-    pub(crate) fn sign(&self, purpose: Purpose, text: &str) -> String {
-        let signature = self.key.sign_bytes(&message(purpose, &self.public(), text));
-        armoured(text, purpose, &self.public(), &signature, self.delegation.as_ref())
+    /// Signs a text; what comes from elsewhere is checked before it is used.
+    fn sign(&self, purpose: Purpose, text: &str) -> Result<String, String> {
+        let message = message(purpose, &self.public(), text);
+        let signature = match &self.holder {
+            Holder::Here(key) => key.sign_bytes(&message).to_vec(),
+            Holder::Elsewhere(_, sign) => sign(&message)?,
+        };
+        if !self.public().verifies(&message, &signature) {
+            return Err("what came back is no signature of this key".to_owned());
+        }
+        Ok(armoured(text, purpose, &self.public(), &signature, self.delegation.as_ref()))
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Signer(of {:?})", self.public())
     }
 }
 
@@ -291,7 +329,7 @@ fn armoured(body: &str, purpose: Purpose, key: &PublicKey, signature: &[u8], del
 }
 
 /// Signs a text that may already carry a signature, which is replaced.
-pub(crate) fn sign_text(signer: &Signer, purpose: Purpose, text: &str) -> String {
+pub(crate) fn sign_text(signer: &Signer, purpose: Purpose, text: &str) -> Result<String, String> {
     signer.sign(purpose, &without_signature(text))
 }
 

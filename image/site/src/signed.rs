@@ -23,6 +23,9 @@ pub enum SignError {
     /// It would be refused for its size.
     #[error("with its signature the file would have more than {SITE_FILE_BYTES_MAX} bytes; remove what the site does not need")]
     TooLarge,
+    /// The key is kept elsewhere and did not sign.
+    #[error("the key did not sign: {0}")]
+    NoSignature(String),
 }
 
 /// Signs a text that passes the check; a signature that it carries is replaced.
@@ -31,7 +34,7 @@ pub enum SignError {
 /// [`SignError`]
 pub fn sign(text: &str, signer: &Signer) -> Result<String, SignError> {
     SiteFile::check(text, FILE_NAME).map_err(SignError::Errors)?;
-    let signed = sign_text(signer, Purpose::Site, text);
+    let signed = sign_text(signer, Purpose::Site, text).map_err(SignError::NoSignature)?;
     if signed.len() as u64 > SITE_FILE_BYTES_MAX { Err(SignError::TooLarge) } else { Ok(signed) }
 }
 

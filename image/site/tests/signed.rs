@@ -5,7 +5,7 @@
 use proptest::prelude::*;
 use vitalgate_layout::Rejection;
 use vitalgate_site::{
-    Action, Day, Delegation, PublicKey, Purpose, Request, Serial, Signer, SigningKey, open_report, open_request, open_signed,
+    Action, Day, Delegation, PublicKey, Purpose, Request, Serial, SignError, Signer, SigningKey, open_report, open_request, open_signed,
     seal_report_json, seal_report_text, sign, sign_request,
 };
 
@@ -111,6 +111,16 @@ fn a_delegated_key_signs_until_its_day_and_for_its_purpose() {
     let bare: String = text.lines().filter(|line| !line.contains("# delegat")).map(|line| format!("{line}\n")).collect();
     assert_eq!(refused(&bare), Rejection::SignerUnknown);
     assert!(Signer::delegated(key(4), delegated("2026-12-01", &[Purpose::Site]).delegation().unwrap().clone()).is_err());
+}
+
+/// A token signs like a file would; one that is broken, or another one, is noticed before anything is written.
+#[test]
+fn a_key_may_be_kept_elsewhere() {
+    let token = |seed: u8| Signer::elsewhere(key(1).public(), Box::new(move |message| Ok(key(seed).sign_bytes(message).to_vec())));
+    assert_eq!(sign(FULL, &token(1)).unwrap(), sign(FULL, &root()).unwrap());
+    assert!(matches!(sign(FULL, &token(2)), Err(SignError::NoSignature(_))));
+    let away = Signer::elsewhere(key(1).public(), Box::new(|_| Err("no token".to_owned())));
+    assert!(sign_request(&request(), &away).unwrap_err().to_string().contains("no token"));
 }
 
 /// A delegated key gives nothing on.

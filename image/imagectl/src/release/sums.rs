@@ -12,7 +12,7 @@ use vitalgate_layout::Version;
 use vitalgate_site::{Day, PublicKey};
 
 use super::FILE_BYTES_MAX;
-use crate::digest::{Digest, Running};
+use crate::digest::{Digest, Running, bytes_or_hex};
 use crate::failure::{Failure, Outcome};
 use crate::files::{self, TEXT_BYTES_MAX};
 
@@ -79,7 +79,7 @@ impl Sums {
         if let Some(key) = key {
             let path = folder.join(SIGNATURE);
             let signature = files::read(&path, TEXT_BYTES_MAX)?;
-            if !key.verifies(&bytes, &signature_bytes(&signature)) {
+            if !key.verifies(&bytes, &bytes_or_hex(&signature)) {
                 let what = format!("the signature {} does not match", path.display());
                 return Err(Failure::refused(
                     what,
@@ -90,16 +90,6 @@ impl Sums {
         let text =
             String::from_utf8(bytes).map_err(|_| Failure::refused(format!("{LIST} is not UTF-8 text"), "download the release again"))?;
         Self::parse(&text).map_err(|what| Failure::refused(what, "download the release again"))
-    }
-}
-
-/// 64 bytes as they are, or their hex digits.
-fn signature_bytes(file: &[u8]) -> Vec<u8> {
-    let hex =
-        std::str::from_utf8(file).ok().map(str::trim).filter(|text| text.len() == 128 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    match hex {
-        Some(text) => text.as_bytes().chunks(2).filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect(),
-        None => file.to_vec(),
     }
 }
 
