@@ -23,12 +23,13 @@ use crate::state_file::{Said, StateFiles};
 
 pub(crate) use disk::Mounted;
 pub(crate) use esp::{Esp, Trial};
-pub(crate) use kernel_image::field;
 pub(crate) use mark_good::describe;
 pub(crate) use pre_install::{COMPATIBLE, check_version};
 pub(crate) use rollback::{Rollback, last_rollback, record};
 pub(crate) use running::{Running, running_slot, version_floor};
 
+/// Where the updater's configuration is; the version of Debian 12 looks in `/etc` only.
+pub(crate) const UPDATER_CONFIG: &str = "--conf=/usr/lib/rauc/system.conf";
 /// How long the updater's service may take to note a good slot.
 const MARK_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -110,7 +111,8 @@ pub(crate) fn mark_good() -> anyhow::Result<ExitCode> {
     if let Some(found) = mark_good::keep(&places, &esp, running)? {
         say(&found.reason);
     }
-    let call = Call::new("rauc", "the slot is kept all the same").arguments(["status", "mark-good"]).deadline(MARK_DEADLINE);
+    let call =
+        Call::new("rauc", "the slot is kept all the same").arguments([UPDATER_CONFIG, "status", "mark-good"]).deadline(MARK_DEADLINE);
     if let Err(error) = System.run(call) {
         say_error(&error.into());
     }

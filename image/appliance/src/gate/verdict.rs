@@ -7,8 +7,8 @@ use super::daemon::Status;
 pub(crate) const SERVICE_DEADLINE_S: u64 = 300;
 /// How long devices and destinations may take to come back after an update, in seconds.
 pub(crate) const RETURN_DEADLINE_S: u64 = 600;
-/// How long sealed storage may take to open, in seconds.
-pub(crate) const DATA_DEADLINE_S: u64 = 120;
+/// How long sealed storage may take to open, in seconds; at the first boot it is made.
+pub(crate) const DATA_DEADLINE_S: u64 = 600;
 /// How long the daemon must have run without a restart, in seconds.
 pub(crate) const STEADY_S: u64 = 10;
 /// Ends of the daemon after which a new version is given up at once.

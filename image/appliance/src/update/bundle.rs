@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use vitalgate_layout::Version;
 
-use crate::boot::{Rollback, Running, check_version};
+use crate::boot::{Rollback, Running, UPDATER_CONFIG, check_version};
 use crate::command::{Call, CommandError, Programs};
 
 /// How long the updater may take to check a signature.
@@ -64,7 +64,8 @@ impl Offer {
     /// # Errors
     /// When the bundle is not signed by the release, or damaged.
     pub(crate) fn read(programs: &impl Programs, bundle: &Path) -> Result<Self, Refused> {
-        let call = Call::new("rauc", "").arguments(["info", "--output-format=json"]).arguments([bundle]).deadline(INFO_DEADLINE);
+        let call =
+            Call::new("rauc", "").arguments([UPDATER_CONFIG, "info", "--output-format=json"]).arguments([bundle]).deadline(INFO_DEADLINE);
         let answer = programs.attempt(call)?;
         if !answer.success {
             return Err(Refused::NotAccepted(what_the_updater_says(&answer.complaint)));
@@ -109,7 +110,7 @@ mod tests {
 
     impl Programs for Rauc {
         fn attempt(&self, call: Call) -> Result<Answer, CommandError> {
-            assert_eq!(call.line(), "rauc info --output-format=json /b.raucb");
+            assert_eq!(call.line(), "rauc --conf=/usr/lib/rauc/system.conf info --output-format=json /b.raucb");
             Ok(Answer { success: self.0, code: Some(i32::from(!self.0)), output: self.1.into(), complaint: self.2.into() })
         }
     }

@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::boot::UPDATER_CONFIG;
+
 /// How long an installation may take: a slow disk, and readings come first.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 /// Longest line of the updater that is read, in bytes.
@@ -44,7 +46,12 @@ pub(crate) struct Rauc;
 impl Installer for Rauc {
     fn install(&self, bundle: &Path, progress: &mut dyn FnMut(u8, &str)) -> Result<(), InstallError> {
         let mut command = Command::new("rauc");
-        command.arg("install").arg(bundle).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
+        command
+            .args([UPDATER_CONFIG, "install"])
+            .arg(bundle)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C.UTF-8");
         follow(command, progress)
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use nix::unistd::{Gid, Uid, chown};
+use nix::unistd::{Gid, Uid, chown, geteuid};
 use vitalgate_layout::{Version, account, path};
 
 use crate::boot::COMPATIBLE;
@@ -75,7 +75,9 @@ pub(crate) fn get(
     let folder = places.at(path::FETCH);
     let (_, id) = account::FETCH;
     std::fs::create_dir_all(&folder)?;
-    chown(&folder, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+    if geteuid().is_root() {
+        chown(&folder, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
+    }
     let file = folder.join("fetched.raucb");
     let call = fetcher(server, &listed.name, BUNDLE_BYTES_MAX, authorities).arguments([&file]).deadline(BUNDLE_DEADLINE);
     let fetched = programs.run(call).map_err(anyhow::Error::from).and_then(|_answer| {

@@ -21,7 +21,7 @@ impl Programs for StandIn {
         self.asked.borrow_mut().push(call.line());
         let good = |output: Vec<u8>| Ok(Answer { success: true, code: Some(0), output, complaint: String::new() });
         let line = call.line();
-        if let Some(bundle) = line.strip_prefix("rauc info --output-format=json ") {
+        if let Some(bundle) = line.strip_prefix("rauc --conf=/usr/lib/rauc/system.conf info --output-format=json ") {
             let text = fs::read_to_string(bundle).unwrap_or_else(|_error| "bad".into());
             if text.contains("bad") {
                 return Ok(Answer {
@@ -188,6 +188,90 @@ fn the_maintenance_window_is_kept() {
     assert!(updater.may_restart(Some(&window), 5 * hour_ms).unwrap_err().contains("02:00-04:00"));
     fs::write(updater.places.at(path::CLOCK_TRUST), "unset\n").unwrap();
     assert!(updater.may_restart(Some(&window), 3 * hour_ms).is_err());
+}
+
+/// An appliance whose site file names a server, and what that server lists.
+fn with_server(folder: &Path, window: &str, listed: &[(&str, &str)]) -> TestUpdater {
+    let mut updater = appliance(folder);
+    let site = format!(
+        "{}\n[update]\nserver = \"https://updates.example/v\"\n[maintenance]\nwindow = \"{window}\"\n",
+        without_sections(crate::provision::SITE_EXAMPLE, &["[update]", "[maintenance]"])
+    );
+    SiteFile::check(&site, "site").unwrap();
+    fs::write(updater.places.at(path::SITE_FILE), site).unwrap();
+    updater.programs.list = listed.iter().map(|(version, sha256)| format!("{sha256}  vitalgate-amd64-{version}.raucb\n")).collect();
+    updater
+}
+
+fn without_sections(text: &str, names: &[&str]) -> String {
+    let mut leave_out = false;
+    let kept = text.lines().filter(|line| {
+        if line.starts_with('[') {
+            leave_out = names.contains(&line.trim());
+        }
+        !leave_out
+    });
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+fn sha256(text: &str) -> String {
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A span of the day that is open now, and one that is not.
+fn spans() -> (String, String) {
+    let minute = now_unix_ms() / 60_000;
+    let at = |offset: i64| {
+        let minute = (minute + offset).rem_euclid(24 * 60);
+        format!("{:02}:{:02}", minute / 60, minute % 60)
+    };
+    (format!("{}-{}", at(-30), at(30)), format!("{}-{}", at(120), at(180)))
+}
+
+/// What is newer on the server is fetched, and installed within the window only; what waits is not
+/// fetched twice.
+#[test]
+fn the_server_s_newest_is_installed_in_the_window() {
+    let (open, closed) = spans();
+    let sha = sha256("0.3.0");
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), &closed, &[("0.3.0", &sha), ("0.2.5", &sha)]);
+    for _ in 0..2 {
+        updater.install_from_server().unwrap();
+    }
+    let fetches = |updater: &TestUpdater| updater.programs.asked.borrow().iter().filter(|line| line.contains("0.3.0.raucb")).count();
+    assert_eq!((fetches(&updater), RESTARTS.get()), (1, 0));
+    assert!(state(&updater).1.contains("version 0.3.0 is ready and waits for"), "{:?}", state(&updater));
+
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), &open, &[("0.3.0", &sha)]);
+    updater.install_from_server().unwrap();
+    assert_eq!((updater.installer.installed.borrow().as_slice(), RESTARTS.get()), (["0.3.0".to_owned()].as_slice(), 1));
+}
+
+/// Older, equal, undone or another file than the list says: nothing is installed.
+#[test]
+fn the_server_is_not_believed_beyond_its_files() {
+    let (open, _) = spans();
+    let sha = sha256("0.3.0");
+    for listed in [&[("0.2.0", sha.as_str())][..], &[("0.1.0", &sha)], &[]] {
+        let folder = tempfile::tempdir().unwrap();
+        let updater = with_server(folder.path(), &open, listed);
+        updater.install_from_server().unwrap();
+        assert_eq!((updater.programs.asked.borrow().len(), RESTARTS.get()), (1, 0), "only the list was asked for");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), &open, &[("0.3.0", &"0".repeat(64))]);
+    assert!(updater.install_from_server().unwrap_err().to_string().contains("is not the file that SHA256SUMS names"));
+    assert!(!updater.places.at(path::UPDATE_BUNDLE).exists());
+
+    let updater = with_server(folder.path(), &open, &[("0.3.0", &sha)]);
+    let disk = Mounted::at(&updater.places.at(path::ESP));
+    let rollback = Rollback::now(Slot::B, Version::parse("0.3.0").unwrap(), "no reading from m-2".into());
+    record(&updater.places, &Esp::on(&disk), &rollback).unwrap();
+    assert!(updater.install_from_server().is_err());
+    assert_eq!((updater.installer.installed.borrow().len(), RESTARTS.get()), (0, 0));
 }
 
 /// The one who talks to the network is not root, and gets what it may trust by standard input.
