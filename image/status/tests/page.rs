@@ -230,6 +230,33 @@ async fn hostile_state_files_are_shown_as_unknown() {
     assert!(head.starts_with("HTTP/1.1 200") && html.contains("cannot be read"));
 }
 
+/// Something that listens in the daemon's place, and answers without end, with nonsense, or not at
+/// all, costs the page nothing: it says so and stands.
+#[tokio::test]
+async fn a_daemon_gone_mad_does_not_take_the_page_along() {
+    for answer in
+        ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnull", "", "nonsense\r\n\r\n", "HTTP/1.1 500 x\r\n\r\n"]
+    {
+        let mut appliance = Appliance::switched_on();
+        appliance.goes_into_service();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        appliance.ask_instead(listener.local_addr().unwrap());
+        let endless = answer.ends_with("OK\r\n\r\n");
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(answer.as_bytes()).await;
+                while endless && stream.write_all(&[b' '; 65_536]).await.is_ok() {}
+                // Held open, and silent.
+                tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+            }
+        });
+        let page = Page::start(&appliance).await;
+        let status = page.json("/status.json").await;
+        assert_eq!(status["in_service"], false, "{answer:?}");
+        assert!(status["daemon_silent"].is_string(), "{answer:?}: {}", status["daemon_silent"]);
+    }
+}
+
 /// A visitor who opens connections and says nothing, or says it slowly, is put out; others are served meanwhile.
 #[tokio::test]
 async fn a_slow_visitor_is_put_out_and_others_are_served() {
