@@ -14,7 +14,7 @@ use crate::release::{Sums, version_of};
 use crate::{files, say};
 
 use block_map::BlockMap;
-use disks::Machine;
+use disks::{Disk, Machine};
 use image::Image;
 use target::Target;
 
@@ -117,8 +117,6 @@ fn check_listed(path: &Path, sums: Option<&Sums>, found: impl Fn() -> Outcome<cr
 /// A disk is erased only when somebody says which one.
 fn confirm(target: &Target, erase: Option<&str>) -> Outcome {
     let Some(disk) = target.disk() else { return Ok(()) };
-    let names = [disk.name.as_str(), disk.serial.as_str()];
-    let is_meant = |answer: &str| !answer.is_empty() && names.contains(&answer);
     let answer = match erase {
         Some(answer) => answer.to_owned(),
         None if say::someone_is_there() => {
@@ -130,13 +128,18 @@ fn confirm(target: &Target, erase: Option<&str>) -> Outcome {
             return Err(Failure::target(what, format!("add --erase {}", if disk.serial.is_empty() { &disk.name } else { &disk.serial })));
         }
     };
-    if is_meant(&answer) {
+    if is_meant(disk, &answer) {
         return Ok(());
     }
     Err(Failure::target(
         format!("\"{answer}\" is not this disk: {disk}"),
         "compare the list of imagectl flash --list with the label on the disk",
     ))
+}
+
+/// Whether an answer names this disk; a disk without a serial number is not named by saying nothing.
+fn is_meant(disk: &Disk, answer: &str) -> bool {
+    !answer.is_empty() && (answer == disk.name || answer == disk.serial)
 }
 
 /// `2GiB`, `512MiB`, `1024KiB` or bytes.
@@ -158,6 +161,23 @@ fn bytes_of(text: &str) -> Outcome<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_its_own_name_or_number_lets_a_disk_be_erased() {
+        let disk = |serial: &str| Disk {
+            name: "sdb".to_owned(),
+            bytes: 1,
+            removable: true,
+            read_only: false,
+            model: "x".to_owned(),
+            serial: serial.to_owned(),
+            used_by: None,
+        };
+        assert!(is_meant(&disk("AA11"), "AA11") && is_meant(&disk(""), "sdb"));
+        for answer in ["", "y", "yes", "sda", "AA1", "sdb1"] {
+            assert!(!is_meant(&disk("AA11"), answer) && !is_meant(&disk(""), answer), "{answer}");
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

@@ -70,11 +70,19 @@ impl Machine {
 
     /// One disk; `None` for what is no whole disk.
     pub(crate) fn disk(&self, name: &str) -> Option<Disk> {
+        // Boot areas of an eMMC, and paths to a disk that is shown by another name, are no disks.
+        if name.starts_with("mmcblk") && (name.contains("boot") || name.contains("rpmb")) {
+            return None;
+        }
         let folder = self.sys.join("block").join(name);
+        if read(&folder.join("hidden")).as_deref() == Some("1") {
+            return None;
+        }
         let bytes = read(&folder.join("size"))?.parse::<u64>().ok()?.checked_mul(512)?;
         let flag = |file: &str| read(&folder.join(file)).as_deref() == Some("1");
         let path = std::fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone());
-        let pluggable = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb")) || name.starts_with("mmcblk");
+        let is_card = name.starts_with("mmcblk") && read(&folder.join("device/type")).as_deref() == Some("SD");
+        let pluggable = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb")) || is_card;
         let words = ["device/vendor", "device/model", "device/name"].iter().filter_map(|file| read(&folder.join(file)));
         Some(Disk {
             name: name.to_owned(),
@@ -161,6 +169,12 @@ mod tests {
             write(&format!("sys/block/{name}/ro"), "0");
             write(&format!("sys/block/{name}/device/model"), "Flash\u{1b}[2J  Disk \n");
         }
+        for (name, kind) in [("mmcblk0", "MMC"), ("mmcblk0boot0", "MMC"), ("mmcblk1", "SD")] {
+            write(&format!("sys/block/{name}/size"), "4194304\n");
+            write(&format!("sys/block/{name}/device/type"), kind);
+        }
+        write("sys/block/nvme0c0n1/size", "4194304\n");
+        write("sys/block/nvme0c0n1/hidden", "1");
         write("sys/block/sda/sda2/dev", "8:2");
         write("sys/block/sdc/sdc1/dev", "8:33");
         write("sys/block/sdd/sdd1/holders/dm-0", "");
@@ -178,6 +192,8 @@ mod tests {
         assert_eq!(
             users,
             [
+                ("mmcblk0", false, None),
+                ("mmcblk1", true, None),
                 ("sda", false, Some("sda2 is mounted on /")),
                 ("sdb", true, None),
                 ("sdc", true, Some("sdc1 is mounted on /media/stick")),
@@ -185,6 +201,6 @@ mod tests {
                 ("sde", true, Some("sde is swap space")),
             ]
         );
-        assert_eq!(disks[1].to_string(), "/dev/sdb          2.1 GB  Flash[2J Disk  serial AA11");
+        assert_eq!(disks[3].to_string(), "/dev/sdb          2.1 GB  Flash[2J Disk  serial AA11");
     }
 }
