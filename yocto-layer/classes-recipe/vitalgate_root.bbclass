@@ -14,6 +14,10 @@ do_image[file-checksums] += "\
 
 # Made by packages below a folder that image/dropped empties.
 VITALGATE_KEPT = "etc/mke2fs.conf etc/ssl/certs/ca-certificates.crt"
+# Programs beyond image/programs: our own, and one that newer systemd has moved here.
+VITALGATE_PROGRAMS = "vitalgate vitalgate-appliance vitalgate-status systemd-cryptsetup"
+# Of image/programs, those that no layer named in README.md has.
+VITALGATE_PROGRAMS_ABSENT = "apparmor_parser"
 
 
 def vitalgate_braces(pattern):
@@ -45,10 +49,13 @@ def vitalgate_prune(d, root):
         for pattern in vitalgate_braces(line):
             for path in glob.glob(os.path.join(root, pattern)):
                 vitalgate_delete(path)
-    programs = set(vitalgate_words(d, "programs")) | {"vitalgate", "vitalgate-appliance", "vitalgate-status"}
+    programs = set(vitalgate_words(d, "programs")) | set(d.getVar("VITALGATE_PROGRAMS").split())
     folders = [os.path.join(root, folder) for folder in ("usr/bin", "usr/sbin")]
     files = {os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}
     kept = {path for path in files if os.path.basename(path) in programs}
+    missing = programs - {os.path.basename(path) for path in kept} - set(d.getVar("VITALGATE_PROGRAMS_ABSENT").split())
+    if missing:
+        bb.fatal("no package brings %s: add one that does to packagegroup-vitalgate" % " ".join(sorted(missing)))
     # A program may be a link to one of another name: mount -> mount.util-linux.
     for path in sorted(kept):
         while os.path.islink(path):
@@ -67,6 +74,19 @@ def vitalgate_prune(d, root):
                 os.unlink(path)
             else:
                 os.chmod(path, os.stat(path).st_mode & ~(stat.S_ISUID | stat.S_ISGID))
+    vitalgate_tidy(root)
+
+
+def vitalgate_tidy(root):
+    """Removes links that lead nowhere any more, and folders with nothing in them."""
+    import os
+
+    for folder, folders, names in os.walk(root, topdown=False):
+        for path in (os.path.join(folder, name) for name in names + folders):
+            if os.path.islink(path) and not os.readlink(path).startswith("/") and not os.path.exists(path):
+                os.unlink(path)
+        if folder != root and not os.listdir(folder):
+            os.rmdir(folder)
 
 
 vitalgate_root[doc] = "Makes the root of the packages' files and the shared ones"

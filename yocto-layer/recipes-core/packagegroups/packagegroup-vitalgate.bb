@@ -14,6 +14,7 @@ RDEPENDS:${PN} = "\
     chronyc \
     cryptsetup \
     dbus \
+    dosfstools \
     e2fsprogs-e2fsck \
     e2fsprogs-mke2fs \
     e2fsprogs-resize2fs \
