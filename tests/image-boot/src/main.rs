@@ -25,6 +25,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What can be tested. The order is the order of running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -71,9 +72,18 @@ async fn main() -> ExitCode {
     }
     wanted.sort_unstable();
     wanted.dedup();
+    let mut asked = match signal(SignalKind::terminate()) {
+        Ok(asked) => asked,
+        Err(_) => return ExitCode::FAILURE,
+    };
     let (mut passed, mut failed) = (0, Vec::new());
     for case in wanted {
-        let (held, broken) = cases::run(case, part.clone()).await;
+        // What is dropped takes its machine with it.
+        let (held, broken) = tokio::select! {
+            outcome = cases::run(case, part.clone()) => outcome,
+            _ = asked.recv() => return ExitCode::FAILURE,
+            _ = tokio::signal::ctrl_c() => return ExitCode::FAILURE,
+        };
         passed += held;
         failed.extend(broken.into_iter().map(|what| format!("{}: {what}", case.name())));
     }

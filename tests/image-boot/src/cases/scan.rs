@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use crate::appliance::{Appliance, IN_SERVICE};
-use crate::command;
+use crate::command::{self, setting};
 use crate::disk;
-use crate::evidence::{Evidence, figure, tenths};
-use crate::image::Image;
-use crate::machine::{GUEST, GUEST_MAC, MQTT_PORT, PAGE_PORT, Surroundings};
+use crate::evidence::{Evidence, FOLDER, figure, tenths};
+use crate::image::{Image, keys};
+use crate::machine::console::Heard;
+use crate::machine::{GUEST, GUEST_MAC, MQTT_PORT, Machine, PAGE_PORT, Surroundings, patience};
 use crate::segment::Station;
 
 /// Most Debian packages in the root.
@@ -19,6 +21,10 @@ const PACKAGES_MAX: usize = 150;
 const ROOT_MIB_MAX: f64 = 96.0;
 /// Largest bundle in MiB.
 const BUNDLE_MIB_MAX: f64 = 80.0;
+/// The index of lynis to aim for.
+const LYNIS_AIM: u32 = 80;
+/// Longest boot and run of lynis.
+const LYNIS_WITHIN: Duration = Duration::from_secs(900);
 const MIB: f64 = 1024.0 * 1024.0;
 /// Where a squashfs superblock keeps the length of the file system (squashfs 4.0, `bytes_used`).
 const SQUASHFS_LENGTH: std::ops::Range<usize> = 40..48;
@@ -48,7 +54,32 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
         let outcome = ports(&image, evidence).await;
         evidence.outcome("the ports were asked", outcome);
     }
+    if evidence.wants("lynis") {
+        let outcome = hardening(evidence).await;
+        evidence.outcome("lynis was run", outcome);
+    }
     Ok(())
+}
+
+/// The index that lynis gives inside the variant of the image that differs by lynis and what it needs.
+async fn hardening(evidence: &mut Evidence) -> anyhow::Result<()> {
+    let Ok(image) = Image::find(&setting("VITALGATE_INSPECT", "0.1.0-inspect")) else {
+        evidence.say("no variant of the image with lynis was built");
+        return figure("lynis", serde_json::Value::Null);
+    };
+    let mut machine = Machine::at(&Path::new(FOLDER).join("inspect-machine"), evidence.folder())?;
+    image.flash(&machine.disk).await?;
+    machine.manufacture(&keys().join("secureboot")).await?;
+    let mut running = machine.power_on(&Surroundings::default()).await?;
+    let index = |line: &str| line.split_once("Hardening index : ")?.1.split_whitespace().next()?.parse::<u32>().ok();
+    match running.console.wait("lynis' index", patience(LYNIS_WITHIN), index).await? {
+        Heard::Yes(index, _) => {
+            evidence.check(&format!("lynis: {index}, aim {LYNIS_AIM}"), index >= LYNIS_AIM);
+            figure("lynis", index)?;
+        }
+        Heard::Off => anyhow::bail!("it went off\n{}", running.console.end()),
+    }
+    running.cut().await
 }
 
 async fn ports(image: &Image, evidence: &mut Evidence) -> anyhow::Result<()> {

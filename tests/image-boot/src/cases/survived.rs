@@ -15,7 +15,7 @@ use crate::practice::Devices;
 use crate::stick::Stick;
 
 /// Points of an installation at which the power is cut, in hundredths of what it writes to the disk.
-const CUTS: [u64; 10] = [1, 5, 15, 30, 45, 60, 75, 90, 97, 100];
+const CUTS: [u64; 11] = [1, 20, 45, 52, 60, 70, 80, 90, 95, 98, 100];
 /// How often the written bytes are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 const INSTALL_WITHIN: Duration = Duration::from_secs(600);
@@ -100,8 +100,8 @@ async fn cuts(first: &Image, second: &Image, evidence: &mut Evidence) -> anyhow:
     let mut devices = appliance.devices()?;
     let file = evidence.folder().join("update.img");
     let stick = Stick::new(&file, labels::UPDATE, &[("update.raucb", &second.bundle())]).await?;
-    // An installation writes what is in the bundle: root, hashes, kernel image.
-    let bytes = std::fs::metadata(second.bundle())?.len();
+    // The bundle is copied to sealed storage first; then what is in it is written: root, hashes, kernel image.
+    let bytes = std::fs::metadata(second.bundle())?.len() * 2;
     let mut survived = 0;
     let mut running = appliance.boot(evidence).await?;
     for part in CUTS {

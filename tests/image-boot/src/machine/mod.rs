@@ -11,6 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 use tempfile::TempDir;
@@ -39,6 +40,8 @@ pub(crate) const GUEST: [u8; 4] = [10, 0, 2, 15];
 pub(crate) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x56, 0x47, 0x01];
 /// Longest boot, times `VITALGATE_PATIENCE`.
 const BOOT_WITHIN: Duration = Duration::from_secs(400);
+/// How often it looks whether no other machine runs.
+const TURN_LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Starts in a row that never come into service before a test gives up.
 const STARTS_MAX: u32 = 8;
 
@@ -311,9 +314,14 @@ impl Running {
 /// Waits until no other virtual machine runs on this host: two of them would only wait for each other.
 async fn turn() -> anyhow::Result<Flock<File>> {
     let path = PathBuf::from(setting("VITALGATE_VM_LOCK", "target/image-boot/machine.lock"));
-    let waiting = tokio::task::spawn_blocking(move || {
-        let file = File::options().create(true).append(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| anyhow::Error::new(error).context("no lock"))
-    });
-    waiting.await.context("the wait for the lock was cut short")?
+    let mut file = File::options().create(true).append(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    let mut tick = tokio::time::interval(TURN_LOOK_EVERY);
+    loop {
+        tick.tick().await;
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(turn),
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, error)) => return Err(error).context("no lock"),
+        };
+    }
 }
