@@ -36,10 +36,11 @@ use report::{has_report, write_report};
 
 /// Most bundles on a stick that are looked at.
 const STICK_BUNDLES_MAX: usize = 16;
-/// How long a stick waits for the running version to show that it is healthy.
-const TRIAL_WAIT: Duration = Duration::from_secs(25 * 60);
+/// How long a stick that was plugged in at the start waits: for sealed storage, and for the running
+/// version to show that it is healthy.
+const START_WAIT: Duration = Duration::from_secs(25 * 60);
 /// How often it looks.
-const TRIAL_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const START_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Held while an update is under way.
 const LOCK: &str = "/run/vitalgate/update.lock";
 
@@ -86,11 +87,18 @@ struct Updater<P, I> {
     programs: P,
     installer: I,
     restart: fn(),
+    start_wait: Duration,
 }
 
 impl Updater<System, Rauc> {
     fn system() -> anyhow::Result<Self> {
-        Ok(Self { places: Places::system(), programs: System, installer: Rauc, restart: || restart_in_order(&System) })
+        Ok(Self {
+            places: Places::system(),
+            programs: System,
+            installer: Rauc,
+            restart: || restart_in_order(&System),
+            start_wait: START_WAIT,
+        })
     }
 }
 
@@ -99,8 +107,12 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     fn install_from_stick(&self, stick: &Path) -> anyhow::Result<()> {
         let lock = self.lock()?;
         let running = Running::read(&self.places)?;
-        self.wait_for_trial(running);
-        let outcome = self.try_stick(stick, running);
+        self.wait_for_start(running);
+        let outcome = if self.on_trial(running) {
+            Err(anyhow::anyhow!("version {} has not shown yet that it is healthy; plug the stick in again when it has", running.version))
+        } else {
+            self.try_stick(stick, running)
+        };
         let result = match &outcome {
             Ok(Outcome::Installed(offer)) => format!(
                 "version {} is installed; the appliance restarts now. It keeps the new version if that is healthy and returns to {} by itself if not. Leave the stick in to read the outcome here.",
@@ -244,11 +256,15 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         Ok(())
     }
 
-    /// Installing now would overwrite the only way back.
-    fn wait_for_trial(&self, running: Running) {
+    /// A stick may be there before the start is over. Installing on trial would overwrite the only way back.
+    fn wait_for_start(&self, running: Running) {
         let begun = Instant::now();
-        while self.on_trial(running) && begun.elapsed() < TRIAL_WAIT {
-            pause(TRIAL_LOOK_INTERVAL);
+        let closed = || {
+            let given_up = StateFiles::of(&self.places).read(Part::Data).is_some_and(|state| state.word == StateWord::Tamper);
+            !data_is_open(&self.places) && !given_up
+        };
+        while (closed() || self.on_trial(running)) && begun.elapsed() < self.start_wait {
+            pause(START_LOOK_INTERVAL);
         }
     }
 

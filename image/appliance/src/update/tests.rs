@@ -80,7 +80,7 @@ fn appliance(folder: &Path) -> TestUpdater {
     fs::write(places.at(path::VERSION_FLOOR), "0.1.0\n").unwrap();
     RESTARTS.set(0);
     let programs = StandIn { list: String::new(), asked: RefCell::default() };
-    Updater { places, programs, installer: FakeRauc::default(), restart: || RESTARTS.set(RESTARTS.get() + 1) }
+    Updater { places, programs, installer: FakeRauc::default(), restart: || RESTARTS.set(RESTARTS.get() + 1), start_wait: Duration::ZERO }
 }
 
 fn stick(updater: &TestUpdater, files: &[(&str, &str)]) -> PathBuf {
@@ -174,6 +174,20 @@ fn closed_storage_is_said() {
     fs::remove_dir_all(updater.places.at(path::APPLIANCE)).unwrap();
     assert!(updater.install_from_stick(&stick).is_err());
     assert!(report(&stick).contains("sealed storage is closed"));
+}
+
+/// A version on trial needs the other slot as it is.
+#[test]
+fn nothing_is_installed_over_the_way_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
+    let notes = updater.places.at(path::ESP).join("EFI/vitalgate");
+    fs::create_dir_all(&notes).unwrap();
+    fs::write(notes.join("trial.json"), r#"{"slot":"a","version":"0.2.0","data_was_open":true}"#).unwrap();
+    assert!(updater.install_from_stick(&stick).is_err());
+    assert!(report(&stick).contains("has not shown yet that it is healthy"), "{}", report(&stick));
+    assert_eq!((updater.installer.installed.borrow().len(), RESTARTS.get()), (0, 0));
 }
 
 /// The window is kept, and is not guessed at by a clock that was never set.
