@@ -49,7 +49,16 @@ impl Provisioning<'_> {
                 }
             }
         }
-        self.say_step()
+        self.say_step().inspect_err(|error| {
+            let remedy = Rejection::NotApplied.remedy();
+            // The step fails with the error itself, which the journal shows.
+            let _ = self.say(
+                StateWord::ProvisionRejected,
+                Some(Rejection::NotApplied.code()),
+                &format!("{error:#}; {remedy}"),
+                self.bare_facts(),
+            );
+        })
     }
 
     fn bare_facts(&self) -> std::collections::BTreeMap<String, String> {

@@ -19,8 +19,6 @@ use crate::places::Places;
 use crate::state_file::{now_unix_ms, replace};
 use crate::storage;
 
-/// How long a device is waited for, in seconds: the network may have to come up first.
-const DEVICE_WAIT_S: u64 = 60;
 /// How long one attempt may take, in seconds.
 const CONNECT_S: u64 = 5;
 /// Between two attempts, in milliseconds.
@@ -29,6 +27,17 @@ const AGAIN_MS: u64 = 1000;
 const FREE_MIB_MIN: u64 = 128;
 /// UEFI's variable (UEFI Specification, section 3.3): four bytes of attributes, then 1 when it is on.
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// Looks again until it passes or the time is over.
+pub(super) fn until(deadline: Instant, look: impl Fn() -> Finding) -> Finding {
+    loop {
+        let finding = look();
+        if matches!(finding, Finding::Passed(_)) || Instant::now() + Duration::from_millis(AGAIN_MS) >= deadline {
+            return finding;
+        }
+        pause(Duration::from_millis(AGAIN_MS));
+    }
+}
 
 pub(super) fn verity(programs: &dyn Programs) -> Finding {
     let call = Call::new("veritysetup", "flash the appliance anew").arguments(["status", partition::ROOT_MAPPING]);
@@ -109,8 +118,7 @@ pub(super) fn interfaces(places: &Places) -> Finding {
 }
 
 /// Polled devices are reached by TCP, all at the same time; the others come by themselves.
-pub(super) fn devices(devices: &[Device]) -> Vec<(String, Finding)> {
-    let deadline = Instant::now() + Duration::from_secs(DEVICE_WAIT_S);
+pub(super) fn devices(devices: &[Device], deadline: Instant) -> Vec<(String, Finding)> {
     let looked: Vec<_> = devices.iter().map(|device| (device.id.to_string(), look(device, deadline))).collect();
     let gather = |answer: Looked| match answer {
         Looked::Now(finding) => finding,
@@ -137,16 +145,10 @@ fn look(device: &Device, deadline: Instant) -> Looked {
 }
 
 fn reach(address: &str, deadline: Instant) -> Finding {
-    loop {
-        let error = match connect(address) {
-            Ok(()) => return Finding::Passed("reached".to_owned()),
-            Err(error) => error,
-        };
-        if Instant::now() + Duration::from_millis(AGAIN_MS) >= deadline {
-            return Finding::Failed(format!("{address} is not reached ({error}); check its cable, its address and that it is on"));
-        }
-        pause(Duration::from_millis(AGAIN_MS));
-    }
+    until(deadline, || match connect(address) {
+        Ok(()) => Finding::Passed("reached".to_owned()),
+        Err(error) => Finding::Failed(format!("{address} is not reached ({error}); check its cable, its address and that it is on")),
+    })
 }
 
 fn connect(address: &str) -> io::Result<()> {

@@ -3,6 +3,7 @@
 mod checks;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use vitalgate_layout::state::{Part, StateWord};
@@ -11,6 +12,9 @@ use vitalgate_site::Site;
 use crate::command::Programs;
 use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
+
+/// How long what may still come is waited for, in seconds.
+const WAIT_S: u64 = 60;
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,15 +56,17 @@ impl Outcome {
 
 /// Looks at everything; a check that fails stops none of the others.
 pub(crate) fn run(site: &Site, places: &Places, programs: &dyn Programs) -> Outcome {
+    // The appliance has just come up: cable, time source and devices are given a while, all the same one.
+    let deadline = Instant::now() + Duration::from_secs(WAIT_S);
     let mut outcome = Outcome(vec![
         ("verity".to_owned(), checks::verity(programs)),
         ("secure_boot".to_owned(), checks::secure_boot(places)),
         ("tpm".to_owned(), checks::tpm(places)),
         ("disk".to_owned(), checks::disk(places)),
-        ("clock".to_owned(), checks::clock(places)),
-        ("interfaces".to_owned(), checks::interfaces(places)),
+        ("interfaces".to_owned(), checks::until(deadline, || checks::interfaces(places))),
     ]);
-    let devices = checks::devices(&site.devices);
+    let devices = checks::devices(&site.devices, deadline);
+    outcome.0.push(("clock".to_owned(), checks::until(deadline, || checks::clock(places))));
     outcome.0.extend(devices.into_iter().map(|(device, finding)| (format!("device_{device}"), finding)));
     outcome
 }

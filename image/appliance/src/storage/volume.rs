@@ -123,3 +123,44 @@ pub(crate) fn has_tpm(places: &Places) -> bool {
 fn option(name: &str, places: &Places, file: &str) -> String {
     format!("{name}{}", places.at(file).display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::content::{RECOVERY_KEY, Skeleton};
+    use super::*;
+    use crate::command::System;
+
+    /// With the real programs on plain files: the recovery key's printed text is the passphrase, and the
+    /// file system is made with its folders, keys and owners, without ever being mounted.
+    #[test]
+    fn a_volume_is_made_whole_by_the_real_programs() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        fs::create_dir_all(places.at("/dev/mapper")).unwrap();
+        fs::create_dir_all(places.at("/run")).unwrap();
+        let device = places.at("/dev/vda6");
+        File::create(&device).unwrap().set_len(64 << 20).unwrap();
+        let volume = Volume { programs: &System, places: &places, device: &device };
+        let recovery = RecoveryKey::generate().unwrap();
+        volume.format(&recovery).unwrap();
+        let call = || Call::new("cryptsetup", "").arguments(["open", "--test-passphrase", "--key-file", "-"]).arguments([&device]);
+        assert!(System.attempt(call().input(recovery.text().as_bytes())).unwrap().success);
+        assert!(!System.attempt(call().input("another")).unwrap().success);
+        let dump = System.run(Call::new("cryptsetup", "").arguments(["luksDump"]).arguments([&device])).unwrap().text();
+        assert!(dump.contains("aes-xts-plain64") && dump.contains("pbkdf2") && !dump.contains("argon2"), "{dump}");
+
+        let mapping = Volume::mapping(&places);
+        File::create(&mapping).unwrap().set_len(64 << 20).unwrap();
+        let text = recovery.text();
+        let skeleton = Skeleton::new(&places, &[(RECOVERY_KEY, text.as_bytes())]).unwrap();
+        volume.fill(&skeleton.folder()).unwrap();
+        let ask = |question: &str| System.run(Call::new("debugfs", "").arguments(["-R", question]).arguments([&mapping])).unwrap().text();
+        assert!(ask("ls /").contains("vitalgate") && ask("ls /").contains("journal"));
+        assert_eq!(ask("cat /appliance/recovery-key"), text.as_str());
+        assert!(ask("stat /appliance/recovery-key").contains("Mode:  0600"));
+        assert!(ask("stat /vitalgate").contains("Mode:  0700"));
+        if nix::unistd::geteuid().is_root() {
+            assert!(ask("stat /vitalgate").contains("User:   901"), "{}", ask("stat /vitalgate"));
+        }
+    }
+}
