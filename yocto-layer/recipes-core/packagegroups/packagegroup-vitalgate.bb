@@ -21,9 +21,12 @@ RDEPENDS:${PN} = "\
     kmod \
     libdevmapper \
     nftables \
+    os-release \
     systemd \
     systemd-analyze \
     systemd-crypt \
+    systemd-extra-utils \
+    systemd-networkd \
     udev \
     util-linux-blkdiscard \
     util-linux-blkid \
