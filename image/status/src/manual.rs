@@ -66,3 +66,11 @@ fn the_consoles_lines_stand_in_the_manual() {
         assert!(MANUAL.contains(beginning), "docs/technician.md does not show {beginning}");
     }
 }
+
+/// Who copies the manual's site file gets one that is right.
+#[test]
+fn the_manuals_site_file_is_right() {
+    let text = MANUAL.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let site = vitalgate_site::SiteFile::check(text, "technician.md").unwrap();
+    assert_eq!((site.devices.len(), site.destinations.len(), site.warnings()), (2, 1, Vec::new()));
+}
