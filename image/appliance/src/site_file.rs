@@ -4,29 +4,30 @@ use std::fs;
 
 use anyhow::{Context as _, bail};
 use vitalgate_layout::path;
-use vitalgate_site::{Site, SiteFile};
+use vitalgate_site::{Day, Site, open_signed};
 
+use crate::machine;
 use crate::places::Places;
 
-/// The accepted site file, checked again. Its signature, date and serial number were looked at when it
-/// was accepted; it is in sealed storage since then and does not expire there.
+/// When and from whom it was accepted, beside it: a moment (RFC 3339) and a name, a line each.
+pub(crate) const ACCEPTED: &str = "/data/appliance/site.accepted";
+/// Characters of a moment that are its day.
+const DAY_CHARS: usize = 10;
+
+/// The accepted site file. Its signature and serial number are looked at again at each start, since
+/// whoever had the disk in hand could have put another one there; only its dates are those of the day
+/// on which it was accepted: it does not expire in service.
 ///
 /// # Errors
-/// When there is none, or this version does not understand it.
+/// When there is none, or this version does not take it.
 pub(crate) fn kept(places: &Places) -> anyhow::Result<Site> {
     let file = places.at(path::SITE_FILE);
-    let text = fs::read_to_string(&file).with_context(|| format!("no site file at {}; plug in a PROVISION stick", file.display()))?;
-    match SiteFile::check(&text, vitalgate_layout::stick::SITE_FILE) {
-        Ok(site) => Ok(site),
-        Err(errors) => {
-            for error in &errors {
-                crate::cli::say(&error.to_string());
-            }
-            bail!(
-                "this version does not understand the accepted site file: {} errors; go back to the version before, or sign a new file",
-                errors.len()
-            )
-        }
+    let bytes = fs::read(&file).with_context(|| format!("no site file at {}; plug in a PROVISION stick", file.display()))?;
+    let accepted = fs::read_to_string(places.at(ACCEPTED)).unwrap_or_default();
+    let day = accepted.get(..DAY_CHARS).and_then(Day::parse).unwrap_or_else(|| machine::today(places));
+    match open_signed(&bytes, &machine::site_roots(places)?, &machine::serial(places), day) {
+        Ok((site, _)) => Ok(site),
+        Err(refusal) => bail!("this version does not take the accepted site file: {refusal}"),
     }
 }
 

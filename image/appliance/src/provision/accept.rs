@@ -1,11 +1,11 @@
 //! The first step: a site file is read, checked and kept, or refused with its number.
 
 use anyhow::Context as _;
-use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::state::StateWord;
 use vitalgate_layout::{Rejection, path, stick};
 use vitalgate_site::{PublicKey, SignedBy, Site, SiteRefusal, open_signed};
 
-use super::{ACCEPTED, Provisioning};
+use super::Provisioning;
 use crate::machine;
 use crate::places::Places;
 use crate::state_file::{now_unix_ms, replace};
@@ -88,8 +88,7 @@ impl Provisioning<'_> {
 
     fn take_mounted(&self, mounted: &dyn Mounted, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
         let offered = offered(self.places, mounted.folder(), roots)?;
-        let sealed = self.states.read(Part::Data).and_then(|state| state.facts.get("sealed").cloned());
-        if sealed.as_deref() == Some("no") && !offered.site.storage.unsealed_allowed {
+        if !self.storage_suits(&offered.site) {
             return Err(SiteRefusal::new(Rejection::NoSealedStorage, ""));
         }
         mounted.make_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
@@ -98,7 +97,8 @@ impl Provisioning<'_> {
 
     fn keep(&self, offered: &Offered) -> anyhow::Result<()> {
         let accepted = format!("{}\n{}\n", machine::moment(now_unix_ms()), offered.signed_by);
-        replace(&self.places.at(ACCEPTED), accepted.as_bytes(), 0o600).context("sealed storage does not take the site file")?;
+        replace(&self.places.at(crate::site_file::ACCEPTED), accepted.as_bytes(), 0o600)
+            .context("sealed storage does not take the site file")?;
         // The site file comes last: it is the mark that the step is done.
         replace(&self.places.at(path::SITE_FILE), &offered.bytes, 0o600).context("sealed storage does not take the site file")
     }

@@ -28,8 +28,6 @@ use crate::state_file::{Said, StateFiles};
 use crate::stick::{KernelSticks, Plugged, Sticks};
 use crate::{machine, site_file, storage};
 
-/// When and from whom the site file was accepted, beside it.
-const ACCEPTED: &str = "/data/appliance/site.accepted";
 /// The window is closed; the file holds when.
 const COMMISSIONED: &str = "/data/appliance/commissioned";
 
@@ -90,7 +88,7 @@ impl<'a> Provisioning<'a> {
 
     /// What the status page shows of the site.
     fn facts(&self, site: &Site) -> BTreeMap<String, String> {
-        let accepted = std::fs::read_to_string(self.places.at(ACCEPTED)).unwrap_or_default();
+        let accepted = std::fs::read_to_string(self.places.at(site_file::ACCEPTED)).unwrap_or_default();
         let mut facts = BTreeMap::from([
             ("site".to_owned(), site.name.clone()),
             ("gateway".to_owned(), site.gateway.to_string()),
@@ -104,9 +102,16 @@ impl<'a> Provisioning<'a> {
         facts
     }
 
+    /// Whether storage is sealed, or the site's signer has allowed that it is not.
+    fn storage_suits(&self, site: &Site) -> bool {
+        let sealed = self.states.read(Part::Data).and_then(|state| state.facts.get("sealed").cloned());
+        sealed.as_deref() != Some("no") || site.storage.unsealed_allowed
+    }
+
     /// Says in which step the appliance is.
     fn say_step(&self) -> anyhow::Result<()> {
         let site = site_file::kept(self.places)?;
+        anyhow::ensure!(self.storage_suits(&site), "storage was opened without a seal, and the accepted site file does not allow that");
         let facts = self.facts(&site);
         if is_commissioned(self.places) {
             return self.say(StateWord::Ready, None, "", facts);

@@ -163,6 +163,30 @@ fn a_protected_stick_is_refused() {
     assert!(!site_file::is_kept(&appliance.places()));
 }
 
+/// Whoever had the disk in hand and put another site file there, or opened storage without a seal, gets
+/// no service; an accepted file that has expired since does.
+#[test]
+fn the_accepted_file_is_looked_at_at_each_start() {
+    let (appliance, _) = accepted();
+    let places = appliance.places();
+    let kept = fs::read_to_string(places.at(path::SITE_FILE)).unwrap();
+    let accept = || appliance.with(&Drawer::default(), |step| step.accept());
+
+    fs::write(places.at(path::SITE_FILE), kept.replace("192.0.2.20", "203.0.113.1")).unwrap();
+    assert!(accept().is_err());
+    assert_eq!((appliance.said().word, appliance.said().code), (StateWord::ProvisionRejected, Some(31)));
+
+    let expired = sign(&example().replace("2099-12-31", "2026-01-31"), &signer()).unwrap();
+    fs::write(places.at(path::SITE_FILE), expired).unwrap();
+    fs::write(places.at(site_file::ACCEPTED), "2026-01-15T10:00:00Z\nroot\n").unwrap();
+    accept().unwrap();
+
+    let facts = BTreeMap::from([("sealed".to_owned(), "no".to_owned())]);
+    let said = Said { word: StateWord::Ready, code: None, detail: "", facts };
+    StateFiles::of(&places).say(Part::Data, said).unwrap();
+    assert!(accept().is_err());
+}
+
 fn accepted() -> (Appliance, PathBuf) {
     let appliance = Appliance::new();
     let stick = appliance.stick("right", sign(&example(), &signer()).unwrap());

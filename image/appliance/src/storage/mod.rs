@@ -217,9 +217,10 @@ impl Storage<'_> {
         let (detail, sealed) = match opened {
             Opened::Sealed => (String::new(), "yes"),
             Opened::Recovered(true) => ("opened with the recovery key and sealed anew".to_owned(), "yes"),
-            Opened::Recovered(false) => {
-                ("opened with the recovery key; the TPM did not take a new seal, the next start needs the stick again".to_owned(), "no")
-            }
+            Opened::Recovered(false) => (
+                "opened with the recovery key; the TPM did not take a new seal, the next start needs the stick again".to_owned(),
+                "until the next start",
+            ),
             Opened::Unsealed(signer) => {
                 let by = signer.as_ref().map(|signer| format!(" (allowed by {signer})")).unwrap_or_default();
                 (format!("storage is encrypted but not sealed{by}"), "no")
