@@ -9,6 +9,7 @@
 //!                                            same sequence when one holds only changes)
 //!   journal/spare, journal/reserve           zero-filled or used files that become segments
 //!   shadow/<the same name>                   the same bytes, never synced
+//!   journal/restored.new                     a missing segment that is made again from a copy
 //!   quarantine/<name>.<number>.damaged       damaged files as they were found
 //!   sled/                                    the keyed store
 //! ```

@@ -23,6 +23,7 @@ mod outbox;
 mod reader;
 mod record;
 mod report;
+mod restore;
 mod segment;
 mod source;
 mod space;

@@ -161,6 +161,7 @@ impl Opening {
     /// Lists the segments, mends their headers and lengths; gives those that were not whole.
     fn load_segments(&self) -> io::Result<Vec<Arc<Segment>>> {
         let outbox = &self.outbox;
+        let restored = outbox.restore_from_shadows()?;
         let mut begins: Vec<_> = outbox.files.list(&outbox.journal_dir)?.iter().filter_map(|name| parse_name(name)).collect();
         begins.sort_unstable_by_key(|(_, ordinal)| *ordinal);
         let (mut segments, mut doubtful, mut wall) = (Vec::new(), Vec::new(), None);
@@ -192,7 +193,7 @@ impl Opening {
             wall = wall.max(header.wall);
             outbox.keyring.learn(header.key_id, &header.wrapped);
             let segment = Arc::new(Segment::new(&header));
-            if !whole {
+            if !whole || restored.contains(&segment.name) {
                 *segment.mending.lock().unwrap_or_else(PoisonError::into_inner) = true;
                 doubtful.push(Arc::clone(&segment));
             }

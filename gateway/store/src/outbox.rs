@@ -38,6 +38,8 @@ pub(crate) struct Outbox {
     listeners: RwLock<Vec<Listener>>,
     keyed: OnceLock<Arc<dyn KeyedCopy>>,
     quarantined: AtomicU64,
+    /// Held while a missing segment is made again.
+    pub restoring: Mutex<()>,
 }
 
 /// Why a sealed body could not be opened.
@@ -90,6 +92,7 @@ impl Outbox {
             listeners: RwLock::default(),
             keyed: OnceLock::new(),
             quarantined: AtomicU64::new(0),
+            restoring: Mutex::default(),
         }
     }
 

@@ -64,6 +64,13 @@ pub enum Finding {
         /// From where.
         from: Healer,
     },
+    /// The file of a segment was missing and was made again.
+    SegmentRestored {
+        /// The file.
+        file: String,
+        /// From where.
+        from: Healer,
+    },
     /// A damaged or missing key file was restored.
     KeyHealed {
         /// The file.
@@ -120,6 +127,7 @@ impl fmt::Display for Finding {
             }
             Self::RecordHealed { file, ordinal, from } => write!(formatter, "{file}: damaged record {} restored from {from}", ordinal.0),
             Self::HeaderHealed { file, from } => write!(formatter, "{file}: damaged header restored from {from}"),
+            Self::SegmentRestored { file, from } => write!(formatter, "{file}: missing file made again from {from}"),
             Self::KeyHealed { file, from } => write!(formatter, "{file}: damaged or missing key file restored from {from}"),
             Self::ShadowRebuilt { file } => write!(formatter, "{file}: shadow was not up to date and was written anew"),
             Self::Shortened { file, bytes } => write!(formatter, "{file}: file was cut to {bytes} bytes"),

@@ -70,6 +70,10 @@ impl Journal {
                 dropped += 1;
             }
         }
+        if dropped > 0 {
+            // One that came back after a power cut would make a reclaimed segment look like a lost one.
+            outbox.files.sync_dir(&outbox.shadow_dir)?;
+        }
         Ok(dropped)
     }
 

@@ -99,8 +99,26 @@ pub fn destinations(names: &[&str]) -> Result<Change> {
 /// # Errors
 /// When it does not open.
 pub fn open(dir: &Path, probe: Option<&str>) -> Result<Opened> {
-    let options =
-        StoreOptions { segment_bytes: SEGMENT_BYTES, free_space_floor_bytes: 1024 * 1024, retention_ms: 0, ..StoreOptions::new(dir) };
+    opened(dir, probe, true)
+}
+
+/// The same without the journal's own threads: whoever copies the folder between two calls, and after the keyed
+/// side was shut down, copies what lies there at one moment.
+///
+/// # Errors
+/// When it does not open.
+pub fn open_still(dir: &Path, probe: Option<&str>) -> Result<Opened> {
+    opened(dir, probe, false)
+}
+
+fn opened(dir: &Path, probe: Option<&str>, background: bool) -> Result<Opened> {
+    let options = StoreOptions {
+        segment_bytes: SEGMENT_BYTES,
+        free_space_floor_bytes: 1024 * 1024,
+        retention_ms: 0,
+        background,
+        ..StoreOptions::new(dir)
+    };
     let times = KeyedTimes {
         gather: Duration::from_millis(1),
         checkpoint_idle: Duration::from_millis(5),
@@ -130,7 +148,7 @@ pub fn read_all(reader: &Reader) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Copies a folder with everything in it, as a process killed at this moment leaves it.
+/// Copies a folder with everything in it, as a process killed at this moment leaves it. Nobody may write to it meanwhile.
 ///
 /// # Errors
 /// When a file cannot be copied.

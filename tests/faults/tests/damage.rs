@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vitalgate_domain::Entry;
-use vitalgate_faults::{copy_folder, destinations, files_below, open, read_all, readings, settled};
+use vitalgate_faults::{copy_folder, destinations, files_below, open, open_still, read_all, readings, settled};
 use vitalgate_store::keyed::{KeyedEvent, KeyedStatus};
 use vitalgate_store::{Finding, KeyedCopy};
 
@@ -20,7 +20,7 @@ const PROBE: &str = env!("CARGO_BIN_EXE_sled-probe");
 /// the needless shadows dropped.
 fn begun(dir: &Path, keyed_follows: bool) -> (PathBuf, Vec<Entry>) {
     let work = dir.join("work");
-    let mut opened = open(&work, Some(PROBE)).unwrap();
+    let mut opened = open_still(&work, Some(PROBE)).unwrap();
     let entries = readings(0, ENTRIES).unwrap();
     opened.journal.append(&[], &[destinations(&["ehr", "cloud"]).unwrap()]).unwrap();
     let early = entries.len() / 4;
@@ -44,7 +44,9 @@ fn begun(dir: &Path, keyed_follows: bool) -> (PathBuf, Vec<Entry>) {
     if keyed_follows {
         while !caught_up(&opened, ENTRIES) {}
         assert!(opened.journal.maintain().unwrap().shadows_dropped > 0);
+        assert_eq!(opened.keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
     }
+    // Nobody writes any more, so that the copy is what lies there at one moment.
     let snapshot = dir.join("snapshot");
     copy_folder(&work, &snapshot).unwrap();
     (snapshot, entries)
@@ -142,4 +144,55 @@ fn damage_to_any_one_file_loses_nothing_and_is_told() {
     println!("damage to any one file: {trials} trials, {told} told, {sled_rebuilt} keyed stores rebuilt, 0 entries missing");
     assert_eq!(trials, TRIALS);
     assert!(told > TRIALS / 3 && sled_rebuilt > 0);
+}
+
+/// Reads everything, the keyed side's copy awaited where a record must come from there.
+fn read_everything(opened: &vitalgate_store::Opened, entries: &[Entry], context: &str) {
+    assert_eq!(opened.keyed.wait_open(PATIENCE), KeyedStatus::Running, "{context}");
+    let records = read_all(&opened.reader).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+    assert_eq!(records.len(), entries.len(), "{context}");
+    for (record, entry) in records.iter().zip(entries) {
+        assert_eq!(&record.entry, entry, "{context}");
+    }
+}
+
+/// A person tidies up, a file system's check drops a file: a segment is gone altogether, with its shadow or long after it. It is made
+/// again from whichever copy there is, and told; afterwards the store is whole.
+#[test]
+fn a_missing_segment_is_made_again_and_told() {
+    let mut restored = std::collections::BTreeMap::new();
+    for keyed_follows in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (snapshot, entries) = begun(folder.path(), keyed_follows);
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "segment");
+        let segments: Vec<PathBuf> = files_below(&snapshot.join("journal")).unwrap().into_iter().filter(is_segment).collect();
+        assert!(segments.len() > 4, "several segments: {segments:?}");
+        // Nothing but its shadow tells that the oldest one was not reclaimed.
+        for missing in segments.iter().skip(usize::from(keyed_follows)) {
+            let name = missing.file_name().unwrap();
+            let context = format!("keyed side up to date: {keyed_follows}; {} is missing", name.display());
+            let work = tempfile::tempdir().unwrap();
+            let dir = work.path().join("store");
+            copy_folder(&snapshot, &dir).unwrap();
+            std::fs::remove_file(dir.join("journal").join(name)).unwrap();
+            let opened = open(&dir, Some(PROBE)).unwrap_or_else(|error| panic!("{context}: {error:?}"));
+            read_everything(&opened, &entries, &context);
+            let findings = opened.reader.findings();
+            let healer = findings.iter().find_map(|finding| match finding {
+                Finding::SegmentRestored { file, from } if *file == format!("journal/{}", name.display()) => Some(*from),
+                _ => None,
+            });
+            let healer = healer.unwrap_or_else(|| panic!("{context}: not told: {findings:?}"));
+            assert!(!findings.iter().any(|finding| matches!(finding, Finding::Lost { .. })), "{context}: {findings:?}");
+            *restored.entry(format!("{healer}")).or_insert(0) += 1;
+            opened.keyed.shutdown(PATIENCE);
+            drop(opened);
+            let opened = open(&dir, Some(PROBE)).unwrap_or_else(|error| panic!("{context}, again: {error:?}"));
+            read_everything(&opened, &entries, &context);
+            assert_eq!(opened.reader.findings().iter().find(|finding| finding.is_damage()), None, "{context}: it is whole again");
+            opened.keyed.shutdown(PATIENCE);
+        }
+    }
+    println!("segments made again from: {restored:?}");
+    assert_eq!(restored.len(), 2, "each copy was needed: {restored:?}");
 }

@@ -1,0 +1,171 @@
+//! A segment whose file is gone, though its entries were not reclaimed: made again from a copy.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use vitalgate_domain::Change;
+
+use crate::copy::{KeyedCopy, KeyedError, Ordinal};
+use crate::files::{StoredFile, fill_with_zeros, read_full};
+use crate::group::{Group, SealingPlace};
+use crate::journal::random_number;
+use crate::outbox::Outbox;
+use crate::record::{RecordHeader, aligned, whole_record};
+use crate::report::{Finding, Healer};
+use crate::segment::{Mark, RECORDS_START, Segment, SegmentHeader, parse_name, segment_name};
+
+/// A segment in the making that takes the place of a missing one.
+pub(crate) const RESTORING: &str = "restored.new";
+
+/// A record of the missing segment with what its header says.
+type Found = (RecordHeader, Vec<u8>);
+
+impl Outbox {
+    /// At opening: makes segments again that have a shadow and no file. A shadow comes after its segment's file
+    /// is durable, and is gone for good before that file is reclaimed: one without a file has lost it. Gives
+    /// the names.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn restore_from_shadows(&self) -> io::Result<Vec<String>> {
+        let unfinished = self.journal_dir.join(RESTORING);
+        if self.files.open(&unfinished).is_ok() {
+            self.files.remove(&unfinished)?;
+        }
+        let present = self.files.list(&self.journal_dir)?;
+        let mut restored = Vec::new();
+        for name in self.files.list(&self.shadow_dir)? {
+            let Some((first, ordinal)) = parse_name(&name) else { continue };
+            if present.contains(&name) {
+                continue;
+            }
+            let shadow = self.files.open(&self.shadow_dir.join(&name))?;
+            if SegmentHeader::read(shadow.as_ref())?.is_none_or(|header| header.first != first || header.ordinal != ordinal) {
+                continue;
+            }
+            self.make_again(&name, |file| copy(shadow.as_ref(), file, self.options.segment_bytes))?;
+            self.findings.add(Finding::SegmentRestored { file: format!("journal/{name}"), from: Healer::Shadow });
+            restored.push(name);
+        }
+        Ok(restored)
+    }
+
+    /// While reading: `before` ends at `place`, and the next segment begins later. If the keyed store has
+    /// records of a segment that is not here, it is made again and listed. `true` where the place is in another
+    /// segment than `before` now.
+    ///
+    /// # Errors
+    /// When the keyed store cannot answer now.
+    pub(crate) fn restore_after(&self, before: &Arc<Segment>, place: Mark) -> Result<bool, KeyedError> {
+        let Some(keyed) = self.keyed() else { return Ok(false) };
+        // One at a time: whoever comes second finds it done.
+        let _restoring = self.restoring.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((holder, after)) = self.holding(place.ordinal) else { return Ok(false) };
+        if !Arc::ptr_eq(&holder, before) {
+            return Ok(true);
+        }
+        let Some(after) = after else { return Ok(false) };
+        // The first record of a segment is a snapshot, of which the keyed store keeps the latest only.
+        let first = match self.found(keyed.as_ref(), place.ordinal)? {
+            Some(found) => Some(found),
+            None => self.found(keyed.as_ref(), place.ordinal.next())?,
+        };
+        let theirs = |(header, _): &Found| header.segment != before.id && header.segment != after.id && header.first == place.sequence;
+        let Some((known, _)) = first.filter(theirs).filter(|(header, _)| header.ordinal < after.ordinal) else { return Ok(false) };
+        let wrapped = self.keyring.wrapped(known.key_id).unwrap_or_default();
+        let header = SegmentHeader {
+            id: known.segment,
+            first: place.sequence,
+            ordinal: place.ordinal,
+            wall: after.wall,
+            key_id: known.key_id,
+            wrapped,
+        };
+        let name = segment_name(header.first, header.ordinal);
+        let made = self.make_again(&name, |file| self.fill(file, keyed.as_ref(), &header, &after));
+        if let Err(error) = made {
+            tracing::error!(%error, segment = name, "a missing segment cannot be made again now");
+            return Ok(false);
+        }
+        self.findings.add(Finding::SegmentRestored { file: format!("journal/{name}"), from: Healer::Keyed });
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let at = segments.partition_point(|segment| segment.ordinal <= header.ordinal);
+        segments.insert(at, Arc::new(Segment::new(&header)));
+        Ok(true)
+    }
+
+    /// A whole record of the keyed store.
+    fn found(&self, keyed: &dyn KeyedCopy, ordinal: Ordinal) -> Result<Option<Found>, KeyedError> {
+        let Some(block) = keyed.block_at(ordinal)? else { return Ok(None) };
+        let header = whole_record(&block.bytes).filter(|(header, record)| header.ordinal == ordinal && record.len() == block.bytes.len());
+        Ok(header.map(|(header, _)| header).map(|header| (header, block.bytes)))
+    }
+
+    /// Everything that the keyed store has of the segment, until the first record that it has not.
+    fn fill(&self, file: &dyn StoredFile, keyed: &dyn KeyedCopy, segment: &SegmentHeader, after: &Segment) -> io::Result<()> {
+        file.write_all_at(&segment.to_bytes(), 0)?;
+        let (mut offset, mut ordinal, mut sequence) = (RECORDS_START, segment.ordinal, segment.first);
+        while ordinal < after.ordinal {
+            let found = self.found(keyed, ordinal).map_err(io::Error::other)?;
+            let found = found.filter(|(header, _)| header.segment == segment.id && header.first == sequence);
+            let record = match found {
+                Some((header, record)) => {
+                    sequence = header.next_sequence();
+                    record
+                }
+                None if ordinal == segment.ordinal => self.stand_in(segment)?,
+                None => break,
+            };
+            let stride = aligned(record.len()) as u64;
+            if offset + stride > self.options.segment_bytes {
+                break;
+            }
+            file.write_all_at(&record, offset)?;
+            offset += stride;
+            ordinal = ordinal.next();
+        }
+        fill_with_zeros(file, offset, self.options.segment_bytes)
+    }
+
+    /// A record in the place of the snapshot that no copy has: later ones have been used since.
+    fn stand_in(&self, segment: &SegmentHeader) -> io::Result<Vec<u8>> {
+        let key = self.keyring.key(segment.key_id).map_err(io::Error::other)?;
+        let run = random_number().map_err(io::Error::other)?;
+        let (ordinal, first) = (segment.ordinal, segment.first);
+        let place = SealingPlace { segment: segment.id, run, key_id: segment.key_id, key: &key, ordinal, first, previous: 0 };
+        let (mut group, mut sealed) = (Group::default(), Vec::new());
+        // It says nothing.
+        let nothing = [Change::Seen { recent: Vec::new() }];
+        group.take_changes(&nothing).and_then(|()| group.seal_into(&place, &mut sealed)).map_err(io::Error::other)?;
+        Ok(sealed)
+    }
+
+    /// Writes a file beside and gives it its name when it is durable.
+    fn make_again(&self, name: &str, write: impl FnOnce(&dyn StoredFile) -> io::Result<()>) -> io::Result<()> {
+        let unfinished = self.journal_dir.join(RESTORING);
+        let file = self.files.create(&unfinished)?;
+        write(file.as_ref())?;
+        file.sync_all()?;
+        self.files.rename(&unfinished, &self.journal_dir.join(Path::new(name)))?;
+        self.files.sync_dir(&self.journal_dir)
+    }
+}
+
+/// What `from` holds, and zeros up to the full length.
+fn copy(from: &dyn StoredFile, to: &dyn StoredFile, segment_bytes: u64) -> io::Result<()> {
+    const CHUNK_BYTES: usize = 1024 * 1024;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    while offset < segment_bytes {
+        let wanted = usize::try_from(segment_bytes - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let room = chunk.get_mut(..wanted).unwrap_or_default();
+        let read = read_full(from, room, offset)?;
+        to.write_all_at(room.get(..read).unwrap_or_default(), offset)?;
+        offset += read as u64;
+        if read < wanted {
+            return fill_with_zeros(to, offset, segment_bytes);
+        }
+    }
+    Ok(())
+}
