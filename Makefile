@@ -6,7 +6,7 @@ PROFILE ?= release
 export VERSION VARIANT PROFILE KEYS REFRESH
 CARGO ?= cargo
 
-.PHONY: help setup setup-test build image demo test test-image lint torture bench yocto-crates cross clean
+.PHONY: help setup setup-test build image image-reproducible demo test test-image lint torture bench yocto-crates cross clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,10 @@ build: setup ## Build the gateway in release form
 image: ## The appliance: disk image, update bundle, list of parts, checksums (VERSION=, VARIANT=, PROFILE=, KEYS=)
 	@tools/setup image
 	@image/build/image
+
+image-reproducible: ## Build the image twice and show that both are the same to the bit
+	@tools/setup image
+	@image/build/reproducible
 
 demo: setup ## Devices, gateway and an EHR: readings arrive, an outage, and the proof (EHR=sekmet for a real FHIR server)
 	@if [ "$(EHR)" = sekmet ]; then tools/setup sekmet; fi
