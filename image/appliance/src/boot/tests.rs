@@ -171,6 +171,8 @@ fn a_cut_at_any_step_leaves_something_that_starts() {
     // Older than what runs: the newer must not win.
     cut_everywhere(&both, roots, "0.1.5");
     cut_everywhere(&both, roots, "0.2.0");
+    // What is overwritten would start next: it must be gone before its root is touched.
+    cut_everywhere(&["vitalgate-a_0.2.0+3.efi", "vitalgate-b_0.3.0+3.efi"], Roots { b: Some(version("0.3.0")), ..roots }, "0.3.1");
     // The first update of a new disk, and one after an update that died.
     cut_everywhere(&both[..1], Roots { b: None, ..roots }, "0.3.0");
     cut_everywhere(&["vitalgate-a_0.2.0+3.efi", "vitalgate-b_0.3.0+0-3.efi"], Roots { b: Some(version("0.3.0")), ..roots }, "0.3.1");

@@ -190,33 +190,4 @@ fn body_length(head: &str) -> Result<u64, FetchError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(answered: &[u8], bytes_max: u64) -> Result<Vec<u8>, FetchError> {
-        let mut body = Vec::new();
-        answer(&mut &answered[..], bytes_max, &mut body)?;
-        Ok(body)
-    }
-
-    /// As many bytes as were said, no more; everything else is an error and not a file.
-    #[test]
-    fn an_answer_is_taken_whole_or_not() {
-        assert_eq!(read(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, and more", 5).unwrap(), b"hello");
-        assert!(matches!(read(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello", 10), Err(FetchError::Broken(_))));
-        assert!(matches!(read(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n", 5), Err(FetchError::TooLarge(5))));
-        assert!(matches!(read(b"HTTP/1.1 302 Found\r\nlocation: x\r\n\r\n", 5), Err(FetchError::Answer(_))));
-        assert!(matches!(read(b"HTTP/1.1 200 OK\r\n\r\n", 5), Err(FetchError::Answer(_))));
-        assert!(matches!(read(&[b'x'; 40_000], 5), Err(FetchError::Answer(_))));
-        assert!(matches!(read(b"HTTP", 5), Err(FetchError::Broken(_))));
-    }
-
-    /// Only https, only plain characters, nobody's password.
-    #[test]
-    fn other_urls_are_refused_before_anything_is_asked() {
-        let config = || Arc::new(client_config(&ClientProfile::default()).unwrap());
-        for url in ["http://a/b", "https://", "https://a b/", "https://u:p@a/", "https://a/\r\nx: y", "file:///etc/passwd"] {
-            assert!(matches!(get(url, config(), 1, &mut io::sink()), Err(FetchError::Url(_))), "{url}");
-        }
-    }
-}
+mod tests;
