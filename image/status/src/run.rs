@@ -1,6 +1,8 @@
 //! The process: looks every few seconds, renders, says the word, serves.
 
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +23,8 @@ use crate::parts::Parts;
 use crate::serve;
 use crate::snapshot::{Found, Snapshot};
 
+/// Mode of our state file.
+const STATE_FILE_MODE: u32 = 0o644;
 /// How often everything is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// An answer of the daemon stands for this long; a restart that is shorter does not show.
@@ -153,6 +157,8 @@ fn replace(path: &Path, state: &PartState) -> anyhow::Result<()> {
     temporary.push(".new");
     let write = || -> std::io::Result<()> {
         std::fs::write(&temporary, serde_json::to_vec(state)?)?;
+        // Others read it, whatever mask the process was started with.
+        std::fs::set_permissions(&temporary, Permissions::from_mode(STATE_FILE_MODE))?;
         std::fs::rename(&temporary, path)
     };
     write().with_context(|| format!("{} cannot be written", path.display()))

@@ -5,6 +5,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -46,7 +47,9 @@ impl Page {
     async fn start_with(appliance: &Appliance, environment: &[(&str, &str)]) -> Self {
         let own = appliance.path("own/status.json");
         let _earlier = std::fs::remove_file(&own);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vitalgate-status"))
+        // As its unit starts it: nothing it makes is for others unless it says so.
+        let mut child = Command::new("sh")
+            .args(["-c", "umask 077; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_vitalgate-status")])
             .args(appliance.arguments("127.0.0.1:0"))
             .envs(environment.iter().copied())
             .stdout(Stdio::piped())
@@ -177,6 +180,8 @@ async fn the_console_and_the_page_say_the_same() {
     assert_eq!(page.line("VITALGATE STATE").await, "VITALGATE STATE SELFTEST (opening the sealed storage)");
     appliance.goes_into_service();
     assert_eq!(page.line("VITALGATE STATE READY").await, "VITALGATE STATE READY");
+    let mode = std::fs::metadata(appliance.path("own/status.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "the commissioning step could not read it");
     assert_eq!(page.line("VITALGATE KEY").await, "VITALGATE KEY 5d0e-77c2-91ab-40f3");
     let (head, html) = page.get("/").await;
     assert!(head.starts_with("HTTP/1.1 200") && head.to_lowercase().contains("cache-control: no-store"), "{head}");
