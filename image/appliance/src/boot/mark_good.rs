@@ -31,8 +31,7 @@ pub(crate) fn keep(places: &Places, esp: &Esp<'_>, running: Running) -> anyhow::
     let trial = esp.trial();
     let other = esp.entry(running.slot.other())?;
     let known = last_rollback(places, esp);
-    let died = other.filter(|entry| has_died(entry, known.as_ref()));
-    let found = died.map(|entry| Rollback::now(entry.slot, entry.version, silent_death(&entry)));
+    let found = silent_death(other, known.as_ref());
     let passed = trial.as_ref().is_some_and(|trial| trial.is_of(running.slot, running.version));
     let to_keep = match (found.clone(), known) {
         (Some(found), _) => Some(found),
@@ -53,16 +52,26 @@ pub(crate) fn keep(places: &Places, esp: &Esp<'_>, running: Running) -> anyhow::
     Ok(found)
 }
 
-/// An entry that used up its tries, and no record says why. An older version that was asked for
-/// leaves the newer without tries too, but with none used.
-fn has_died(entry: &BootEntry, known: Option<&Rollback>) -> bool {
-    let told = known.is_some_and(|known| known.is_of(entry.slot, entry.version));
-    !entry.is_good() && entry.done > 0 && !told
+/// The version that was undone last and by nothing made good since; one that died without a word counts
+/// before it is on record.
+///
+/// # Errors
+/// When the EFI system partition cannot be read.
+pub(crate) fn undone(places: &Places, esp: &Esp<'_>, running: Running) -> Result<Option<Rollback>, EspError> {
+    let known = last_rollback(places, esp);
+    let died = silent_death(esp.entry(running.slot.other())?, known.as_ref());
+    Ok(died.or(known.filter(|known| !known.superseded)))
 }
 
-fn silent_death(entry: &BootEntry) -> String {
+/// An entry that used up its tries, and no record says why. An older version that was asked for
+/// leaves the newer without tries too, but with none used.
+fn silent_death(entry: Option<BootEntry>, known: Option<&Rollback>) -> Option<Rollback> {
+    let entry = entry.filter(|entry| !entry.is_good() && entry.done > 0)?;
+    if known.is_some_and(|known| known.is_of(entry.slot, entry.version)) {
+        return None;
+    }
     let starts = entry.done.min(TRIES);
-    format!("slot {} ({}) did not come up in {starts} starts", entry.slot, entry.version)
+    Some(Rollback::now(entry.slot, entry.version, format!("slot {} ({}) did not come up in {starts} starts", entry.slot, entry.version)))
 }
 
 /// What the part `Slots` shows now.

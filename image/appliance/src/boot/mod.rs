@@ -23,9 +23,9 @@ use crate::state_file::{Said, StateFiles};
 
 pub(crate) use disk::Mounted;
 pub(crate) use esp::{Esp, Trial};
-pub(crate) use mark_good::describe;
+pub(crate) use mark_good::{describe, undone};
 pub(crate) use pre_install::{COMPATIBLE, check_version};
-pub(crate) use rollback::{Rollback, last_rollback, record};
+pub(crate) use rollback::{Rollback, record};
 pub(crate) use running::{Running, running_slot, version_floor};
 
 /// Where the updater's configuration is; the version of Debian 12 looks in `/etc` only.

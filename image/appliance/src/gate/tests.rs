@@ -5,7 +5,7 @@ use std::fs;
 use vitalgate_layout::{Slot, Version, entry};
 
 use super::*;
-use crate::boot::last_rollback;
+use crate::boot::undone;
 
 /// The reason is on record before the entry loses its tries, and both are there afterwards.
 #[test]
@@ -24,7 +24,10 @@ fn a_version_that_is_left_has_its_reason_and_no_tries() {
     go_back(&places, &esp, running, "no reading from m-2").unwrap();
     assert_eq!(esp.primary().unwrap(), Slot::A);
     assert!(!esp.is_good(Slot::B).unwrap());
-    assert_eq!(last_rollback(&places, &esp).unwrap().reason, "no reading from m-2");
+    assert_eq!(
+        undone(&places, &esp, Running { slot: Slot::A, version: Version::parse("0.2.0").unwrap() }).unwrap().unwrap().reason,
+        "no reading from m-2"
+    );
     let said = StateFiles::of(&places).read(Part::Slots).unwrap();
     assert!(said.detail.contains("no reading from m-2"), "{}", said.detail);
 }

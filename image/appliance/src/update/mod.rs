@@ -22,7 +22,7 @@ use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_site::{Site, SiteFile, Window};
 
-use crate::boot::{Esp, Mounted, Running, data_is_open, last_rollback, version_floor};
+use crate::boot::{Esp, Mounted, Running, data_is_open, undone, version_floor};
 use crate::cli::{say, say_error};
 use crate::command::{Programs, System};
 use crate::gate::{keep_before, restart_in_order};
@@ -215,7 +215,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
 
     fn check(&self, offer: &Offer, running: Running, again: bool) -> Result<(), Refused> {
         let disk = Mounted::at(&self.places.at(path::ESP));
-        let undone = last_rollback(&self.places, &Esp::on(&disk)).filter(|rollback| !rollback.superseded);
+        let undone = undone(&self.places, &Esp::on(&disk), running).map_err(|error| Refused::NotForThis(error.to_string()))?;
         offer.check(running, version_floor(&self.places), undone.as_ref(), again)
     }
 

@@ -165,6 +165,18 @@ fn an_undone_version_is_not_tried_again_by_itself() {
     assert_eq!(updater.installer.installed.borrow().len(), 2);
 }
 
+/// The same for one that died without a word, before its death is on record.
+#[test]
+fn a_version_that_never_came_up_is_not_tried_again_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    let stick = stick(&updater, &[("a.raucb", "0.3.0"), (UPDATE_REPORT, "Result: version 0.3.0 is installed")]);
+    fs::write(updater.places.at(path::ESP).join(entry::FOLDER).join("vitalgate-b_0.3.0+0-3.efi"), "").unwrap();
+    updater.install_from_stick(&stick).unwrap();
+    assert_eq!((updater.installer.installed.borrow().len(), RESTARTS.get()), (0, 0));
+    assert!(report(&stick).contains("slot b (0.3.0) did not come up in 3 starts"), "{}", report(&stick));
+}
+
 /// Sealed storage that is closed is said, not overlooked.
 #[test]
 fn closed_storage_is_said() {
