@@ -99,6 +99,8 @@ impl<'a> Provisioning<'a> {
         for name in ["accepted", "signed_by"] {
             facts.extend(lines.next().map(|value| (name.to_owned(), value.to_owned())));
         }
+        // What a report is compared with: `imagectl report verify` prints the key that signed it.
+        facts.extend(crate::report::existing_key(self.places).map(|key| ("report_key".to_owned(), key.public().fingerprint())));
         facts
     }
 

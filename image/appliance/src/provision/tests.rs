@@ -215,6 +215,7 @@ fn commissioning_hands_over_once_and_closes() {
     assert_eq!(appliance.said().word, StateWord::Ready);
 
     let key = report::key(&places).unwrap().public();
+    assert_eq!(appliance.said().facts["report_key"], key.fingerprint());
     for file in ["commissioning-report.json", "commissioning-report.txt"] {
         let report = open_report(&fs::read(stick.join(file)).unwrap()).unwrap();
         assert_eq!(report.signed_by, key, "{file}");
