@@ -98,12 +98,15 @@ pub(crate) async fn change_version(folder: &Path, from: &str, to: &str) -> anyho
     let kernel = folder.join("vitalgate.efi");
     command::run("sbattach", ["--remove".as_ref(), kernel.as_os_str()]).await?;
     let mut bytes = std::fs::read(&kernel)?;
-    let (from, to) = (format!("VERSION={from}"), format!("VERSION={to}"));
-    let begins: Vec<usize> = bytes.windows(from.len()).enumerate().filter(|(_, part)| *part == from.as_bytes()).map(|(at, _)| at).collect();
-    ensure!(!begins.is_empty(), "the kernel image says nothing like {from}");
-    for begin in begins {
-        bytes[begin..begin + to.len()].copy_from_slice(to.as_bytes());
+    let mut named = 0;
+    for begin in ["IMAGE_VERSION=", "VERSION_ID="] {
+        let (old, new) = (format!("{begin}{from}\n"), format!("{begin}{to}\n"));
+        if let Some(at) = bytes.windows(old.len()).position(|part| part == old.as_bytes()) {
+            bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+            named += 1;
+        }
     }
+    ensure!(named > 0, "the kernel image does not name version {from}");
     std::fs::write(&kernel, bytes)?;
     let keys = keys().join("secureboot");
     let (key, certificate) = (keys.join("db.key"), keys.join("db.crt"));
