@@ -86,7 +86,8 @@ impl Outbox {
         let made = self.make_again(&name, |file| self.fill(file, keyed.as_ref(), &header, &after));
         if let Err(error) = made {
             tracing::error!(%error, segment = name, "a missing segment cannot be made again now");
-            return Ok(false);
+            // For want of space perhaps: it is not lost, and is tried again with the next read.
+            return Err(KeyedError::Unavailable("a missing segment cannot be made again now".into()));
         }
         self.findings.add(Finding::SegmentRestored { file: format!("journal/{name}"), from: Healer::Keyed });
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
@@ -144,9 +145,15 @@ impl Outbox {
     /// Writes a file beside and gives it its name when it is durable.
     fn make_again(&self, name: &str, write: impl FnOnce(&dyn StoredFile) -> io::Result<()>) -> io::Result<()> {
         let unfinished = self.journal_dir.join(RESTORING);
-        let file = self.files.create(&unfinished)?;
-        write(file.as_ref())?;
-        file.sync_all()?;
+        let written = self.files.create(&unfinished).and_then(|file| {
+            write(file.as_ref())?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            // What was written of it would only take room.
+            let _gone = self.files.remove(&unfinished);
+            return Err(error);
+        }
         self.files.rename(&unfinished, &self.journal_dir.join(Path::new(name)))?;
         self.files.sync_dir(&self.journal_dir)
     }
