@@ -26,6 +26,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const RESTART_DEADLINE: Duration = Duration::from_secs(90);
 /// How long the service manager may take to answer.
 const MANAGER_DEADLINE: Duration = Duration::from_secs(20);
+/// The unit that opens sealed storage.
+const DATA_UNIT: &str = "vitalgate-data.service";
 /// The daemon's unit.
 const DAEMON_UNIT: &str = "vitalgate.service";
 
@@ -124,22 +126,33 @@ fn watch(places: &Places, known: &Known) -> Verdict {
 }
 
 fn look(places: &Places) -> Seen {
-    let data_state = StateFiles::of(places).read(Part::Data);
+    let data = data_is_open(places);
     let daemon = daemon::status(path::DAEMON_STATUS).ok();
     Seen {
-        data: data_is_open(places),
-        data_given_up: data_state.is_some_and(|state| state.word == StateWord::Tamper),
+        data,
+        data_given_up: !data && data_given_up(places, &System),
         site: places.at(path::SITE_FILE).exists(),
         daemon_ends: if daemon.is_some() { 0 } else { daemon_ends(&System) },
         daemon,
     }
 }
 
-/// How often the service manager started the daemon again (systemd, `org.freedesktop.systemd1`, `NRestarts`).
+/// Whether the step that opens sealed storage said that it does not open, or ended without saying so.
+fn data_given_up(places: &Places, programs: &impl Programs) -> bool {
+    let said = StateFiles::of(places).read(Part::Data).is_some_and(|state| state.word == StateWord::Tamper);
+    said || property(programs, DATA_UNIT, "ActiveState").as_deref() == Some("failed")
+}
+
+/// How often the service manager started the daemon again.
 fn daemon_ends(programs: &impl Programs) -> u32 {
-    let call = Call::new("systemctl", "").arguments(["show", "--property=NRestarts", DAEMON_UNIT]).deadline(MANAGER_DEADLINE);
-    let answer = programs.run(call).map(|answer| answer.text()).unwrap_or_default();
-    answer.trim().strip_prefix("NRestarts=").and_then(|number| number.parse().ok()).unwrap_or(0)
+    property(programs, DAEMON_UNIT, "NRestarts").and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// What the service manager says of a unit (systemd 252, org.freedesktop.systemd1(5)).
+fn property(programs: &impl Programs, unit: &str, name: &str) -> Option<String> {
+    let call = Call::new("systemctl", "").arguments(["show", "--property", name, unit]).deadline(MANAGER_DEADLINE);
+    let answer = programs.run(call).ok()?.text();
+    Some(answer.trim().strip_prefix(name)?.strip_prefix('=')?.to_owned())
 }
 
 /// Leaves the running version: the reason first, so that no start is without it, then the entry.

@@ -6,6 +6,7 @@ use vitalgate_layout::{Slot, Version, entry};
 
 use super::*;
 use crate::boot::undone;
+use crate::command::{Answer, CommandError};
 
 /// The reason is on record before the entry loses its tries, and both are there afterwards.
 #[test]
@@ -49,4 +50,28 @@ fn the_record_before_an_update_is_read_back() {
     assert_eq!((before.devices, before.destinations), (vec!["m-1".to_owned()], vec!["ehr".to_owned()]));
     fs::write(places.at(path::BEFORE_UPDATE), b"{").unwrap();
     assert_eq!(Before::read(&places), None);
+}
+
+/// A service manager that answers as systemd 252 does.
+struct Systemctl(&'static str);
+
+impl Programs for Systemctl {
+    fn attempt(&self, call: Call) -> Result<Answer, CommandError> {
+        assert!(call.line().starts_with("systemctl show --property "), "{}", call.line());
+        Ok(Answer { success: true, code: Some(0), output: self.0.into(), complaint: String::new() })
+    }
+}
+
+/// What the service manager knows ends the waiting early; what it does not say changes nothing.
+#[test]
+fn the_service_manager_is_asked_what_became_of_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    assert_eq!(daemon_ends(&Systemctl("NRestarts=4\n")), 4);
+    assert!(data_given_up(&places, &Systemctl("ActiveState=failed\n")));
+    assert!(!data_given_up(&places, &Systemctl("ActiveState=activating\n")));
+    for nothing in ["", "\n", "NRestarts=\n", "Failed to connect to bus\n"] {
+        assert_eq!(daemon_ends(&Systemctl(nothing)), 0, "{nothing}");
+        assert!(!data_given_up(&places, &Systemctl(nothing)), "{nothing}");
+    }
 }
