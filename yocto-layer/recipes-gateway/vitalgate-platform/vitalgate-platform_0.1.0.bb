@@ -15,6 +15,7 @@ inherit allarch vitalgate_lists
 # usr/lib/rauc is not: the rauc-conf of the updater's layer ships that one.
 VITALGATE_FOLDERS = "\
     etc \
+    usr/lib/modules-load.d \
     usr/lib/sysctl.d \
     usr/lib/systemd \
     usr/lib/tmpfiles.d \
