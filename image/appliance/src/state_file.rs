@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -103,6 +103,8 @@ pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         _ => {}
     }
     let mut opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    // Whatever mask the unit has: the status page reads state files.
+    opened.set_permissions(fs::Permissions::from_mode(mode))?;
     opened.write_all(bytes)?;
     opened.sync_all()?;
     fs::rename(&temporary, file)?;
@@ -127,6 +129,16 @@ mod tests {
 
         files.say(Part::Data, Said::new(StateWord::Ready, "")).unwrap();
         assert!(files.read(Part::Data).unwrap().since_unix_ms > 5);
+    }
+
+    /// The status page reads what root wrote, and nobody else reads a secret.
+    #[test]
+    fn a_file_has_the_mode_it_was_given() {
+        let folder = tempfile::tempdir().unwrap();
+        for mode in [0o644, 0o600, 0o666] {
+            replace(&folder.path().join("file"), b"", mode).unwrap();
+            assert_eq!(fs::metadata(folder.path().join("file")).unwrap().permissions().mode() & 0o777, mode);
+        }
     }
 
     /// A file of anything else is no state, and no reason to stop.
