@@ -30,6 +30,8 @@ pub(crate) fn leave_notes(slot: &FoundSlot, root_hash: &[u8; 32]) -> Result<(), 
     let boot = format!("VITALGATE_SLOT={}\nVITALGATE_ROOT_HASH={}\n", slot.slot, verity::hex(root_hash));
     write(path::BOOT_ENV, &boot)?;
     fs::create_dir_all(path::STATE_FOLDER).map_err(BootError::system("creating the folder of states"))?;
+    // By its name udev tells our partitions from those of a stick that bears the same labels.
+    write(&format!("{}/{}", path::BOOT_DISK, slot.disk), "")?;
     write(path::MACHINE_ID, &format!("{}\n", identity::machine_id()))?;
     for (from, to) in STUB_FILES {
         match fs::read_to_string(from) {

@@ -16,6 +16,8 @@ const DEVICES: &str = "/dev";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoundSlot {
     pub(crate) slot: Slot,
+    /// Name of the disk that both are on.
+    pub(crate) disk: String,
     /// Partition of the root.
     pub(crate) data: PathBuf,
     /// Partition of its hashes.
@@ -62,7 +64,8 @@ fn pairs(partitions: &[Partition]) -> Vec<FoundSlot> {
         let data = partitions.iter().find(|data| data.label == slot.root_label() && data.disk == hashes.disk);
         if let Some(data) = data {
             let device = |name: &str| Path::new(DEVICES).join(name);
-            found.push(FoundSlot { slot, data: device(&data.device), hashes: device(&hashes.device) });
+            let disk = hashes.disk.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.push(FoundSlot { slot, disk, data: device(&data.device), hashes: device(&hashes.device) });
         }
     }
     found
@@ -112,7 +115,7 @@ mod tests {
             add(folder.path(), disk, device, label);
         }
         let found = pairs(&partitions(&folder.path().join("class")).unwrap());
-        let slot = |slot, data: &str, hashes: &str| FoundSlot { slot, data: data.into(), hashes: hashes.into() };
+        let slot = |slot, data: &str, hashes: &str| FoundSlot { slot, disk: "vda".to_owned(), data: data.into(), hashes: hashes.into() };
         assert_eq!(found, [slot(Slot::A, "/dev/vda2", "/dev/vda3"), slot(Slot::B, "/dev/vda4", "/dev/vda5")]);
     }
 }

@@ -19,3 +19,15 @@ pub const VERITY_MIB: u64 = 4;
 pub const ROOT_MAPPING: &str = "root";
 /// Name of the opened data partition under `/dev/mapper`.
 pub const DATA_MAPPING: &str = "data";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The build writes the sizes that the updater and the tools count on.
+    #[test]
+    fn the_build_has_the_same_sizes() {
+        let sizes = format!("\nESP_MIB={ESP_MIB} ROOT_MIB={ROOT_MIB} VERITY_MIB={VERITY_MIB}\n");
+        assert!(include_str!("../../build/image").contains(&sizes), "{sizes}");
+    }
+}

@@ -60,3 +60,5 @@ pub const KEY_CREDENTIAL_NAME: &str = "vitalgate-kek";
 pub const STATUS_STATE: &str = "/data/status";
 /// The journal that outlives a restart.
 pub const JOURNAL: &str = "/data/journal";
+/// Folder with one empty file, named as the disk that the appliance started from.
+pub const BOOT_DISK: &str = "/run/vitalgate/disk";
