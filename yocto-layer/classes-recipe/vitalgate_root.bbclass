@@ -5,13 +5,16 @@
 inherit vitalgate_lists
 
 IMAGE_PREPROCESS_COMMAND:append = " vitalgate_root vitalgate_root_check"
-do_image[vardeps] += "VITALGATE_KEYS VITALGATE_VERSION RAUC_COMPATIBLE"
+do_image[vardeps] += "VITALGATE_KEYS VITALGATE_VERSION VITALGATE_SUPPORT_YEARS VITALGATE_TIMESTAMP RAUC_COMPATIBLE"
 do_image[file-checksums] += "\
     ${VITALGATE_TOPDIR}/image/dropped:True \
     ${VITALGATE_TOPDIR}/image/programs:True \
     ${VITALGATE_TOPDIR}/image/build/check:True \
+    ${VITALGATE_TOPDIR}/image/version-floor:True \
 "
 
+# How long this image gets updates, in years, as in image/build/root.
+VITALGATE_SUPPORT_YEARS ?= "5"
 # Made by packages below a folder that image/dropped empties.
 VITALGATE_KEPT = "etc/mke2fs.conf etc/ssl/certs/ca-certificates.crt"
 # Programs beyond image/programs: our own, and one that newer systemd has moved here.
@@ -93,11 +96,15 @@ vitalgate_root[doc] = "Makes the root of the packages' files and the shared ones
 python vitalgate_root() {
     import os
     import shutil
+    import time
 
     root = d.getVar("IMAGE_ROOTFS")
     keys = d.getVar("VITALGATE_KEYS")
     if not keys:
         bb.fatal("VITALGATE_KEYS is empty: set it to the folder with the keys that the appliance trusts (see yocto-layer/README.md)")
+    if not d.getVar("VITALGATE_TIMESTAMP"):
+        bb.fatal("VITALGATE_TIMESTAMP is empty: set it to the time of the revision, git log -1 --format=%ct")
+    built = int(d.getVar("VITALGATE_TIMESTAMP"))
     kept = {name: open(os.path.join(root, name), "rb").read() for name in d.getVar("VITALGATE_KEPT").split()}
     shared = root + d.expand("${datadir}/vitalgate-platform")
     overlay = os.path.join(d.getVar("WORKDIR"), "vitalgate-overlay")
@@ -127,8 +134,14 @@ python vitalgate_root() {
         if name != "support.age" or os.path.exists(os.path.join(keys, source)):
             shutil.copyfile(os.path.join(keys, source), os.path.join(trust, name))
             os.chmod(os.path.join(trust, name), 0o644)
+    shutil.copyfile(d.expand("${VITALGATE_TOPDIR}/image/version-floor"), os.path.join(trust, "version-floor"))
+    # Its time, which the image's last step sets, is the earliest that the clock can have.
+    open(os.path.join(root, "usr/lib/clock-epoch"), "w").close()
+    supported = built + int(d.getVar("VITALGATE_SUPPORT_YEARS")) * 31557600
     with open(os.path.join(root, "usr/lib/os-release"), "a") as release:
         release.write(d.expand("IMAGE_ID=${RAUC_COMPATIBLE}\n"))
+        release.write(time.strftime("BUILD_ID=%Y%m%d%H%M%S\n", time.gmtime(built)))
+        release.write(time.strftime("SUPPORT_END=%Y-%m-%d\n", time.gmtime(supported)))
 }
 
 vitalgate_root_check[doc] = "Refuses a root with a way in"

@@ -26,7 +26,7 @@ pub type Rule = fn(&Tree) -> Vec<Breach>;
 pub const RUST_VERSION_MAX: (u64, u64) = (1, 94);
 
 /// All rules, by what they keep.
-pub const RULES: [(&str, Rule); 12] = [
+pub const RULES: [(&str, Rule); 13] = [
     ("the list of crates is that of Cargo.lock", crates::list_is_current),
     ("no crate needs a newer Rust than the layer's series has", crates::rust_is_not_too_new),
     ("layer.conf says all that a layer must say", layer::conf_is_complete),
@@ -36,6 +36,7 @@ pub const RULES: [(&str, Rule); 12] = [
     ("no file is in both places", overlay::no_copies),
     ("what the layer names is there", overlay::references_lead_somewhere),
     ("each static file of the image is shipped", overlay::all_is_shipped),
+    ("both builds read the same lists", overlay::inputs_agree),
     ("both disks have the same partitions", partitions::labels_agree),
     ("the bundle fits the updater's slots", updater::slots_agree),
     ("the bundle is for the same machine", updater::compatible_agrees),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{Breach, Tree, recipe};
 
 const PLATFORM: &str = "yocto-layer/recipes-gateway/vitalgate-platform";
+const ROOT: &str = "yocto-layer/classes-recipe/vitalgate_root.bbclass";
 const OVERLAY: &str = "image/rootfs";
 /// Shorter texts are equal by chance.
 const COPY_BYTES_MIN: usize = 40;
@@ -93,6 +94,46 @@ pub(crate) fn references_lead_somewhere(tree: &Tree) -> Vec<Breach> {
     );
     breaches.dedup();
     breaches
+}
+
+/// What the Debian-built image reads and the layer need not, each with its reason.
+const OTHERWISE: [(&str, &str); 6] = [
+    ("image/apparmor", "the layers have no AppArmor"),
+    ("image/keys", "a folder of target/, not of image/"),
+    ("image/packages", "packagegroup-vitalgate is its counterpart"),
+    ("image/rootfs", "by folders, see VITALGATE_FOLDERS"),
+    ("image/units", "looks at image/rootfs, once for both builds"),
+    ("image/variants", "for tests in a virtual machine only"),
+];
+
+/// What the scripts of the Debian-built image read from image/ is read by the layer as well.
+pub(crate) fn inputs_agree(tree: &Tree) -> Vec<Breach> {
+    let layer: String = tree.metadata().iter().map(|name| tree.text(name)).collect();
+    let mut breaches = BTreeMap::new();
+    for script in tree.files("image/build") {
+        for name in tree.text(&script).split(|letter: char| !letter.is_ascii_alphanumeric() && !"-./_".contains(letter)) {
+            let Some(rest) = name.strip_prefix("image/") else { continue };
+            let input = format!("image/{}", rest.split('/').next().unwrap_or_default().trim_end_matches('.'));
+            let called = input.trim_start_matches("image/");
+            let known =
+                OTHERWISE.iter().any(|(other, _)| *other == input) || called == "build" || called.ends_with(".md") || !tree.has(&input);
+            let read = layer.contains(&format!("${{VITALGATE_TOPDIR}}/{input}")) || layer.contains(&format!("\"{called}\")"));
+            if !known && !read && !layer.contains(&format!("'{called}')")) {
+                let todo = "read it in a class of yocto-layer/classes-recipe too, or give the reason in tests/yocto/src/overlay.rs";
+                breaches.insert(input.clone(), format!("{input}: {script} reads it, the layer does not; {todo}"));
+            }
+        }
+    }
+    let years = |text: &str| text.lines().find_map(|line| line.strip_prefix("SUPPORT_YEARS=").map(str::to_owned));
+    let built = tree.files("image/build").iter().find_map(|script| years(&tree.text(script))).unwrap_or_default();
+    let said = recipe::value(tree, ROOT, "VITALGATE_SUPPORT_YEARS");
+    if built != said {
+        breaches.insert(
+            ROOT.to_owned(),
+            format!("{ROOT}: VITALGATE_SUPPORT_YEARS is {said}, image/build says {built}; write the same in both"),
+        );
+    }
+    breaches.into_values().collect()
 }
 
 /// Folders of image/rootfs that the platform's recipe takes whole.

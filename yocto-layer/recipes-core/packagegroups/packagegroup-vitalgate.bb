@@ -18,6 +18,7 @@ RDEPENDS:${PN} = "\
     e2fsprogs-e2fsck \
     e2fsprogs-mke2fs \
     e2fsprogs-resize2fs \
+    kernel-base \
     kmod \
     libdevmapper \
     nftables \

@@ -164,6 +164,27 @@ fn a_deleted_configuration_of_the_updater() {
 }
 
 #[test]
+fn a_list_that_only_one_build_reads() {
+    found(
+        overlay::inputs_agree,
+        |copy| {
+            copy.add("image/fonts", "noto");
+            copy.replace("image/build/root", "cp image/version-floor ", "cp image/fonts \"$root/\"; cp image/version-floor ");
+        },
+        &["image/fonts", "read it in a class", "or give the reason"],
+    );
+}
+
+#[test]
+fn another_time_of_support() {
+    found(
+        overlay::inputs_agree,
+        |copy| copy.replace("yocto-layer/classes-recipe/vitalgate_root.bbclass", "SUPPORT_YEARS ?= \"5\"", "SUPPORT_YEARS ?= \"7\""),
+        &["VITALGATE_SUPPORT_YEARS", "write the same in both"],
+    );
+}
+
+#[test]
 fn a_disk_description_where_nobody_looks() {
     found(
         layer::disk_descriptions_are_found,
