@@ -124,10 +124,11 @@ python vitalgate_root() {
         bb.utils.mkdirhier(target)
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in names + links:
-            vitalgate_delete(os.path.join(target, name))
-            shutil.copy2(os.path.join(folder, name), os.path.join(target, name), follow_symlinks=False)
-            if not os.path.islink(os.path.join(target, name)):
-                os.chmod(os.path.join(target, name), 0o644)
+            path = os.path.join(target, name)
+            vitalgate_delete(path)
+            shutil.copy2(os.path.join(folder, name), path, follow_symlinks=False)
+            if not os.path.islink(path):
+                os.chmod(path, 0o755 if os.stat(path).st_mode & 0o111 else 0o644)
     os.chmod(os.path.join(root, "etc/shadow"), 0o600)
     trust = os.path.join(root, "usr/lib/vitalgate/trust")
     for source, name in (("site/root.pub", "site-root.pub"), ("support/recipient", "support.age"), ("rauc/ca.crt", "bundles.pem")):
@@ -148,5 +149,5 @@ vitalgate_root_check[doc] = "Refuses a root with a way in"
 vitalgate_root_check() {
     # The package manager's own records are no part of an appliance that is replaced as a whole.
     rm -rf ${IMAGE_ROOTFS}/var/lib ${IMAGE_ROOTFS}/boot
-    bash ${VITALGATE_TOPDIR}/image/build/check ${IMAGE_ROOTFS}
+    bash ${VITALGATE_TOPDIR}/image/build/check ${IMAGE_ROOTFS} ""
 }
