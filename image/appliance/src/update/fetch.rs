@@ -57,6 +57,14 @@ pub(crate) enum FetchError {
     /// What is trusted cannot be used.
     #[error("{0}")]
     Trust(String),
+    /// It is not the site's server, or does not speak TLS 1.3.
+    #[error("{host} is not believed ({reason}); check ca_pem in [update] of the site file and the server's certificate")]
+    Stranger {
+        /// The server.
+        host: String,
+        /// Why.
+        reason: rustls::Error,
+    },
     /// The server said no.
     #[error("the server answers {0:?}; check that the folder on the update server holds the release")]
     Answer(String),
@@ -118,9 +126,17 @@ fn get(url: &str, config: Arc<ClientConfig>, bytes_max: u64, to: &mut dyn Write)
     let mut stream = StreamOwned::new(tls, socket);
     let path = if path.is_empty() { "/" } else { path };
     let request = format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: vitalgate\r\nAccept-Encoding: identity\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(FetchError::Broken)?;
-    stream.flush().map_err(FetchError::Broken)?;
+    let asked = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
+    asked.map_err(|error| unbelieved(&endpoint.host, error))?;
     answer(&mut stream, bytes_max, to)
+}
+
+/// What went wrong while hands were shaken: the server itself, or the way to it.
+fn unbelieved(host: &str, error: io::Error) -> FetchError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(reason) => FetchError::Stranger { host: host.to_owned(), reason: reason.clone() },
+        None => FetchError::Broken(error),
+    }
 }
 
 fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {

@@ -87,5 +87,5 @@ fn only_the_site_s_authority_is_believed() {
     let answered = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
     assert_eq!(site.fetch(site.serve(answered)).unwrap(), b"abc");
     let refused = site.fetch(stranger.serve(answered)).unwrap_err();
-    assert!(matches!(refused, FetchError::Broken(_)) && refused.to_string().contains("certificate"), "{refused}");
+    assert!(matches!(refused, FetchError::Stranger { .. }) && refused.to_string().contains("check ca_pem"), "{refused}");
 }
