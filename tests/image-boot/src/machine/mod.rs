@@ -164,7 +164,9 @@ impl Machine {
         command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
         command.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", qmp_socket.display()));
-        let complaints = File::create(self.evidence.join(format!("qemu-{:02}.log", self.starts)))?;
+        // Several machines of a case share the folder.
+        let number = (1_u32..).find(|number| !self.console_file(*number).exists()).unwrap_or(self.starts);
+        let complaints = File::create(self.evidence.join(format!("qemu-{number:02}.log")))?;
         let mut qemu = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -173,9 +175,13 @@ impl Machine {
             .spawn()
             .context("qemu-system-x86_64 cannot be started; `make setup-image` installs it")?;
         let output = qemu.stdout.take().context("QEMU without a console")?;
-        let console = Console::read(output, &self.evidence.join(format!("console-{:02}.log", self.starts)))?;
+        let console = Console::read(output, &self.console_file(number))?;
         let qmp = Qmp::connect(&qmp_socket).await.with_context(|| console.end())?;
         Ok(Running { qemu, console, qmp, sticks: 0, _tpm: tpm, _sockets: sockets, _turn: turn })
+    }
+
+    fn console_file(&self, number: u32) -> PathBuf {
+        self.evidence.join(format!("console-{number:02}.log"))
     }
 
     fn arguments(&self, surroundings: &Surroundings) -> Vec<String> {
