@@ -10,7 +10,13 @@ use crate::text::ascii;
 /// Columns of text; a terminal has 80.
 const COLUMNS: usize = 76;
 /// Longest text that is drawn, in characters: a few lines.
-const TEXT_CHARS_MAX: usize = 400;
+const TEXT_CHARS_MAX: usize = 300;
+/// Most addresses that are drawn.
+const URLS_MAX: usize = 2;
+/// Most further reasons that are drawn.
+const ALSO_MAX: usize = 2;
+/// Longest of them, in characters: two lines.
+const ALSO_CHARS_MAX: usize = 148;
 /// Clears the screen and hides the cursor (ECMA-48; DECTCEM).
 const CLEAR: &str = "\x1b[0m\x1b[2J\x1b[H\x1b[?25l";
 
@@ -42,10 +48,14 @@ pub(crate) fn drawn(snapshot: &Snapshot) -> String {
     if !overall.also.is_empty() {
         let words: Vec<_> = overall.also.iter().map(|word| word.word()).collect();
         paragraph(&mut screen, &format!("Also: {}", words.join(", ")));
+        overall.also_because.iter().take(ALSO_MAX).for_each(|reason| paragraph(&mut screen, &ascii(reason, ALSO_CHARS_MAX)));
     }
     screen.push('\n');
     if let Some(certificate) = &snapshot.network.certificate {
-        for url in &snapshot.network.urls {
+        if snapshot.network.urls.is_empty() {
+            paragraph(&mut screen, "Status page: no network address yet");
+        }
+        for url in snapshot.network.urls.iter().take(URLS_MAX) {
             paragraph(&mut screen, &format!("Status page: {url}"));
         }
         let kept = if certificate.kept { "" } else { ", temporary" };

@@ -25,6 +25,8 @@ pub struct Overall {
     pub detail: String,
     /// Less urgent words that hold as well, most urgent first.
     pub also: Vec<StateWord>,
+    /// Their reasons, each behind its word.
+    pub also_because: Vec<String>,
     /// Whether readings are taken and stored.
     pub in_service: bool,
 }
@@ -66,7 +68,9 @@ fn by_rank(causes: &[Cause], in_service: bool) -> Overall {
     also.sort_unstable_by(|a, b| b.cmp(a));
     also.dedup();
     let code = causes.iter().find_map(|cause| if cause.word == word { cause.code } else { None });
-    Overall { word, code, detail, also, in_service }
+    let first = |word: &StateWord| causes.iter().find(|cause| cause.word == *word && !cause.detail.is_empty());
+    let also_because = also.iter().filter_map(|word| first(word).map(|cause| format!("{word}: {}", cause.detail))).collect();
+    Overall { word, code, detail, also, also_because, in_service }
 }
 
 fn of_part(parts: &Parts, part: Part, up_s: u64) -> Option<Cause> {

@@ -122,6 +122,7 @@ fn the_most_urgent_word_wins_and_the_others_are_named() {
     let overall = overall(&parts, &with("STORE-FULL", "full"), 5);
     assert_eq!(overall.word, StateWord::StoreFull);
     assert_eq!(overall.also, [StateWord::TimeUntrusted, StateWord::RolledBack]);
+    assert_eq!(overall.also_because, ["TIME-UNTRUSTED: no source", "ROLLED-BACK: back"]);
     assert_eq!((overall.code, overall.in_service), (None, false));
 }
 
