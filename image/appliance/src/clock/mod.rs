@@ -52,8 +52,18 @@ pub(crate) fn clock(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let mut trust = if power_on.unset { Trust::Unset } else { Trust::Free };
     let mut noted = Instant::now();
+    let mut complaint = String::new();
     loop {
-        let known = ask(&System).ok().flatten();
+        let known = match ask(&System) {
+            Ok(known) => known,
+            Err(error) => {
+                let again = std::mem::replace(&mut complaint, error.to_string());
+                if again != complaint {
+                    say(&complaint);
+                }
+                None
+            }
+        };
         trust = judge(known.as_ref(), trust, power_on.unset);
         tell(&places, trust, known.as_ref())?;
         if trust >= Trust::Synchronised && noted.elapsed() >= NOTE_INTERVAL {
@@ -106,6 +116,9 @@ fn tell(places: &Places, trust: Trust, known: Option<&Known>) -> std::io::Result
         Trust::Synchronised => {
             (StateWord::Ready, "the time source does not prove who it is; name an NTS server in the site file where there is one")
         }
+        _ if known.is_none() => {
+            (StateWord::TimeUntrusted, "the time service does not answer; it is asked again. If this stays, restart the appliance")
+        }
         Trust::Free => {
             (StateWord::TimeUntrusted, "no time source answers; the clock runs by itself. Check network and [time] of the site file")
         }
@@ -141,6 +154,7 @@ mod tests {
         assert_eq!(facts["source-1"], "localhost: followed, proves who it is (NTS)");
         assert_eq!(facts["source-2"], "127.0.0.2: answers, without proof");
         tell(&places, Trust::Free, None).unwrap();
+        assert!(StateFiles::of(&places).read(Part::Clock).unwrap().detail.contains("time service does not answer"));
         assert_eq!(fs::read_to_string(places.at(path::CLOCK_TRUST)).unwrap().trim(), "free");
     }
 
