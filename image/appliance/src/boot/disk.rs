@@ -83,7 +83,11 @@ impl Disk for Mounted {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.root.join(from), self.root.join(to))
+        let file = File::open(self.root.join(from))?;
+        fs::rename(self.root.join(from), self.root.join(to))?;
+        // vfat gives the new name a length of 0 until the file itself is written: a power cut before that
+        // leaves an empty kernel image.
+        file.sync_all()
     }
 
     fn remove(&self, file: &str) -> io::Result<()> {
