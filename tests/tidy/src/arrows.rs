@@ -29,7 +29,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that are not product: the simulator and everything under tests/.
-const BESIDE_THE_PRODUCT: &[&str] = &["simulator", "test-support", "demo", "e2e", "simulation", "faults", "bench", "image-boot", "tidy", "yocto-checks"];
+const BESIDE_THE_PRODUCT: &[&str] =
+    &["simulator", "test-support", "demo", "e2e", "simulation", "faults", "bench", "image-boot", "tidy", "yocto-checks"];
 
 /// Which of our crates alone may name an external crate.
 const KEEPERS: &[(&str, &[&str])] = &[
