@@ -137,10 +137,13 @@ impl Appliance {
     /// # Errors
     /// When it does not in time.
     pub(crate) async fn status(&self, running: &Running, what: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
-        let page = self.page(running)?;
         let mut last = Value::Null;
         let found = wait_until(what, patience(PAGE_WITHIN), async || {
-            last = page.status().await.unwrap_or_else(|error| Value::from(format!("{error:#}")));
+            // The first state words come before the page and its fingerprint.
+            last = match self.page(running) {
+                Ok(page) => page.status().await.unwrap_or_else(|error| Value::from(format!("{error:#}"))),
+                Err(error) => Value::from(format!("{error:#}")),
+            };
             wanted(&last).then_some(())
         })
         .await;
