@@ -69,7 +69,9 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn is_dns_name(name: &str) -> bool {
+/// Whether a text is a DNS name (RFC 1123).
+#[must_use]
+pub fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')

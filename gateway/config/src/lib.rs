@@ -18,6 +18,7 @@ mod section;
 mod sections;
 mod suggestion;
 
+pub use address::is_dns_name;
 pub use config::{
     ClientCertificate, Config, Console, Destination, DestinationKind, Device, DeviceSource, Fhir, Gateway, Log, LogFormat, LogLevel,
     ModbusDevice, Mqtt, Profiles, Store, WriteMode,

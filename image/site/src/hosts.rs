@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use vitalgate_config::is_dns_name;
+
 /// A host with a port. The host is a DNS name (RFC 1123) or an IP address without brackets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
@@ -59,18 +61,6 @@ impl fmt::Display for Endpoint {
             _ => write!(formatter, "{}:{}", self.host, self.port),
         }
     }
-}
-
-/// Whether a text is a DNS name (RFC 1123).
-pub(crate) fn is_dns_name(name: &str) -> bool {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let last_is_a_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    name.len() <= 253 && name.split('.').all(label) && !last_is_a_number
 }
 
 /// Whether a text is `https://host[:port][/path]` and nothing more.

@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::error::Findings;
-use crate::hosts::is_dns_name;
 use crate::reader::{Section, Text, quoted};
 use crate::schema;
+use vitalgate_config::is_dns_name;
 
 /// Longest name of a network port (Linux: `IFNAMSIZ` less its end), as a pattern a little more.
 const PORT_NAME_CHARS_MAX: usize = 32;
