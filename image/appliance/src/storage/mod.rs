@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod help;
 mod key_wrap;
+mod lockout;
 mod recovery_key;
 mod volume;
 
@@ -125,6 +126,10 @@ impl Storage<'_> {
     }
 
     fn open_or_make(&self) -> Result<Opened, StorageError> {
+        // It may open all the same; if not, that is said then.
+        if let Err(error) = lockout::lift(self.places) {
+            crate::cli::say(&error.to_string());
+        }
         let disk = of_root(self.places)?;
         match disk::look(self.programs, &disk)? {
             DataPartition::Absent => {
