@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
-use vitalgate_site::{Site, SiteFile, Window};
+use vitalgate_site::Window;
 
 use crate::boot::{Esp, Mounted, Running, data_is_open, undone, version_floor};
 use crate::cli::{say, say_error};
@@ -28,6 +28,7 @@ use crate::command::{Programs, System};
 use crate::gate::{keep_before, restart_in_order};
 use crate::pause::pause;
 use crate::places::Places;
+use crate::site_file;
 use crate::state_file::{Said, StateFiles, now_unix_ms};
 
 use bundle::{Offer, Refused};
@@ -122,7 +123,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             Err(error) => format!("not installed: {error:#}"),
         };
         say(&result);
-        let gateway = site(&self.places).map_or_else(|| "not commissioned".to_owned(), |site| site.gateway.to_string());
+        let gateway = site_file::kept(&self.places).map_or_else(|_none| "not commissioned".to_owned(), |site| site.gateway.to_string());
         if let Err(error) = write_report(stick, running, &gateway, &result) {
             say_error(&error.into());
         }
@@ -162,10 +163,11 @@ impl<P: Programs, I: Installer> Updater<P, I> {
 
     /// Nobody waits: installed within the maintenance window only.
     fn install_from_server(&self) -> anyhow::Result<()> {
-        let Some(site) = site(&self.places) else {
+        if !site_file::is_kept(&self.places) {
             say("no site file: no server to ask");
             return Ok(());
-        };
+        }
+        let site = site_file::kept(&self.places)?;
         let Some(update) = &site.update else {
             say("the site file names no update server");
             return Ok(());
@@ -296,12 +298,6 @@ enum Outcome {
     Installed(Offer),
     /// Nothing to do, and why.
     Nothing(String),
-}
-
-/// The site file in force; it was checked when it was accepted.
-fn site(places: &Places) -> Option<Site> {
-    let text = fs::read_to_string(places.at(path::SITE_FILE)).ok()?;
-    SiteFile::check(&text, "site.provision").ok()
 }
 
 fn bundles(stick: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::os::unix::ffi::OsStrExt as _;
 
 use vitalgate_layout::{Slot, Version, entry, stick::UPDATE_REPORT};
+use vitalgate_site::{Signer, SigningKey, sign};
 
 use super::install::InstallError;
 use super::*;
@@ -223,8 +224,14 @@ fn with_server(folder: &Path, window: &str, listed: &[(&str, &str)]) -> TestUpda
         "{}\n[update]\nserver = \"https://updates.example/v\"\n[maintenance]\nwindow = \"{window}\"\n",
         without_sections(crate::provision::SITE_EXAMPLE, &["[update]", "[maintenance]"])
     );
-    SiteFile::check(&site, "site").unwrap();
-    fs::write(updater.places.at(path::SITE_FILE), site).unwrap();
+    let key = SigningKey::parse(&"01".repeat(32)).unwrap();
+    let trust = updater.places.at(path::TRUST);
+    fs::create_dir_all(&trust).unwrap();
+    fs::write(trust.join(path::SITE_ROOT), key.public().to_hex()).unwrap();
+    let board = updater.places.at("/sys/class/dmi/id");
+    fs::create_dir_all(&board).unwrap();
+    fs::write(board.join("product_serial"), "VG-0001\n").unwrap();
+    fs::write(updater.places.at(path::SITE_FILE), sign(&site, &Signer::root(key)).unwrap()).unwrap();
     updater.programs.list = listed.iter().map(|(version, sha256)| format!("{sha256}  vitalgate-amd64-{version}.raucb\n")).collect();
     updater
 }
@@ -274,6 +281,18 @@ fn the_server_s_newest_is_installed_in_the_window() {
     let updater = with_server(folder.path(), &open, &[("0.3.0", &sha)]);
     updater.install_from_server().unwrap();
     assert_eq!((updater.installer.installed.borrow().as_slice(), RESTARTS.get()), (["0.3.0".to_owned()].as_slice(), 1));
+}
+
+/// A server that somebody wrote into the accepted site file is never asked.
+#[test]
+fn a_changed_site_file_names_no_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), &spans().0, &[("0.3.0", &sha256("0.3.0"))]);
+    let file = updater.places.at(path::SITE_FILE);
+    let signed = fs::read_to_string(&file).unwrap();
+    fs::write(&file, signed.replace("updates.example", "stranger.example")).unwrap();
+    assert!(updater.install_from_server().unwrap_err().to_string().contains("does not take the accepted site file"));
+    assert!(updater.programs.asked.borrow().is_empty(), "{:?}", updater.programs.asked.borrow());
 }
 
 /// Older, equal, undone or another file than the list says: nothing is installed.
