@@ -150,11 +150,20 @@ async fn undone(
     let running = appliance.boot(evidence).await?;
     let version = before.version.clone();
     let status = appliance.status(&running, "the old version on the page", |status| says_version(status, &version)).await;
-    if let Some(status) = evidence.outcome(&format!("{version} is in service again"), status) {
-        let reason = status["updates"]["rollback_reason"].clone();
-        evidence.say(&format!("reason on the page: {reason}"));
-        evidence.check("the page shows the reason", !reason.is_null());
+    evidence.outcome(&format!("{version} is in service again"), status);
+    // The slots are told when this start has shown that it is healthy.
+    let told = |status: &serde_json::Value| status["updates"]["last_rollback"].is_string();
+    let status = appliance.status(&running, "the reason on the page", told).await;
+    if let Some(status) = evidence.outcome("the page shows why the version was undone", status) {
+        let reason = status["updates"]["last_rollback"].as_str().unwrap_or_default();
+        evidence.check(
+            &format!("the reason names version and cause: {reason}"),
+            reason.starts_with(&broken.version) && reason.contains("gateway"),
+        );
         evidence.keep("page-undone.json", serde_json::to_string_pretty(&status)?);
+        if let Ok(html) = appliance.page(&running)?.get("/").await {
+            evidence.keep("page-undone.html", html);
+        }
     }
     Ok(running)
 }
