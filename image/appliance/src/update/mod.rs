@@ -13,6 +13,7 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -20,9 +21,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
-use vitalgate_site::Window;
+use vitalgate_site::{Site, Update, Window};
 
-use crate::boot::{Esp, Mounted, Running, data_is_open, undone, version_floor};
+use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, undone, version_floor};
 use crate::cli::{say, say_error};
 use crate::command::{Programs, System};
 use crate::gate::{keep_before, restart_in_order};
@@ -172,47 +173,64 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             say("the site file names no update server");
             return Ok(());
         };
-        let lock = self.lock()?;
+        let _under_way = self.lock()?;
+        let installed = self.try_server(&site, update);
+        match &installed {
+            Ok(true) => (self.restart)(),
+            Ok(false) => {}
+            // Nobody stands before it: the page says why nothing comes.
+            Err(error) => self.say_state(StateWord::Ready, &format!("no update from the server: {error:#}"), BTreeMap::new()),
+        }
+        installed.map(|_restarts| ())
+    }
+
+    /// Whether something was installed.
+    fn try_server(&self, site: &Site, update: &Update) -> anyhow::Result<bool> {
         let running = Running::read(&self.places)?;
         if self.on_trial(running) {
             say("the running version has not shown yet that it is healthy: no update before that");
-            return Ok(());
+            return Ok(false);
         }
         let list = server::list(&self.programs, &update.server, update.ca_pem.as_deref())?;
         let Some(listed) = server::newest(&list).filter(|listed| listed.version > running.version) else {
             self.say_state(StateWord::Ready, "", BTreeMap::new());
             say("nothing newer on the server");
-            return Ok(());
+            return Ok(false);
         };
+        // What would be refused anyway is not fetched again every hour.
+        self.check(&Offer { compatible: COMPATIBLE.to_owned(), version: listed.version }, running, false)?;
         self.make_place()?;
-        let bundle = self.places.at(path::UPDATE_BUNDLE);
-        let mut offer = Offer::read(&self.programs, &bundle).ok().filter(|offer| offer.version == listed.version);
-        if offer.is_none() {
-            server::get(&self.programs, &self.places, &update.server, update.ca_pem.as_deref(), &listed)?;
-            offer = Some(Offer::read(&self.programs, &bundle)?);
-        }
-        let Some(offer) = offer else { return Ok(()) };
-        if let Err(refusal) = self.check(&offer, running, false) {
-            fs::remove_file(&bundle)?;
-            self.say_state(StateWord::Ready, &refusal.to_string(), BTreeMap::new());
-            return Err(refusal.into());
-        }
+        let offer = match self.fetched(update, &listed) {
+            Ok(offer) => offer,
+            Err(error) => {
+                remove_if_there(&self.places.at(path::UPDATE_BUNDLE))?;
+                return Err(error);
+            }
+        };
+        self.check(&offer, running, false)?;
         if let Err(wait) = self.may_restart(site.maintenance.as_ref(), now_unix_ms()) {
             let detail = format!("version {} is ready and waits for {wait}", offer.version);
             say(&detail);
             self.say_state(StateWord::Ready, &detail, BTreeMap::new());
-            return Ok(());
+            return Ok(false);
         }
-        let installed = self.install(&offer);
-        drop(lock);
-        match installed {
-            Ok(()) => (self.restart)(),
-            Err(error) => {
-                self.say_state(StateWord::Ready, &format!("version {} was not installed: {error:#}", offer.version), BTreeMap::new());
-                return Err(error);
-            }
+        self.install(&offer).with_context(|| format!("version {} was not installed", offer.version))?;
+        Ok(true)
+    }
+
+    /// The listed bundle, from where it was put earlier or from the server.
+    fn fetched(&self, update: &Update, listed: &server::Listed) -> anyhow::Result<Offer> {
+        let bundle = self.places.at(path::UPDATE_BUNDLE);
+        if let Some(offer) = Offer::read(&self.programs, &bundle).ok().filter(|offer| offer.version == listed.version) {
+            return Ok(offer);
         }
-        Ok(())
+        server::get(&self.programs, &self.places, &update.server, update.ca_pem.as_deref(), listed)?;
+        let offer = Offer::read(&self.programs, &bundle)?;
+        // The list is only a hint: an older version under a newer one's name is no update.
+        if offer.version != listed.version {
+            bail!("the server's file for version {} holds version {}; put the release there anew", listed.version, offer.version);
+        }
+        Ok(offer)
     }
 
     fn check(&self, offer: &Offer, running: Running, again: bool) -> Result<(), Refused> {
@@ -311,6 +329,13 @@ fn bundles(stick: &Path) -> anyhow::Result<Vec<PathBuf>> {
     found.sort();
     found.truncate(STICK_BUNDLES_MAX);
     Ok(found)
+}
+
+fn remove_if_there(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn name_of(path: &Path) -> String {

@@ -311,11 +311,20 @@ fn the_server_is_not_believed_beyond_its_files() {
     assert!(updater.install_from_server().unwrap_err().to_string().contains("is not the file that SHA256SUMS names"));
     assert!(!updater.places.at(path::UPDATE_BUNDLE).exists());
 
+    // Under a newer version's name lies an older one, rightly signed.
+    let updater = with_server(folder.path(), &open, &[("0.4.0", &sha)]);
+    assert!(updater.install_from_server().unwrap_err().to_string().contains("for version 0.4.0 holds version 0.3.0"));
+    assert!(state(&updater).1.contains("holds version 0.3.0"), "{:?}", state(&updater));
+    assert!(!updater.places.at(path::UPDATE_BUNDLE).exists());
+
+    // One that was undone is not fetched again every hour.
     let updater = with_server(folder.path(), &open, &[("0.3.0", &sha)]);
     let disk = Mounted::at(&updater.places.at(path::ESP));
     let rollback = Rollback::now(Slot::B, Version::parse("0.3.0").unwrap(), "no reading from m-2".into());
     record(&updater.places, &Esp::on(&disk), &rollback).unwrap();
     assert!(updater.install_from_server().is_err());
+    assert_eq!(updater.programs.asked.borrow().len(), 1, "only the list was asked for");
+    assert!(state(&updater).1.contains("no reading from m-2"), "{:?}", state(&updater));
     assert_eq!((updater.installer.installed.borrow().len(), RESTARTS.get()), (0, 0));
 }
 
