@@ -1,6 +1,8 @@
 //! A time server of the host (SNTP, RFC 4330 section 5), so that the appliance knows the time.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -15,6 +17,7 @@ const ERA: u64 = 2_208_988_800;
 /// A running server; it stops when this is dropped.
 pub(crate) struct ClockSource {
     port: u16,
+    shift_s: Arc<AtomicI64>,
     task: AbortHandle,
 }
 
@@ -33,7 +36,13 @@ impl ClockSource {
         let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], port)))
             .await
             .with_context(|| format!("the time server cannot listen on port {port}"))?;
-        Ok(Self { port, task: tokio::spawn(serve(socket)).abort_handle() })
+        let shift_s = Arc::new(AtomicI64::new(0));
+        Ok(Self { port, task: tokio::spawn(serve(socket, shift_s.clone())).abort_handle(), shift_s })
+    }
+
+    /// Says another time from now on, `seconds` from this host's.
+    pub(crate) fn shift(&self, seconds: i64) {
+        self.shift_s.store(seconds, Ordering::Relaxed);
     }
 
     /// Where it answers.
@@ -42,21 +51,21 @@ impl ClockSource {
     }
 }
 
-async fn serve(socket: UdpSocket) {
+async fn serve(socket: UdpSocket, shift_s: Arc<AtomicI64>) {
     let mut question = [0; 512];
     while let Ok((length, from)) = socket.recv_from(&mut question).await {
         if length >= PACKET {
             // A lost answer is asked for again.
-            let _ = socket.send_to(&answer(&question[..PACKET], now()), from).await;
+            let _ = socket.send_to(&answer(&question[..PACKET], now(shift_s.load(Ordering::Relaxed))), from).await;
         }
     }
 }
 
 /// Seconds since 1900 and their fraction, 32 bits each.
-fn now() -> [u8; 8] {
+fn now(shift_s: i64) -> [u8; 8] {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let fraction = (u64::from(since.subsec_nanos()) << 32) / 1_000_000_000;
-    (((since.as_secs() + ERA) << 32) | fraction).to_be_bytes()
+    (((since.as_secs() + ERA).saturating_add_signed(shift_s) << 32) | fraction).to_be_bytes()
 }
 
 fn answer(question: &[u8], now: [u8; 8]) -> [u8; PACKET] {
@@ -79,6 +88,13 @@ fn answer(question: &[u8], now: [u8; 8]) -> [u8; PACKET] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shifted_source_says_another_time() {
+        let seconds = |shift| u64::from_be_bytes(now(shift)) >> 32;
+        assert!((7_198..7_203).contains(&(seconds(7_200) - seconds(0))));
+        assert!(seconds(-7_200) < seconds(0));
+    }
 
     #[test]
     fn an_answer_repeats_the_askers_moment_and_says_ours() {

@@ -98,3 +98,15 @@ pub(crate) async fn extract(disk: &Path, label: &str, to: &Path) -> anyhow::Resu
     ];
     command::run("dd", arguments).await.map(drop)
 }
+
+/// A file as long as a partition, that begins with the partition's first `bytes`; the rest is empty.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) async fn head(disk: &Path, label: &str, bytes: u64, to: &Path) -> anyhow::Result<()> {
+    let place = find(disk, label).await?;
+    let mut begin = vec![0; usize::try_from(bytes.min(place.length))?];
+    File::open(disk).and_then(|file| file.read_exact_at(&mut begin, place.start)).context("the disk cannot be read")?;
+    std::fs::write(to, begin)?;
+    File::options().write(true).open(to).and_then(|file| file.set_len(place.length)).context("no copy of a partition")
+}

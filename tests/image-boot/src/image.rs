@@ -95,10 +95,18 @@ impl Image {
     /// # Errors
     /// When the tool refuses.
     pub(crate) async fn flash(&self, disk: &Path) -> anyhow::Result<String> {
+        self.flash_sized(disk, DISK_BYTES).await
+    }
+
+    /// The same onto a disk of another size.
+    ///
+    /// # Errors
+    /// When the tool refuses.
+    pub(crate) async fn flash_sized(&self, disk: &Path, bytes: u64) -> anyhow::Result<String> {
         if disk.exists() {
             std::fs::remove_file(disk)?;
         }
-        std::fs::File::create(disk).and_then(|file| file.set_len(DISK_BYTES)).context("no virtual disk")?;
+        std::fs::File::create(disk).and_then(|file| file.set_len(bytes)).context("no virtual disk")?;
         let (image, release) = (self.disk(), keys().join("release/pub"));
         let arguments = ["flash".as_ref(), image.as_os_str(), "--to".as_ref(), disk.as_os_str(), "--key".as_ref(), release.as_os_str()]
             .map(std::ffi::OsStr::to_owned);

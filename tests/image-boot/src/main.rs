@@ -16,8 +16,10 @@ mod evidence;
 mod forgery;
 mod image;
 mod machine;
+mod nts_server;
 mod page;
 mod practice;
+mod release_server;
 mod segment;
 mod stick;
 
@@ -36,6 +38,8 @@ pub(crate) enum Case {
     Refused,
     /// Ports, files of the root, sizes.
     Scan,
+    /// Support, updates from a server, time with proof, reset.
+    Service,
     /// Power cuts, a cleared TPM, no clock, no network, no space.
     Survived,
 }
@@ -47,6 +51,7 @@ impl Case {
             Self::Day => "day",
             Self::Refused => "refused",
             Self::Scan => "scan",
+            Self::Service => "service",
             Self::Survived => "survived",
         }
     }
@@ -68,7 +73,7 @@ struct Arguments {
 async fn main() -> ExitCode {
     let Arguments { cases: mut wanted, part } = Arguments::parse();
     if wanted.is_empty() {
-        wanted = vec![Case::Day, Case::Refused, Case::Scan, Case::Survived];
+        wanted = vec![Case::Day, Case::Refused, Case::Scan, Case::Service, Case::Survived];
     }
     wanted.sort_unstable();
     wanted.dedup();

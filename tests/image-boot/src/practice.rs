@@ -23,13 +23,15 @@ use crate::clock_source::ClockSource;
 use crate::machine::patience;
 
 /// The host as the appliance sees it.
-const HOST: &str = "10.0.2.2";
+pub(crate) const HOST: &str = "10.0.2.2";
 /// Name in the appliance's certificate for devices.
 pub(crate) const SERVER_NAME: &str = "gateway.test";
 /// Publishing devices.
 pub(crate) const PUBLISHERS: [&str; 3] = ["monitor-01", "monitor-02", "monitor-03"];
 /// The polled device.
 pub(crate) const POLLED: &str = "bedside-01";
+/// In the name of every patient of these tests and of nothing else.
+pub(crate) const PATIENT_MARK: &str = "patient-4711";
 /// Pause between two messages of a device.
 const GAP: Duration = Duration::from_millis(400);
 /// Pause between two sets of the polled device.
@@ -38,6 +40,19 @@ const SET_EVERY: Duration = Duration::from_secs(2);
 const REPLAY_QUEUE: usize = 4;
 /// Longest wait until the EHR has everything.
 const DRAIN_WITHIN: Duration = Duration::from_secs(240);
+
+/// Where a site differs from that of most tests.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SiteOptions {
+    /// Port of a time server that proves who it is, and its authority (PEM), in place of the one without proof.
+    pub(crate) nts: Option<(u16, String)>,
+    /// When it may restart for an update; always without.
+    pub(crate) window: Option<String>,
+    /// Port of a server of updates and its authority (PEM).
+    pub(crate) update: Option<(u16, String)>,
+    /// How many days delivered readings stay.
+    pub(crate) retention_days: Option<u32>,
+}
 
 /// The servers around the appliance.
 pub(crate) struct Practice {
@@ -96,13 +111,31 @@ impl Practice {
         Ok(Self { ehr, polled, clock, changing })
     }
 
+    /// Lets the time server say another time, `seconds` from this host's.
+    pub(crate) fn shift_clock(&self, seconds: i64) {
+        self.clock.shift(seconds);
+    }
+
     /// The text of the site file, before it is signed.
     ///
     /// # Errors
     /// When the EHR's authority cannot be read.
     pub(crate) fn site_text(&self) -> anyhow::Result<String> {
+        self.site_text_with(&SiteOptions::default())
+    }
+
+    /// The text of another site's file.
+    ///
+    /// # Errors
+    /// When the EHR's authority cannot be read.
+    pub(crate) fn site_text_with(&self, options: &SiteOptions) -> anyhow::Result<String> {
+        let time = match &options.nts {
+            Some((port, ca)) => format!("nts = [\"{HOST}:{port}\"]\nca_pem = \"\"\"\n{ca}\"\"\""),
+            None => format!("ntp = [\"{HOST}:{}\"]", self.clock.port()),
+        };
+        let window = options.window.as_deref().unwrap_or("00:00-23:59");
         let ca = std::fs::read_to_string(self.ehr.ca_file()).context("the EHR's authority cannot be read")?;
-        let (ehr, modbus, clock) = (self.ehr.address().port(), self.polled.address().port(), self.clock.port());
+        let (ehr, modbus) = (self.ehr.address().port(), self.polled.address().port());
         let mut text = format!(
             r#"[site]
 name = "Practice of the boot tests"
@@ -116,10 +149,10 @@ match = "en*"
 dhcp = true
 
 [time]
-ntp = ["{HOST}:{clock}"]
+{time}
 
 [maintenance]
-window = "00:00-23:59"
+window = "{window}"
 
 [mqtt]
 port = 8883
@@ -128,7 +161,7 @@ server_names = ["{SERVER_NAME}", "10.0.2.15"]
 [[device]]
 id = "{POLLED}"
 profile = "vitals-modbus"
-patient = "Patient/{POLLED}"
+patient = "Patient/{POLLED}-{PATIENT_MARK}"
 modbus = {{ address = "{HOST}:{modbus}", unit = 1, poll_interval_ms = 2000, response_timeout_ms = 1500 }}
 
 [ehr]
@@ -139,7 +172,14 @@ ca_pem = """
 "#
         );
         for device in PUBLISHERS {
-            let _ = write!(text, "\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"Patient/{device}\"\n");
+            let patient = format!("Patient/{device}-{PATIENT_MARK}");
+            let _ = write!(text, "\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"{patient}\"\n");
+        }
+        if let Some((port, ca)) = &options.update {
+            let _ = write!(text, "\n[update]\nserver = \"https://{HOST}:{port}/releases\"\nca_pem = \"\"\"\n{ca}\"\"\"\n");
+        }
+        if let Some(days) = options.retention_days {
+            let _ = write!(text, "\n[storage]\nretention_days = {days}\n");
         }
         Ok(text)
     }
@@ -165,6 +205,14 @@ impl Devices {
     /// # Errors
     /// When credentials are missing or no certificates.
     pub(crate) fn start(folder: &Path, mqtt_port: u16) -> anyhow::Result<Self> {
+        Self::start_with(folder, mqtt_port, GAP)
+    }
+
+    /// The same with another pause between two messages of a device.
+    ///
+    /// # Errors
+    /// When credentials are missing or no certificates.
+    pub(crate) fn start_with(folder: &Path, mqtt_port: u16, gap_longest: Duration) -> anyhow::Result<Self> {
         let recording = recording()?;
         let patients: Vec<_> = recording.patients().cloned().collect();
         let (acknowledge, acknowledgements) = mpsc::unbounded_channel();
@@ -176,7 +224,7 @@ impl Devices {
             let transport = transport(&folder.join(device)).with_context(|| format!("credentials of {device}"))?;
             let monitor = MqttMonitor::new(DeviceId::new(device)?, SocketAddr::from(([127, 0, 0, 1], mqtt_port)), transport);
             let sets = recording.sets(&patients[index % patients.len()]).to_vec();
-            let replay = Replay { sets, speed_up: 1e6, gap_longest: GAP, endless: true };
+            let replay = Replay { sets, speed_up: 1e6, gap_longest, endless: true };
             let (source, messages) = mpsc::channel(REPLAY_QUEUE);
             let stopped = sources_stopped.clone();
             tokio::spawn(async move { replay.run(source, stopped).await });
@@ -248,7 +296,18 @@ mod tests {
     #[tokio::test]
     async fn the_site_file_of_these_tests_is_one_that_may_be_signed() {
         let folder = tempfile::tempdir().unwrap();
-        let text = Practice::open(folder.path()).await.unwrap().site_text().unwrap();
-        vitalgate_site::SiteFile::check(&text, "site.toml").unwrap();
+        let practice = Practice::open(folder.path()).await.unwrap();
+        let ca = std::fs::read_to_string(practice.ehr.ca_file()).unwrap();
+        let other = SiteOptions {
+            nts: Some((4460, ca.clone())),
+            window: Some("02:00-04:00".into()),
+            update: Some((8444, ca)),
+            retention_days: Some(0),
+        };
+        for options in [SiteOptions::default(), other] {
+            let text = practice.site_text_with(&options).unwrap();
+            vitalgate_site::SiteFile::check(&text, "site.toml").unwrap();
+            assert_eq!(text.matches(PATIENT_MARK).count(), PUBLISHERS.len() + 1);
+        }
     }
 }

@@ -1,13 +1,21 @@
 //! USB sticks: a file with a FAT file system, written and read with mtools.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use vitalgate_test_support::wait_until;
 
 use crate::command;
+use crate::machine::patience;
 
 /// Smallest stick in KiB.
 const SMALLEST_KIB: u64 = 16 * 1024;
+
+/// Where FAT16, which sticks of this size have, notes that somebody writes to it, and the bit (Linux, `msdos_fs.h`, `fat16.state`).
+const STATE_BYTE: u64 = 0x25;
+const STATE_IN_USE: u8 = 1;
 
 /// A stick while it is not plugged in.
 #[derive(Debug, Clone)]
@@ -71,6 +79,14 @@ impl Stick {
         command::run("mcopy", ["-o", "-i", self.name()?, from, &format!("::{name}")]).await.map(drop)
     }
 
+    /// Deletes a file on the stick.
+    ///
+    /// # Errors
+    /// When mtools fails.
+    pub(crate) async fn remove(&self, name: &str) -> anyhow::Result<()> {
+        command::run("mdel", ["-i", self.name()?, &format!("::{name}")]).await.map(drop)
+    }
+
     /// Copies everything on the stick into a new folder.
     ///
     /// # Errors
@@ -82,6 +98,21 @@ impl Stick {
         std::fs::create_dir_all(folder)?;
         let to = folder.to_str().context("a path that is not UTF-8")?;
         command::run("mcopy", ["-s", "-n", "-m", "-i", self.name()?, "::*", to]).await.map(drop)
+    }
+
+    /// Waits until the appliance has written a file to the stick and let go of it; the file's text.
+    ///
+    /// # Errors
+    /// When it has not in time.
+    pub(crate) async fn written(&self, name: &str, within: Duration) -> anyhow::Result<String> {
+        let done = async || if self.in_use() { None } else { self.text(name).await };
+        wait_until(&format!("{name} on the stick"), patience(within), done).await
+    }
+
+    fn in_use(&self) -> bool {
+        let mut state = [0];
+        let read = std::fs::File::open(&self.file).and_then(|file| file.read_exact_at(&mut state, STATE_BYTE));
+        read.is_err() || state[0] & STATE_IN_USE != 0
     }
 
     /// The text of a file on the stick; `None` when it is not there.

@@ -1,8 +1,10 @@
 //! The cases.
 
 mod day;
+mod full;
 mod refused;
 mod scan;
+mod service;
 mod survived;
 
 use crate::Case;
@@ -18,6 +20,7 @@ pub(crate) async fn run(case: Case, part: Option<String>) -> (u32, Vec<String>) 
         Case::Day => day::run(&mut evidence).await,
         Case::Refused => refused::run(&mut evidence).await,
         Case::Scan => scan::run(&mut evidence).await,
+        Case::Service => service::run(&mut evidence).await,
         Case::Survived => survived::run(&mut evidence).await,
     };
     evidence.outcome("the case came to its end", outcome);

@@ -38,6 +38,10 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
         let outcome = cuts(&first, &Image::second()?, evidence).await;
         evidence.outcome("power cuts during an installation", outcome);
     }
+    if evidence.wants("full") {
+        let outcome = super::full::run(&first, evidence).await;
+        evidence.outcome("a full disk", outcome);
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod console;
 pub(crate) mod firmware;
 pub(crate) mod qmp;
+pub(crate) mod shell;
 pub(crate) mod tpm;
 
 use std::fs::File;
@@ -23,13 +24,14 @@ use crate::command::{copy, setting};
 use crate::stick::Stick;
 use console::{Console, Heard, state_of};
 use qmp::Qmp;
+use shell::Shell;
 
 /// Memory of the appliance in MiB.
 const MEMORY_MIB: &str = "1024";
 /// Number of the machine, as its firmware says.
 const MACHINE: &str = "5c1f6e2a-8f0b-4c55-9d3e-76a1d0c0b001";
 /// Serial number of the machine, as its firmware says.
-const SERIAL: &str = "VG-TEST-0001";
+pub(crate) const SERIAL: &str = "VG-TEST-0001";
 /// Port of devices on the appliance.
 pub(crate) const MQTT_PORT: u16 = 8883;
 /// Port of the status page on the appliance.
@@ -59,6 +61,8 @@ pub(crate) struct Surroundings {
     pub(crate) cut_off: bool,
     /// A socket of raw Ethernet frames on the same segment.
     pub(crate) segment: Option<(PathBuf, PathBuf)>,
+    /// With a second serial port, for an image with a shell on it.
+    pub(crate) shell: bool,
 }
 
 /// What stays when the power is off.
@@ -80,6 +84,8 @@ pub(crate) struct Running {
     qemu: Child,
     /// What it says.
     pub(crate) console: Console,
+    /// The second serial port, if it was asked for.
+    pub(crate) shell: Option<Shell>,
     qmp: Qmp,
     sticks: u32,
     _tpm: Child,
@@ -164,6 +170,11 @@ impl Machine {
         command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
         command.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", qmp_socket.display()));
+        let shell_socket = sockets.path().join("shell");
+        if surroundings.shell {
+            command.arg("-chardev").arg(format!("socket,id=shell,path={},server=on,wait=off", shell_socket.display()));
+            command.args(["-serial", "chardev:shell"]);
+        }
         // Several machines of a case share the folder.
         let number = (1_u32..).find(|number| !self.console_file(*number).exists()).unwrap_or(self.starts);
         let complaints = File::create(self.evidence.join(format!("qemu-{number:02}.log")))?;
@@ -177,7 +188,8 @@ impl Machine {
         let output = qemu.stdout.take().context("QEMU without a console")?;
         let console = Console::read(output, &self.console_file(number))?;
         let qmp = Qmp::connect(&qmp_socket).await.with_context(|| console.end())?;
-        Ok(Running { qemu, console, qmp, sticks: 0, _tpm: tpm, _sockets: sockets, _turn: turn })
+        let shell = if surroundings.shell { Some(Shell::connect(&shell_socket).await?) } else { None };
+        Ok(Running { qemu, console, shell, qmp, sticks: 0, _tpm: tpm, _sockets: sockets, _turn: turn })
     }
 
     fn console_file(&self, number: u32) -> PathBuf {
@@ -313,6 +325,30 @@ impl Running {
         match tokio::time::timeout(patience(within), self.qemu.wait()).await {
             Ok(status) => status.map(drop).context("QEMU cannot be waited for"),
             Err(_) => bail!("the machine is still on after {within:?}; the console ends with\n{}", self.console.end()),
+        }
+    }
+
+    /// The same, and how it ended, as QEMU calls it: `guest-reset` or `guest-shutdown`.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub(crate) async fn ended_how(&mut self, within: Duration) -> anyhow::Result<String> {
+        self.ended(within).await?;
+        self.qmp.shutdown_reason().await
+    }
+
+    /// The fingerprint of the key that signs the appliance's reports, from the console.
+    ///
+    /// # Errors
+    /// When the console does not say it in time.
+    pub(crate) async fn report_key(&mut self, within: Duration) -> anyhow::Result<String> {
+        let key = |text: &str| Some(text.split_once("VITALGATE KEY ")?.1.split_whitespace().next()?.to_owned());
+        if let Some(known) = self.console.all().iter().rev().find_map(|line| key(&line.text)) {
+            return Ok(known);
+        }
+        match self.console.wait("VITALGATE KEY on the console", patience(within), key).await? {
+            Heard::Yes(key, _) => Ok(key),
+            Heard::Off => bail!("it went off; the console ends with\n{}", self.console.end()),
         }
     }
 }

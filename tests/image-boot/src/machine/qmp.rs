@@ -62,6 +62,15 @@ impl Qmp {
         }
     }
 
+    /// Why QEMU said that the machine ends; asked when it has ended.
+    ///
+    /// # Errors
+    /// When QEMU did not say.
+    pub(crate) async fn shutdown_reason(&mut self) -> anyhow::Result<String> {
+        let event = self.until(|answer| answer["event"] == "SHUTDOWN").await?;
+        event["data"]["reason"].as_str().map(str::to_owned).context("QEMU names no reason")
+    }
+
     /// Waits until QEMU says that a device is gone.
     ///
     /// # Errors
