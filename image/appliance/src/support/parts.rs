@@ -28,6 +28,8 @@ const DEADLINE_S: u64 = 120;
 pub(super) struct Gathered {
     /// Names and contents.
     pub(super) files: Vec<(String, Vec<u8>)>,
+    /// What is not there because nothing of the kind has happened.
+    never_written: Vec<String>,
     /// What is missing, and why.
     pub(super) errors: Vec<String>,
 }
@@ -44,17 +46,19 @@ const PROGRAMS: [(&str, &str, &[&str]); 8] = [
     ("disk.txt", "lsblk", &["--output", "NAME,SIZE,TYPE,FSTYPE,PARTLABEL,MOUNTPOINTS,MODEL,ROTA"]),
 ];
 
-/// Files of the appliance; the site file itself is not among them, since it names patients.
-const FILES: [(&str, &str); 8] = [
+/// Files that every appliance has; the site file itself is not among them, since it names patients.
+const FILES: [(&str, &str); 7] = [
     ("configuration/vitalgate.toml", path::DAEMON_CONFIG),
     ("configuration/nftables.conf", path::FIREWALL),
     ("configuration/chrony.conf", path::TIME_SOURCES),
     ("boot.env", path::BOOT_ENV),
-    ("rollback.json", path::LAST_ROLLBACK),
     ("commissioning-report.json", "/data/appliance/commissioning-report.json"),
     ("os-release", "/usr/lib/os-release"),
     ("kernel.txt", "/proc/version"),
 ];
+
+/// Files that are there only where something has happened.
+const FILES_OF_EVENTS: [(&str, &str); 1] = [("rollback.json", path::LAST_ROLLBACK)];
 
 /// Gathers everything that can be had.
 pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) -> Gathered {
@@ -67,8 +71,11 @@ pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) ->
     for (name, file) in FILES {
         gathered.file(name, &places.at(file), &redaction);
     }
+    for (name, file) in FILES_OF_EVENTS {
+        gathered.file_if_there(name, &places.at(file), &redaction);
+    }
     for part in Part::ALL {
-        gathered.file(&format!("state/{}", part.file_name()), &places.at(path::STATE_FOLDER).join(part.file_name()), &redaction);
+        gathered.file_if_there(&format!("state/{}", part.file_name()), &places.at(path::STATE_FOLDER).join(part.file_name()), &redaction);
     }
     for (name, program, arguments) in PROGRAMS {
         let call = Call::new(program, "the rest of the bundle is complete").arguments(arguments).deadline(Duration::from_secs(DEADLINE_S));
@@ -83,6 +90,7 @@ pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) ->
         "version": machine::version(places),
         "made": machine::moment(now_unix_ms()),
         "request": { "id": taken.request.id, "technician": taken.request.technician, "reason": taken.request.reason, "signed_by": taken.signed_by.to_string() },
+        "never_written": gathered.never_written,
         "missing": gathered.errors,
     });
     gathered.files.insert(0, ("about.json".to_owned(), format!("{about:#}\n").into_bytes()));
@@ -90,6 +98,14 @@ pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) ->
 }
 
 impl Gathered {
+    fn file_if_there(&mut self, name: &str, file: &Path, redaction: &Redaction) {
+        if file.exists() {
+            self.file(name, file, redaction);
+        } else {
+            self.never_written.push(name.to_owned());
+        }
+    }
+
     fn file(&mut self, name: &str, file: &Path, redaction: &Redaction) {
         let text = match fs::metadata(file) {
             Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(format!("it has {} bytes", metadata.len())),

@@ -45,7 +45,10 @@ fn support_gets_everything_but_patients() {
     assert!(all.contains("monitor-01") && all.contains("lost Patient/[patient]"), "{all}");
     assert!(!all.contains("4711") && !all.contains("Patient/9"), "{all}");
     assert!(all.contains("time.txt: chronyc failed"), "{all}");
-    assert!(fs::read_to_string(stick.join(REPORT)).unwrap().contains("Missing: time.txt"));
+    let report = fs::read_to_string(stick.join(REPORT)).unwrap();
+    assert!(report.contains("Missing: time.txt"), "{report}");
+    // An appliance that never went back to an earlier version lacks nothing.
+    assert!(!report.contains("rollback") && all.contains("rollback.json"), "{report}");
 
     // The same request again gets nothing.
     fs::remove_file(bundle(&stick).unwrap()).unwrap();
