@@ -354,9 +354,15 @@ impl Running {
 }
 
 /// Waits until no other virtual machine runs on this host: two of them would only wait for each other.
+/// Whoever waits for its turn holds the second lock, so that a case of many starts lets others in between.
 async fn turn() -> anyhow::Result<Flock<File>> {
-    let path = PathBuf::from(setting("VITALGATE_VM_LOCK", "target/image-boot/machine.lock"));
-    let mut file = File::options().create(true).append(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    let path = setting("VITALGATE_VM_LOCK", "target/image-boot/machine.lock");
+    let _next = locked(Path::new(&format!("{path}.next"))).await?;
+    locked(Path::new(&path)).await
+}
+
+async fn locked(path: &Path) -> anyhow::Result<Flock<File>> {
+    let mut file = File::options().create(true).append(true).open(path).with_context(|| format!("{} cannot be opened", path.display()))?;
     let mut tick = tokio::time::interval(TURN_LOOK_EVERY);
     loop {
         tick.tick().await;
