@@ -25,3 +25,4 @@ pub use config::{
 };
 pub use error::ConfigError;
 pub use load::{ProfileKind, ProfileLookup, check, check_with_profiles};
+pub use report::Report;

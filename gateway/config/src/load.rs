@@ -67,15 +67,15 @@ fn checked(text: &str, file: &str, profiles: Option<ProfileLookup<'_>>) -> Resul
     let mut report = Report::new(file, text);
     if text.len() as u64 > FILE_BYTES_MAX {
         report.on_line(0, format!("has more than {FILE_BYTES_MAX} bytes"), "name the right file");
-        return Err(report.into_errors().unwrap_or_default());
+        return Err(report.into_errors());
     }
     let (root, syntax) = DeTable::parse_recoverable(text);
     let readable = report_syntax(&mut report, &syntax);
     // What the parser made of broken text would only lead to errors that are none.
     let config = if readable { sections::read(&mut report, root.get_ref(), file, profiles) } else { None };
-    match (report.into_errors(), config) {
-        (None, Some(config)) => Ok(config),
-        (errors, _) => Err(errors.unwrap_or_default()),
+    match config {
+        Some(config) if report.is_empty() => Ok(config),
+        _ => Err(report.into_errors()),
     }
 }
 
