@@ -18,6 +18,8 @@ use crate::stick::Stick;
 const CUTS: [u64; 11] = [1, 20, 45, 52, 60, 70, 80, 90, 95, 98, 100];
 /// How often the written bytes are asked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What the console says last before the restart into the new version.
+const INSTALLED: &str = "is installed, restarting";
 const INSTALL_WITHIN: Duration = Duration::from_secs(600);
 const READINGS_WITHIN: Duration = Duration::from_secs(120);
 const OPENED_WITHIN: Duration = Duration::from_secs(300);
@@ -139,7 +141,7 @@ async fn until_written(running: &mut Running, wanted: u64) -> anyhow::Result<Str
             if written >= wanted {
                 return anyhow::Ok(format!("{} MiB written", written / 1024 / 1024));
             }
-            if running.console.said("restart") {
+            if running.console.said(INSTALLED) {
                 return Ok("installed, about to restart".to_owned());
             }
         }
