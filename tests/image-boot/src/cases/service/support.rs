@@ -32,7 +32,7 @@ const PROMISED: [(&str, &str); 16] = [
     ("configuration/nftables.conf", "policy drop"),
     ("configuration/chrony.conf", "server 10.0.2.2"),
     ("commissioning-report.json", "fingerprints"),
-    ("state/slots.json", "READY"),
+    ("state/data.json", "READY"),
     ("state/clock.json", "source-1"),
     ("os-release", "IMAGE_VERSION"),
 ];
