@@ -94,7 +94,7 @@ async fn refused(
     server.offer(&name("0.0.9"), &first.bundle(), None).await?;
     server.offer(&name(&first.version), &first.bundle(), None).await?;
     server.offer("vitalgate-arm64-0.9.0.raucb", &second.bundle(), None).await?;
-    let (code, _) = look(scene, running).await?;
+    let code = look(running).await?;
     let asked = server.asked();
     evidence.check(
         &format!("older versions and other machines' are not fetched (exit code {code}, asked for {asked:?})"),
@@ -108,8 +108,10 @@ async fn refused(
         ("an older version under a newer name", first.bundle(), None, "holds version 0.1.0"),
     ] {
         server.offer(&name(NEWER), &file, sum).await?;
-        let (_, said) = look(scene, running).await?;
-        evidence.check(&format!("{what} is refused: {said}"), said.contains(reason));
+        let said = look_until_said(scene, running, reason).await;
+        if let Some(said) = evidence.outcome(&format!("{what} is refused"), said) {
+            evidence.say(&said);
+        }
         let asked = server.asked();
         evidence.check(&format!("it was fetched to know that: {asked:?}"), asked == [LIST.to_owned(), name(NEWER)]);
     }
@@ -123,22 +125,21 @@ async fn waits(scene: &mut Scene<'_>, running: &mut Running, second: &Image, win
     let server = scene.server;
     server.offer(&name(&second.version), &second.bundle(), None).await?;
     server.break_off_after(BROKEN_OFF_AT);
-    let (_, said) = look(scene, running).await?;
-    evidence.check(&format!("a connection that breaks off is said: {said}"), said.contains("broke off"));
+    let said = look_until_said(scene, running, "broke off").await;
+    evidence.outcome("a connection that breaks off is said on the page", said);
     server.asked();
 
     let before = scene.devices.acknowledged();
     let began = std::time::Instant::now();
-    let (_, said) = look(scene, running).await?;
+    let waits = format!("version {} is ready and waits for {window}", second.version);
+    let said = look_until_said(scene, running, &waits).await;
     figure("update_fetched_s", tenths(began.elapsed().as_secs_f64()))?;
-    evidence.check(
-        &format!("outside the window it waits: {said}"),
-        said.contains(&format!("{} is ready and waits for {window}", second.version)),
-    );
-    evidence.check(&format!("it was fetched: {:?}", scene.server.asked()), true);
+    evidence.outcome(&format!("outside the window the page says: {waits}"), said);
+    let asked = server.asked();
+    evidence.check(&format!("it was fetched: {asked:?}"), asked == [LIST.to_owned(), name(&second.version)]);
     let meanwhile = scene.devices.acknowledged() - before;
     evidence.check(&format!("{meanwhile} readings were acknowledged meanwhile"), meanwhile > 0);
-    look(scene, running).await?;
+    look(running).await?;
     let asked = server.asked();
     evidence.check(&format!("what waits is not fetched again: {asked:?}"), asked == [LIST]);
     Ok(())
@@ -180,12 +181,18 @@ fn name(version: &str) -> String {
     format!("vitalgate-amd64-{version}.raucb")
 }
 
-/// Lets it look for an update; the exit code, and what the page says then.
-async fn look(scene: &Scene<'_>, running: &mut Running) -> anyhow::Result<(i32, String)> {
+/// Lets it look for an update; the exit code.
+async fn look(running: &mut Running) -> anyhow::Result<i32> {
     let shell = running.shell.as_mut().context("no shell")?;
-    let code = shell.run("systemctl start vitalgate-update.service", LOOK_WITHIN).await?;
-    let status = scene.appliance.status(running, "the state of the update", |status| status["parts"]["update"]["said"].is_object()).await?;
-    Ok((code, status["parts"]["update"]["said"]["detail"].as_str().unwrap_or_default().to_owned()))
+    shell.run("systemctl start vitalgate-update.service", LOOK_WITHIN).await
+}
+
+/// Lets it look, and waits until the page says this of the update; what it says.
+async fn look_until_said(scene: &Scene<'_>, running: &mut Running, wanted: &str) -> anyhow::Result<String> {
+    look(running).await?;
+    let said = |status: &Value| status["parts"]["update"]["said"]["detail"].as_str().unwrap_or_default().to_owned();
+    let status = scene.appliance.status(running, wanted, |status| said(status).contains(wanted)).await?;
+    Ok(said(&status))
 }
 
 fn now_s() -> anyhow::Result<i64> {
