@@ -6,7 +6,7 @@ PROFILE ?= release
 export VERSION VARIANT PROFILE KEYS REFRESH
 CARGO ?= cargo
 
-.PHONY: help setup setup-test build image image-reproducible demo test test-image lint torture bench yocto-crates cross clean
+.PHONY: help setup setup-test build image image-reproducible demo test test-image lint torture bench yocto-crates cross cross-test clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ yocto-crates: setup ## Write the Yocto layer's list of crates from Cargo.lock
 
 cross: setup ## Build for aarch64, where this machine can have the target
 	@tools/cross
+
+cross-test: setup-test ## The unit tests for aarch64, in an emulator
+	@tools/cross test
 
 clean: ## Remove what was built
 	$(CARGO) clean
