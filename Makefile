@@ -43,11 +43,12 @@ test: setup-test lint ## Format, lints and all tests
 	$(CARGO) build --locked --package vitalgate-daemon
 	$(CARGO) nextest run --workspace --locked --no-fail-fast
 
-test-image: setup-test ## Boot the appliance's image in a virtual machine and test it from outside (CASES="day refused scan survived", PROFILE=)
+test-image: setup-test ## Boot the appliance's image in a virtual machine and test it from outside (CASES="day refused scan survived service", PROFILE=)
 	@tools/setup image
 	VERSION=0.1.0 image/build/image
 	VERSION=0.2.0 image/build/image
 	VERSION=0.3.0 VARIANT=broken image/build/image
+	@case " $(CASES) " in "  " | *" scan "*) VERSION=0.1.0 VARIANT=inspect image/build/image ;; esac
 	$(CARGO) build --locked --package vitalgate-imagectl --package vitalgate-image-boot
 	@target/debug/vitalgate-image-boot $(CASES)
 
