@@ -66,16 +66,12 @@ async fn in_service(image: &Image, evidence: &Evidence) -> anyhow::Result<(Appli
     Ok((Appliance { machine, practice, handed_over }, running))
 }
 
-/// What the variant printed, up to its last line.
+/// What the variant printed, up to its last line. It may have begun before the case listened.
 async fn found(console: &mut Console) -> anyhow::Result<Vec<String>> {
-    let mut lines = Vec::new();
-    let last = |line: &str| {
-        let line = line.split_once(PREFIX)?.1;
-        lines.push(line.to_owned());
-        (line == LAST).then_some(())
-    };
+    let printed = |line: &str| Some(line.split_once(PREFIX)?.1.trim().to_owned());
+    let last = |line: &str| printed(line).filter(|line| line == LAST).map(drop);
     match console.wait("the end of the audit", patience(AUDIT_WITHIN), last).await? {
-        Heard::Yes(..) => Ok(lines),
+        Heard::Yes(..) => Ok(console.all().iter().filter_map(|line| printed(&line.text)).collect()),
         Heard::Off => bail!("it went off during the audit\n{}", console.end()),
     }
 }
