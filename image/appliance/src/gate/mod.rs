@@ -83,7 +83,8 @@ pub(crate) fn restart_in_order(programs: &impl Programs) {
 
 /// Restarts in order, and by force where that does not come.
 fn restart(programs: &impl Programs) {
-    for arguments in [&["--no-block", "reboot"][..], &["--force", "reboot"], &["--force", "--force", "reboot"]] {
+    // Should neither come, the watchdogs of the manager and of the machine are left.
+    for arguments in [&["--no-block", "reboot"][..], &["--force", "reboot"]] {
         ask_for_restart(programs, arguments);
         pause(RESTART_DEADLINE);
     }
