@@ -17,6 +17,8 @@ use crate::state::{State, StateKeeper};
 
 /// Most bytes that go out with one write; a larger commit takes several, one after the other.
 pub const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A segment's last part that only settling may use where no further segment can be had: one in so many.
+const SETTLING_PART: u64 = 4;
 
 /// Why a commit failed. What it was to hold must not be acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,11 +150,14 @@ impl Journal {
             return Err(CommitError::TooLarge(format!("{} bytes do not fit into a segment", group.bytes())));
         }
         if self.active.offset + group.bytes() as u64 > self.outbox.options.segment_bytes {
-            self.roll(entries.is_empty())?;
+            self.roll(entries.is_empty() || self.is_all_settled())?;
             // The snapshot of the new segment took some of its room.
             if self.active.offset + group.bytes() as u64 > self.outbox.options.segment_bytes {
                 return Err(CommitError::TooLarge(format!("{} bytes do not fit into a segment", group.bytes())));
             }
+        }
+        if !entries.is_empty() && self.would_lock_out_settling(group) {
+            return Err(CommitError::BelowFloor);
         }
         let result = self.write(group);
         let link = self.poison_on_error(result)?;
@@ -164,6 +169,20 @@ impl Journal {
         changes.iter().for_each(|change| self.keeper.apply_change(change));
         self.publish();
         Ok(())
+    }
+
+    /// Whether every destination has what the segment in use holds. Then the reserve may follow it: it becomes the reserve itself.
+    fn is_all_settled(&self) -> bool {
+        let (first, state) = (self.active.segment.first, self.keeper.state());
+        let last = Sequence(self.next.sequence.0.saturating_sub(1));
+        last < first || (state.settled_everywhere(first, last) && !state.unresolved_in(first, last))
+    }
+
+    /// Where no segment can follow, the end of the one in use is for settling: what cannot be settled is never given back.
+    fn would_lock_out_settling(&self, group: &Group) -> bool {
+        let kept = self.outbox.options.segment_bytes / SETTLING_PART;
+        let is_near_the_end = self.active.offset + group.bytes() as u64 + kept > self.outbox.options.segment_bytes;
+        is_near_the_end && !self.space.has_reserve() && self.space.is_short()
     }
 
     /// After a failed write or sync nothing that follows could be certain ("fsyncgate"): the kernel

@@ -73,6 +73,29 @@ impl Space {
         Ok(if free < self.floor_bytes { Room::BelowFloor } else { Room::Enough })
     }
 
+    /// Whether no further segment can be had: below the floor, or so close to it that none can be made.
+    pub(crate) fn is_short(&self) -> bool {
+        let ready = self.lock();
+        !(ready.spare || ready.preparing || self.may_make())
+    }
+
+    /// Whether settling can go on when the segment in use is full.
+    pub(crate) fn has_reserve(&self) -> bool {
+        self.lock().reserve
+    }
+
+    /// Below the floor the next segment, which is empty, gives its room back: a keyed store that grew while the
+    /// disk filled never does. Says whether it did; the caller syncs the folder.
+    pub(crate) fn give_up_spare(&self) -> io::Result<bool> {
+        let mut ready = self.lock();
+        if !ready.spare || self.room()? == Room::Enough {
+            return Ok(false);
+        }
+        self.files.remove(&self.dir.join(SPARE))?;
+        ready.spare = false;
+        Ok(true)
+    }
+
     fn may_make(&self) -> bool {
         self.files.free_space(&self.dir).is_ok_and(|free| free >= self.floor_bytes.saturating_add(self.segment_bytes))
     }
@@ -176,14 +199,14 @@ impl Space {
         Ok(None)
     }
 
-    /// A segment that is no longer needed becomes the reserve or the spare, or goes. The caller
-    /// syncs the folder.
+    /// A segment that is no longer needed becomes the reserve, or the spare unless free space is below the
+    /// floor, or goes. The caller syncs the folder.
     pub(crate) fn recycle(&self, path: &Path, whole: bool) -> io::Result<()> {
         let mut ready = self.lock();
         if whole && !ready.reserve {
             self.files.rename(path, &self.dir.join(RESERVE))?;
             ready.reserve = true;
-        } else if whole && !ready.spare && !ready.preparing {
+        } else if whole && !ready.spare && !ready.preparing && self.room()? == Room::Enough {
             self.files.rename(path, &self.dir.join(SPARE))?;
             ready.spare = true;
         } else {

@@ -13,7 +13,7 @@ use crate::space::Room;
 /// What one round of upkeep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Maintained {
-    /// Segments whose entries every destination has and whose time is over.
+    /// Segments whose entries every destination has and whose time is over, or that had to give way on a full disk.
     pub segments_reclaimed: usize,
     /// Shadows that the keyed store's checkpoint has made needless.
     pub shadows_dropped: usize,
@@ -34,10 +34,18 @@ impl Journal {
         let checkpointed = self.outbox.keyed().map_or_else(Watermark::default, |keyed| keyed.checkpointed());
         let shadows_dropped = self.drop_shadows(checkpointed.ordinal).map_err(failed)?;
         let segments_reclaimed = self.reclaim(checkpointed.ordinal).map_err(failed)?;
+        self.give_up_spare().map_err(failed)?;
         let keys_destroyed = if segments_reclaimed > 0 { self.destroy_keys().map_err(failed)? } else { 0 };
         let quarantine_cleared = self.clear_quarantine().map_err(failed)?;
         self.space.prepare();
         Ok(Maintained { segments_reclaimed, shadows_dropped, keys_destroyed, quarantine_cleared })
+    }
+
+    fn give_up_spare(&self) -> io::Result<()> {
+        if self.space.give_up_spare()? {
+            self.outbox.files.sync_dir(&self.outbox.journal_dir)?;
+        }
+        Ok(())
     }
 
     /// Copies of damaged files are evidence, a whole keyed store among them; but below the floor no
@@ -82,14 +90,22 @@ impl Journal {
         let segments = outbox.segments();
         let mut gone: Vec<Arc<Segment>> = Vec::new();
         let mut until = Watermark::default();
+        // What every destination has gives way, one segment a round, before a new reading is refused.
+        let mut may_yield = self.space.is_short();
         for pair in segments.windows(2) {
             let [segment, after] = pair else { break };
             let last = Sequence(after.first.0.saturating_sub(1));
             let state = self.keeper.state();
             let empty = last < segment.first;
             let settled = empty || (state.settled_everywhere(segment.first, last) && !state.unresolved_in(segment.first, last));
-            if !settled || !self.past_retention(after) || after.ordinal.0 > checkpointed.0 + 1 {
+            if !settled || after.ordinal.0 > checkpointed.0 + 1 {
                 break;
+            }
+            if !self.past_retention(after) {
+                if !std::mem::take(&mut may_yield) {
+                    break;
+                }
+                tracing::warn!("free space is short: delivered readings give way before their time is over");
             }
             until = Watermark { ordinal: Ordinal(after.ordinal.0 - 1), sequence: last };
             gone.push(Arc::clone(segment));

@@ -40,6 +40,8 @@ struct Disk {
     cut_at: Option<u64>,
     fail_sync_at: Option<u64>,
     free: u64,
+    /// Size of the disk; free is then what the files leave of it.
+    capacity: Option<u64>,
 }
 
 /// Page cache over a durable disk, both in memory. Clones share the same disk.
@@ -74,6 +76,12 @@ impl Disk {
         }
     }
 
+    /// Bytes of all files that have a name.
+    fn used(&self) -> u64 {
+        let named = self.cached_names.values().filter_map(|inode| self.inodes.get(inode));
+        named.map(|inode| inode.cached.len() as u64).sum()
+    }
+
     fn finish(cut: bool) -> io::Result<()> {
         if cut { Err(power_is_off()) } else { Ok(()) }
     }
@@ -105,6 +113,12 @@ impl ForgetfulFiles {
     /// Sets the free space in bytes.
     pub fn set_free_space(&self, bytes: u64) {
         self.lock().free = bytes;
+    }
+
+    /// Gives the disk a size: so many bytes more than its files have now.
+    pub fn set_room(&self, bytes: u64) {
+        let mut disk = self.lock();
+        disk.capacity = Some(disk.used() + bytes);
     }
 
     /// The disk as it is found after the power came back.
@@ -367,7 +381,8 @@ impl FileSystem for ForgetfulFiles {
     }
 
     fn free_space(&self, _dir: &Path) -> io::Result<u64> {
-        Ok(self.lock().free)
+        let disk = self.lock();
+        Ok(disk.capacity.map_or(disk.free, |capacity| capacity.saturating_sub(disk.used())))
     }
 
     fn claim(&self, _dir: &Path) -> io::Result<Box<dyn FolderClaim>> {

@@ -158,6 +158,48 @@ fn below_the_floor_nothing_is_taken_but_settling_goes_on_and_it_recovers_by_itse
     assert_eq!(read_all(&open_on(&files).reader).0.len(), 45);
 }
 
+/// Promise 2: a disk that filled while the EHR was away takes readings again by itself once they are delivered, also where the
+/// keyed store keeps what it grew by, and where delivered readings would have been kept for a while.
+#[test]
+fn a_full_disk_goes_on_when_everything_is_delivered() {
+    for retention_ms in [0, 7 * 86_400_000] {
+        let files = ForgetfulFiles::default();
+        let options = StoreOptions { retention_ms, ..small_options() };
+        let floor = options.free_space_floor_bytes;
+        let OpenedJournal { mut journal, .. } = open_journal(options, wrap(), Arc::new(files.clone()), None).unwrap();
+        journal.outbox.connect(Arc::new(super::second::AllCheckpointed));
+        journal.append(&[], &[destinations(&["ehr"])]).unwrap();
+        files.set_room(floor + 100 * 1024);
+        let mut taken = 0;
+        for round in 0..12 {
+            let before = taken;
+            while journal.append(&readings("m1", taken, 7), &[]).is_ok() {
+                taken += 7;
+                assert!(taken < 100_000, "the disk never fills");
+            }
+            assert!(taken > before, "round {round} with {retention_ms} ms of retention: nothing is taken though all is delivered");
+            // Meanwhile the keyed store grew below the floor, and stays as large as it is.
+            files.set_room(floor - 2 * 1024);
+            assert_eq!(journal.append(&readings("m1", taken, 1), &[]), Err(CommitError::BelowFloor));
+            journal.append(&[], &[settle("ehr", 1, taken)]).unwrap();
+            for _ in 0..20 {
+                journal.maintain().unwrap();
+            }
+        }
+    }
+}
+
+/// Promise 2: an empty segment that was made ahead is no reason to refuse readings.
+#[test]
+fn what_was_made_ahead_gives_way_below_the_floor() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    files.set_room(small_options().free_space_floor_bytes - 2 * 1024);
+    assert_eq!(journal.append(&readings("m1", 0, 7), &[]), Err(CommitError::BelowFloor));
+    journal.maintain().unwrap();
+    journal.append(&readings("m1", 0, 7), &[]).unwrap();
+}
+
 #[test]
 fn after_a_failed_sync_nothing_more_is_taken() {
     let files = ForgetfulFiles::default();
