@@ -49,7 +49,7 @@ test-image: setup-test ## Boot the appliance's image in a virtual machine and te
 	VERSION=0.2.0 image/build/image
 	VERSION=0.3.0 VARIANT=broken image/build/image
 	@case " $(CASES) " in "  " | *" scan "*) VERSION=0.1.0 VARIANT=inspect image/build/image ;; esac
-	@case " $(CASES) " in "  " | *" service "*) VERSION=0.1.0 VARIANT=shell image/build/image ;; esac
+	@case " $(CASES) " in "  " | *" service "*) tools/setup time-server && VERSION=0.1.0 VARIANT=shell image/build/image ;; esac
 	$(CARGO) build --locked --package vitalgate-imagectl --package vitalgate-image-boot
 	@target/debug/vitalgate-image-boot $(CASES)
 
