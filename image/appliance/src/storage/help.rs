@@ -60,7 +60,8 @@ impl Storage<'_> {
 
     /// Whether the TPM opens everything from now on. That it does not is no reason to keep the data closed.
     fn seal_anew(&self, partition: &Partition, recovery: &RecoveryKey) -> bool {
-        match self.volume(partition).seal(recovery).and_then(|()| self.seal_key(recovery)) {
+        let volume = self.volume(partition);
+        match volume.unseal(recovery).and_then(|()| volume.seal(recovery)).and_then(|()| self.seal_key(recovery)) {
             Ok(()) => true,
             Err(error) => {
                 crate::cli::say(&error.to_string());

@@ -98,7 +98,9 @@ impl Machine {
             ("cryptsetup", "open") => fs::write(opened, "").unwrap(),
             ("cryptsetup", "close") => fs::remove_file(opened).unwrap(),
             ("systemd-cryptenroll" | "systemd-creds", _) if self.refuses.get() => return Err(failed(call.program())),
-            ("systemd-cryptenroll", _) => self.sealed_to.set(Some(self.tpm.get())),
+            // As systemd 252 does: where a seal of the same policy is, whatever TPM made it, it makes none.
+            ("systemd-cryptenroll", _) if !call.line().contains("--tpm2-device") => self.sealed_to.set(None),
+            ("systemd-cryptenroll", _) => self.sealed_to.set(self.sealed_to.get().or(Some(self.tpm.get()))),
             ("systemd-creds", _) => return Ok(format!("sealed to {}", self.tpm.get())),
             ("/lib/systemd/systemd-cryptsetup", _) if self.sealed_to.get() != Some(self.tpm.get()) => {
                 return Err(failed("systemd-cryptsetup"));

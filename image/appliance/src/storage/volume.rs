@@ -69,6 +69,18 @@ impl Volume<'_> {
         Ok(())
     }
 
+    /// Takes every seal away. A seal of another TPM must go before a new one is made: systemd-cryptenroll compares
+    /// policies only, takes the old one for the new one, and does nothing.
+    pub(super) fn unseal(&self, recovery: &RecoveryKey) -> Result<(), StorageError> {
+        let call = Call::new("systemd-cryptenroll", DISK_REMEDY)
+            .arguments(["--wipe-slot=tpm2"])
+            .arguments([self.device])
+            .environment("PASSWORD", recovery.text().as_str())
+            .deadline(Duration::from_secs(TPM_DEADLINE_S));
+        self.programs.run(call).map_err(StorageError::NotSealed)?;
+        Ok(())
+    }
+
     /// Opens by the TPM.
     pub(super) fn attach(&self) -> Result<(), StorageError> {
         let signature = option("tpm2-signature=", self.places, path::PCR_SIGNATURE);
