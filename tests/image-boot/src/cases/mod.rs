@@ -7,8 +7,15 @@ mod scan;
 mod service;
 mod survived;
 
+use std::time::Duration;
+
 use crate::Case;
+use crate::appliance::Appliance;
 use crate::evidence::Evidence;
+use crate::practice::Devices;
+
+/// Longest wait for the readings that are under way.
+const READINGS_WITHIN: Duration = Duration::from_secs(120);
 
 /// Runs a case; how many checks held, and those that did not.
 pub(crate) async fn run(case: Case, part: Option<String>) -> (u32, Vec<String>) {
@@ -25,4 +32,13 @@ pub(crate) async fn run(case: Case, part: Option<String>) -> (u32, Vec<String>) 
     };
     evidence.outcome("the case came to its end", outcome);
     evidence.end()
+}
+
+/// The devices finish; everything acknowledged is in the EHR exactly once.
+async fn exactly_once(appliance: &Appliance, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
+    devices.finish(READINGS_WITHIN).await?;
+    let verdict = devices.verdict(&appliance.practice).await;
+    evidence.say(&verdict.to_string());
+    evidence.check("every acknowledged reading is in the EHR exactly once", verdict.acknowledged > 0 && verdict.is_exactly_once());
+    Ok(())
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use vitalgate_layout::{StateWord, stick as labels};
 
+use super::exactly_once;
 use crate::appliance::{Appliance, IN_SERVICE};
 use crate::evidence::{Evidence, figure};
 use crate::image::Image;
 use crate::machine::console::Heard;
 use crate::machine::{Running, Surroundings, patience};
-use crate::practice::Devices;
 use crate::stick::Stick;
 
 /// Points of an installation at which the power is cut, in hundredths of what it copies and unpacks. Journals and what is
@@ -69,14 +69,6 @@ async fn nothing_around(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     devices.more(SOME, READINGS_WITHIN).await?;
     exactly_once(&appliance, &mut devices, evidence).await?;
     running.cut().await
-}
-
-async fn exactly_once(appliance: &Appliance, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
-    devices.finish(READINGS_WITHIN).await?;
-    let verdict = devices.verdict(&appliance.practice).await;
-    evidence.say(&verdict.to_string());
-    evidence.check("every acknowledged reading is in the EHR exactly once", verdict.acknowledged > 0 && verdict.is_exactly_once());
-    Ok(())
 }
 
 /// With a new TPM the data stay sealed and the state word says so; the recovery key opens them.

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use vitalgate_layout::stick as labels;
 
-use crate::appliance::Appliance;
+use super::exactly_once;
 use crate::evidence::Evidence;
 use crate::image::{self, Image};
 use crate::machine::Running;
-use crate::practice::Devices;
 use crate::stick::Stick;
 
 /// Number of the virtual machine, as its firmware says.
@@ -94,13 +93,4 @@ fn folder(evidence: &Evidence, name: &str) -> anyhow::Result<PathBuf> {
     }
     std::fs::create_dir_all(&folder)?;
     Ok(folder)
-}
-
-/// The devices finish; everything acknowledged is in the EHR exactly once.
-async fn exactly_once(appliance: &Appliance, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
-    devices.finish(READINGS_WITHIN).await?;
-    let verdict = devices.verdict(&appliance.practice).await;
-    evidence.say(&verdict.to_string());
-    evidence.check("every acknowledged reading is in the EHR exactly once", verdict.acknowledged > 0 && verdict.is_exactly_once());
-    Ok(())
 }
