@@ -40,6 +40,18 @@ pub struct Endpoint {
     gate: Arc<Gate>,
 }
 
+/// Who is connected to an endpoint.
+#[derive(Clone)]
+pub struct Presence(Arc<Roster>);
+
+impl Presence {
+    /// Whether a device with this id is connected now.
+    #[must_use]
+    pub fn is_connected(&self, device: &DeviceId) -> bool {
+        self.0.is_connected(device)
+    }
+}
+
 enum Door {
     Plain,
     Tls(TlsAcceptor, PeerIdentity),
@@ -61,10 +73,10 @@ impl Endpoint {
         Self { config, intake, decode, credentials, clock, stats, roster, gate: Arc::new(Gate::new()) }
     }
 
-    /// Whether a device with this id is connected now.
+    /// Who is connected, for those who only ask. It does not keep the endpoint, so that its end is not theirs to wait for.
     #[must_use]
-    pub fn is_connected(&self, device: &DeviceId) -> bool {
-        self.roster.is_connected(device)
+    pub fn presence(&self) -> Presence {
+        Presence(Arc::clone(&self.roster))
     }
 
     /// Serves TLS connections until `shutdown` is true (or its sender is gone) and every connection has ended; a connection

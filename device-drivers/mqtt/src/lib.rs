@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use vitalgate_domain::{DecodedSample, DeviceId, RawSample, Received};
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, Presence};
 pub use identity::Credentials;
 pub use limits::EndpointConfig;
 pub use stats::MqttStats;

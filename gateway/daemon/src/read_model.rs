@@ -13,7 +13,7 @@ use vitalgate_console::{
 };
 use vitalgate_domain::{DestinationId, Entry, GatewayId, Reading, ReadingId, Record, Sequence};
 use vitalgate_modbus::ModbusStats;
-use vitalgate_mqtt::Endpoint;
+use vitalgate_mqtt::Presence;
 use vitalgate_store::keyed::KeyedStatus;
 use vitalgate_store::{Keyed, KeyedCopy as _, Reader};
 
@@ -66,8 +66,8 @@ pub(crate) struct Model {
     pub(crate) floor_bytes: u64,
     /// How the journal grows.
     pub(crate) growth: Arc<Growth>,
-    /// The listener for devices; `None` where nobody connects.
-    pub(crate) endpoint: Option<Arc<Endpoint>>,
+    /// Who is connected; `None` where nobody connects.
+    pub(crate) presence: Option<Presence>,
 }
 
 impl ReadModel for Model {
@@ -200,7 +200,7 @@ impl Model {
             profile: device.profile.clone(),
             driver: if device.polled { "modbus" } else { "mqtt" }.to_owned(),
             last_reading_age_s: age_s,
-            connected: self.endpoint.as_ref().filter(|_| !device.polled).map(|endpoint| endpoint.is_connected(&device.id)),
+            connected: self.presence.as_ref().filter(|_| !device.polled).map(|presence| presence.is_connected(&device.id)),
             state: match self.modbus.device(&device.id) {
                 Some(status) => status.state.word().to_owned(),
                 None => if age_s.is_some() { "seen" } else { "not seen since the start" }.to_owned(),

@@ -21,13 +21,13 @@ use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
 use vitalgate_domain::limits::COMMIT_READINGS_MAX;
 use vitalgate_domain::{Associations, Change, DeviceId, Entry, ReadingId, Sequence};
 use vitalgate_modbus::ModbusStats;
-use vitalgate_mqtt::Endpoint;
+use vitalgate_mqtt::Presence;
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
 use vitalgate_profile::Profiles;
 use vitalgate_store::keyed::KeyedOptions;
 use vitalgate_store::{Journal, Keyed, Opened, Reader, RealFiles, StoreOptions};
 use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
-use vitalgate_trust::{ClientProfile, client_config};
+use vitalgate_trust::{ClientProfile, client_config, credential_file};
 
 use crate::beacon::Beacon;
 use crate::clock::{Clock, monotonic_ms};
@@ -152,8 +152,8 @@ impl<'a> Gateway<'a> {
         drop(intake);
         beacons.extend(drivers.beacons);
         let growth = Arc::new(Growth::new(store_folder(loops.config).join("journal"), monotonic_ms()));
-        let endpoint = drivers.listener.as_ref().map(|listener| Arc::clone(&listener.endpoint));
-        loops.listen(registry, drivers.modbus, endpoint, Arc::clone(&growth)).await?;
+        let presence = drivers.listener.as_ref().map(|listener| listener.presence.clone());
+        loops.listen(registry, drivers.modbus, presence, Arc::clone(&growth)).await?;
         let (keyed, clock) = (Arc::clone(&loops.keyed), loops.clock.clone());
         let watch = supervise::Watch { beacons, keyed, clock, listener: drivers.listener, growth };
         loops.until_stopped(watch, commit_ended).await
@@ -246,13 +246,7 @@ impl Loops<'_> {
         Ok(beacons)
     }
 
-    async fn listen(
-        &self,
-        registry: Registry,
-        modbus: ModbusStats,
-        endpoint: Option<Arc<Endpoint>>,
-        growth: Arc<Growth>,
-    ) -> anyhow::Result<()> {
+    async fn listen(&self, registry: Registry, modbus: ModbusStats, presence: Option<Presence>, growth: Arc<Growth>) -> anyhow::Result<()> {
         let model: Arc<dyn ReadModel> = Arc::new(Model {
             gateway: self.config.gateway.name.clone(),
             warnings: self.config.plain_warnings(),
@@ -262,7 +256,7 @@ impl Loops<'_> {
             reader: self.reader.clone(),
             keyed: Arc::clone(&self.keyed),
             growth,
-            endpoint,
+            presence,
             store_folder: store_folder(self.config),
             commands: self.command.clone(),
             registry,
@@ -288,13 +282,20 @@ impl Loops<'_> {
         notify::stopping();
         tracing::info!("stopping: draining to disk");
         self.stop.send_replace(true);
-        if !matches!(tokio::time::timeout(DRAIN_DEADLINE, commit_ended).await, Ok(Ok(Ok(_)))) {
-            tracing::error!("the commit loop did not drain in time; what was acknowledged is on disk");
-        }
+        let drained = drained(commit_ended).await;
         let status = tokio::task::block_in_place(|| self.keyed.shutdown(DRAIN_DEADLINE));
         tracing::info!(buffer = ?status, "stopped");
-        outcome
+        outcome.and(drained)
     }
+}
+
+/// Waits until what the drivers had taken is written. Whatever was acknowledged is on disk in any case.
+async fn drained(commit_ended: CommitEnded) -> anyhow::Result<()> {
+    tokio::time::timeout(DRAIN_DEADLINE, commit_ended)
+        .await
+        .with_context(|| format!("the commit loop did not end within {} s of the stop", DRAIN_DEADLINE.as_secs()))?
+        .context("the commit loop vanished")?
+        .map(drop)
 }
 
 fn devices(config: &Config) -> anyhow::Result<Devices> {
@@ -368,10 +369,12 @@ fn delivery_policy(fhir: &Fhir) -> DeliveryPolicy {
 }
 
 fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, registry: &mut Registry) -> anyhow::Result<FhirClient> {
+    let credential = fhir.client_key_credential.as_deref().map(credential_file).transpose();
+    let key_file = credential.with_context(|| format!("destination {}: client_key_credential", destination.id))?;
     let profile = ClientProfile {
         ca_file: fhir.ca_file.clone(),
         certificate_file: fhir.client_certificate_file.clone(),
-        key_file: fhir.client_key_file.clone(),
+        key_file: key_file.or_else(|| fhir.client_key_file.clone()),
     };
     let tls = client_config(&profile).with_context(|| format!("destination {}: TLS", destination.id))?;
     let endpoint = FhirEndpoint {

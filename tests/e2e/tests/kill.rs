@@ -48,7 +48,7 @@ async fn every_acknowledged_reading_survives_kill_9_and_is_in_the_ehr_exactly_on
     assert!(ward.ehr.duplicated_identifiers().is_empty(), "{:?}", ward.ehr.duplicated_identifiers());
 }
 
-/// A stop by the service manager drains to disk and comes back with everything.
+/// A stop by the service manager drains to disk, says so by its exit status, and comes back with everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_drains_to_disk_and_not_to_the_network() {
     let mut ward = Ward::start(WardOptions { mqtt_devices: 3, ..WardOptions::default() }).await.unwrap();

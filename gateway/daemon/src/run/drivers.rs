@@ -10,7 +10,7 @@ use vitalgate_config::{Config, DeviceSource, Mqtt};
 use vitalgate_domain::Received;
 use vitalgate_intake::Intake;
 use vitalgate_modbus::{BusConfig, BusDevice, ModbusStats, run_bus};
-use vitalgate_mqtt::{Endpoint, EndpointConfig, MqttStats};
+use vitalgate_mqtt::{Endpoint, EndpointConfig, MqttStats, Presence};
 use vitalgate_trust::{ClientCertificate, DeviceRegistry, device_identity, serving_config};
 
 use super::{authority_folder, bind, registry_file};
@@ -41,7 +41,7 @@ pub(super) struct Listener {
     /// Its certificate.
     pub(super) renewal: Renewal,
     /// Who is connected.
-    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) presence: Presence,
 }
 
 /// Starts every configured driver. They end when `shutdown` turns true.
@@ -135,7 +135,8 @@ async fn start_endpoint(
         tracing::info!(%address, "devices may connect without TLS");
         tokio::spawn(Arc::clone(&endpoint).serve_plain(listener, shutdown.clone()));
     }
-    Ok(Listener { admitted, renewal, endpoint })
+    // Only the listeners keep the endpoint: with the last of them its way into the queue ends, and the commit loop knows that it is done.
+    Ok(Listener { admitted, renewal, presence: endpoint.presence() })
 }
 
 fn endpoint_config(mqtt: &Mqtt) -> EndpointConfig {
