@@ -180,6 +180,8 @@ pub struct Fhir {
     pub client_certificate_file: Option<PathBuf>,
     /// Its key.
     pub client_key_file: Option<PathBuf>,
+    /// The systemd credential that holds its key, in place of a file.
+    pub client_key_credential: Option<String>,
     /// A file with a bearer token; read again when it changes.
     pub bearer_token_file: Option<PathBuf>,
     /// Whether and why the server may be spoken to without TLS beyond this machine.

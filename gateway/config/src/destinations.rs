@@ -10,7 +10,7 @@ use crate::address;
 use crate::config::{Destination, DestinationKind, Fhir, WriteMode};
 use crate::schema;
 use crate::section::{Secrecy, Section, Text, quoted};
-use crate::sections::Walk;
+use crate::sections::{Walk, credential_name};
 
 /// What has been given away already, with its line.
 #[derive(Default)]
@@ -71,9 +71,11 @@ fn fhir(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken) -> Option
     let client_certificate_file = section.file(walk.report, "client_certificate_file", &walk.base, Secrecy::Public);
     let client_key_file = section.file(walk.report, "client_key_file", &walk.base, Secrecy::Secret);
     let bearer_token_file = section.file(walk.report, "bearer_token_file", &walk.base, Secrecy::Secret);
-    if client_certificate_file.is_some() != client_key_file.is_some() {
-        let message = format!("{} has only one of client_certificate_file and client_key_file", section.place);
-        walk.report.at(section.at, message, "set both or neither");
+    let credential = section.text(walk.report, "client_key_credential");
+    let client_key_credential = credential.and_then(|text| credential_name(walk, section, "client_key_credential", text));
+    if let Err(message) = one_key(client_certificate_file.is_some(), client_key_file.is_some(), credential.is_some()) {
+        let message = format!("{} has {message}", section.place);
+        walk.report.at(section.at, message, "set client_certificate_file and one of client_key_file and client_key_credential, or none");
     }
     let plain_reason = plain_reason(walk, section, url);
     let url = url.and_then(|url| checked_url(walk, section, url, taken));
@@ -95,6 +97,7 @@ fn fhir(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken) -> Option
         ca_file,
         client_certificate_file,
         client_key_file,
+        client_key_credential,
         bearer_token_file,
         plain_reason,
         write,
@@ -104,6 +107,16 @@ fn fhir(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken) -> Option
         request_timeout_ms,
         join_window_ms,
     })
+}
+
+/// A certificate has one key, in a file or in a credential.
+fn one_key(certificate: bool, file: bool, credential: bool) -> Result<(), &'static str> {
+    match (certificate, file, credential) {
+        (_, true, true) => Err("both client_key_file and client_key_credential"),
+        (true, false, false) => Err("a client_certificate_file, but no key for it"),
+        (false, true, _) | (false, _, true) => Err("a key, but no client_certificate_file"),
+        _ => Ok(()),
+    }
 }
 
 fn checked_url(walk: &mut Walk<'_>, section: &Section<'_>, url: Text<'_>, taken: &mut Taken) -> Option<String> {

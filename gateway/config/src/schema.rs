@@ -188,6 +188,7 @@ pub const DESTINATION: SectionSpec = SectionSpec {
         key("ca_file", Path, Optional),
         key("client_certificate_file", Path, Optional),
         key("client_key_file", Path, Optional),
+        key("client_key_credential", Text(NAME), Optional),
         key("bearer_token_file", Path, Optional),
         key("allow_plain_beyond_loopback", Boolean, Default("false")),
         key("plain_reason", Text("any text"), Optional),

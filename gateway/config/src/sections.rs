@@ -119,22 +119,20 @@ fn store(walk: &mut Walk<'_>, top: &Section<'_>) -> Store {
     Store {
         free_space_floor_mib: section.integer(walk.report, "free_space_floor_mib"),
         retention_days: section.integer(walk.report, "retention_days"),
-        key_credential: section.text(walk.report, "key_credential").and_then(|text| credential_name(walk, text)),
+        key_credential: section
+            .text(walk.report, "key_credential")
+            .and_then(|text| credential_name(walk, &section, "key_credential", text)),
     }
 }
 
 /// The name becomes a file's name in the folder that systemd makes.
-fn credential_name(walk: &mut Walk<'_>, text: Text<'_>) -> Option<String> {
+pub(crate) fn credential_name(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, text: Text<'_>) -> Option<String> {
     // The rules of our own names are stricter than those of systemd.
     match GatewayId::new(text.text) {
         Ok(_) => Some(text.text.to_owned()),
         Err(error) => {
-            let message = format!("key_credential in [store] is {}: {error}", quoted(text.text));
-            walk.report.at(
-                text.at,
-                message,
-                "write the name that the unit's LoadCredentialEncrypted= begins with, such as \"vitalgate-kek\"",
-            );
+            let message = format!("{key} in {} is {}: {error}", section.place, quoted(text.text));
+            walk.report.at(text.at, message, "write the name that the unit's LoadCredentialEncrypted= begins with");
             None
         }
     }

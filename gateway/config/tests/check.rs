@@ -325,6 +325,32 @@ fn a_credential_has_a_plain_name() {
     }
 }
 
+/// A certificate has its one key in a file or in a credential, and what the credential is called leads nowhere else.
+#[test]
+fn a_client_certificate_has_one_key() {
+    let folder = folder();
+    let file =
+        |name: &str| format!("{name} = {:?}\n", folder.path().join(if name.ends_with("key_file") { "client.key" } else { "client.crt" }));
+    let destination = |lines: &str| {
+        check(&format!("{MINIMAL}[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.local\"\n{lines}"), "x.toml")
+    };
+    let (certificate, key) = (file("client_certificate_file"), file("client_key_file"));
+    let credential = "client_key_credential = \"vitalgate-client-key\"\n";
+    let config = destination(&format!("{certificate}{credential}")).unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+    assert_eq!(fhir(&config, 0).client_key_credential.as_deref(), Some("vitalgate-client-key"));
+    assert_eq!(fhir(&config, 0).client_key_file, None);
+    for (text, why) in [
+        (format!("{certificate}{key}{credential}"), "has both client_key_file and client_key_credential"),
+        (certificate.clone(), "but no key for it"),
+        (key.clone(), "but no client_certificate_file"),
+        (credential.to_owned(), "but no client_certificate_file"),
+        (format!("{certificate}client_key_credential = \"../store.key\"\n"), "client_key_credential in [[destination]] ehr is"),
+    ] {
+        let said = lines(&destination(&text).unwrap_err());
+        assert!(said.lines().count() == 1 && said.contains(why), "{why}: {said}");
+    }
+}
+
 /// A moment that could mean two things attributes a reading to nobody: it is refused.
 #[test]
 fn since_when_a_patient_is_attached_is_one_moment() {

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 
@@ -22,6 +22,12 @@ const YEAR_S: u64 = 31_557_600;
 const AUTHORITY_YEARS: u64 = 20;
 /// How long a server or device certificate is valid, in years.
 const LEAF_YEARS: u64 = 10;
+/// How long a client certificate that stands for itself is valid, in years: longer than a gateway is in
+/// service, since servers that have it by heart cannot be told of a new one.
+const CLIENT_YEARS: u64 = 20;
+/// `serialNumber` of a subject (X.520, 6.2.9), and its longest value in characters (`ub-serial-number`).
+const SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
+const SERIAL_CHARS_MAX: usize = 64;
 /// A server certificate is made anew when less than this is left of it, in seconds (one year).
 pub(crate) const RENEW_BEFORE_S: u64 = YEAR_S;
 /// The year from which on every certificate is valid.
@@ -100,6 +106,21 @@ pub(crate) fn self_signed(common_name: &str, names: &[String], ends_unix_s: u64)
     params.subject_alt_names = alternatives;
     let key = new_key()?;
     Ok(issued(params.self_signed(&key)?, key))
+}
+
+/// A client certificate that stands for itself, and a request (PKCS #10, RFC 2986) for one of an authority
+/// with the same key and subject.
+pub(crate) fn client(gateway: &str, serial: &str) -> Result<(Issued, String), IssueError> {
+    let mut params = leaf(gateway, ExtendedKeyUsagePurpose::ClientAuth, now_unix_s() + CLIENT_YEARS * YEAR_S);
+    params.use_authority_key_identifier_extension = false;
+    let serial: String = serial.chars().take(SERIAL_CHARS_MAX).collect();
+    let serial = serial.as_str().try_into().map_or_else(|_| DnValue::Utf8String(serial.clone()), DnValue::PrintableString);
+    params.distinguished_name.push(DnType::CustomDnType(SERIAL_NUMBER.to_vec()), serial);
+    let key = new_key()?;
+    let request = params.serialize_request(&key)?.pem()?;
+    // Older servers take no certificate as its own issuer whose key usage does not let it sign certificates.
+    params.key_usages.clear();
+    Ok((issued(params.self_signed(&key)?, key), request))
 }
 
 /// The issuer that signs with a stored authority.

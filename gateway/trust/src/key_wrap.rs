@@ -24,7 +24,7 @@ const CONTEXT: &[u8] = b"vitalgate wrapped data key 1";
 /// Largest key file or credential, in bytes.
 const KEY_FILE_BYTES_MAX: u64 = 4 * 1024;
 /// Where systemd puts the credentials of a unit (systemd.exec(5), `LoadCredential=`).
-const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+pub(crate) const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// Why a key-encryption key could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod client;
 mod clock;
 mod file;
 mod identity;
@@ -21,6 +22,7 @@ mod self_signed;
 mod tls;
 
 pub use authority::{AuthorityError, DeviceCertificate, LocalAuthority, ServerCertificate};
+pub use client::{CLIENT_CHAIN_MAX, ClientChain, ClientChainError, ClientIdentity, credential_file};
 pub use clock::FLOOR_UNIX_S;
 pub use file::FileError;
 pub use identity::{device_identity, fingerprint};

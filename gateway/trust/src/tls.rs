@@ -81,6 +81,11 @@ pub enum TlsError {
     /// A name that no certificate can be checked against.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     Name(String),
+    /// systemd handed nothing over.
+    #[error(
+        "CREDENTIALS_DIRECTORY is not set; start the gateway by systemd with LoadCredentialEncrypted={0}:... or name a client_key_file"
+    )]
+    NoCredentials(String),
     /// The trial handshake did not come to an end.
     #[error("a trial handshake with the new certificate did not finish")]
     TrialUnfinished,
