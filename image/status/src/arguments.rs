@@ -30,6 +30,8 @@ pub struct Arguments {
     pub boot_env: PathBuf,
     /// The interfaces of sysfs.
     pub interfaces: PathBuf,
+    /// The lights of sysfs.
+    pub leds: PathBuf,
 }
 
 impl Default for Arguments {
@@ -44,6 +46,7 @@ impl Default for Arguments {
             os_release: "/etc/os-release".into(),
             boot_env: path::BOOT_ENV.into(),
             interfaces: "/sys/class/net".into(),
+            leds: "/sys/class/leds".into(),
         }
     }
 }
@@ -69,6 +72,7 @@ impl Arguments {
                 "--os-release" => parsed.os_release = value.into(),
                 "--boot-env" => parsed.boot_env = value.into(),
                 "--interfaces" => parsed.interfaces = value.into(),
+                "--leds" => parsed.leds = value.into(),
                 _ => bail!("{name} is no argument of vitalgate-status"),
             }
         }

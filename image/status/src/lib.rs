@@ -11,6 +11,7 @@ pub mod arguments;
 mod certificate;
 mod console;
 pub mod daemon;
+mod led;
 pub mod machine;
 #[cfg(test)]
 mod manual;

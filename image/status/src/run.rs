@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use vitalgate_layout::StateWord;
 use vitalgate_layout::state::{Part, PartState};
@@ -16,6 +17,7 @@ use crate::arguments::Arguments;
 use crate::certificate::Keeper;
 use crate::console::{Console, Said};
 use crate::daemon::{self, Daemon, DaemonStatus};
+use crate::led::Leds;
 use crate::machine::Machine;
 use crate::notify;
 use crate::page::Rendered;
@@ -30,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// An answer of the daemon stands for this long; a restart that is shorter does not show.
 const ANSWER_STANDS: Duration = Duration::from_secs(10);
 
-/// Runs until the process is ended.
+/// Runs until the process is asked to end.
 ///
 /// # Errors
 /// When the port is taken or the system gives no thread.
@@ -43,6 +45,8 @@ async fn serve_and_look(arguments: Arguments) -> anyhow::Result<()> {
     let listener = serve::bind(arguments.listen).await.with_context(|| format!("{} cannot be served", arguments.listen))?;
     let port = listener.local_addr().context("the listener has no address")?.port();
     let console = Console::start(arguments.screens.clone()).context("no thread for the console")?;
+    let leds = Leds::start(arguments.leds.clone()).context("no thread for the lights")?;
+    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
     let (tls_sender, tls) = watch::channel(None);
     let (page_sender, pages) = watch::channel(Arc::new(Rendered::default()));
     let server = tokio::spawn(serve::serve(listener, tls, pages));
@@ -52,11 +56,16 @@ async fn serve_and_look(arguments: Arguments) -> anyhow::Result<()> {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut first = true;
     while !server.is_finished() {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // The lights become what they were.
+            _ = terminate.recv() => return Ok(()),
+        }
         let snapshot = looker.look().await;
         page_sender.send_replace(Arc::new(Rendered::of(&snapshot)));
         tls_sender.send_replace(looker.keeper.config());
         console.tell(&mut said, &snapshot, Instant::now());
+        leds.tell(snapshot.overall.word);
         looker.write_own_state(&snapshot);
         notify::tell(if std::mem::take(&mut first) { "READY=1\nWATCHDOG=1" } else { "WATCHDOG=1" });
     }

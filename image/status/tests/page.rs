@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The running page.
 struct Page {
-    _child: Child,
+    child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     address: SocketAddr,
     pinned: [u8; 32],
@@ -60,7 +60,7 @@ impl Page {
         let facts = reported(&own).await;
         let port: u16 = facts["port"].as_str().unwrap().parse().unwrap();
         let pinned = unpair(facts["fingerprint"].as_str().unwrap());
-        Self { _child: child, lines, address: SocketAddr::from(([127, 0, 0, 1], port)), pinned }
+        Self { child, lines, address: SocketAddr::from(([127, 0, 0, 1], port)), pinned }
     }
 
     /// The next console line that begins like this.
@@ -285,6 +285,36 @@ async fn a_slow_visitor_is_put_out_and_others_are_served() {
         assert!(matches!(ended, Ok(0) | Err(_)));
     }
     assert_eq!(page.json("/health").await["word"], "READY");
+}
+
+/// The machine's light shows the word in its rhythm, and is what it was once the service is stopped.
+#[tokio::test]
+async fn the_light_shows_the_word_until_the_service_is_stopped() {
+    let appliance = Appliance::switched_on();
+    let light = appliance.path("leds/apu:green:1");
+    std::fs::create_dir_all(&light).unwrap();
+    for (file, text) in [("brightness", "0\n"), ("max_brightness", "255\n"), ("trigger", "none [heartbeat] timer\n")] {
+        std::fs::write(light.join(file), text).unwrap();
+    }
+    let holds = |file: &'static str, text: &'static str| {
+        let path = light.join(file);
+        let wait = async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(20));
+            while std::fs::read_to_string(&path).unwrap() != text {
+                ticks.tick().await;
+            }
+        };
+        async move { timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{file} is never {text:?}")) }
+    };
+    let mut page = Page::start(&appliance).await;
+    holds("trigger", "none").await;
+    for brightness in ["255", "0", "255", "0"] {
+        holds("brightness", brightness).await;
+    }
+    let process = nix::unistd::Pid::from_raw(page.child.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(timeout(DEADLINE, page.child.wait()).await.unwrap().unwrap().success());
+    holds("trigger", "heartbeat").await;
 }
 
 /// systemd hears that the page is up and, from then on, that it is alive.

@@ -55,6 +55,7 @@ impl Appliance {
             ("--certificate-folder", path("certificate")),
             ("--os-release", path("os-release")),
             ("--boot-env", path("boot.env")),
+            ("--leds", path("leds")),
         ];
         pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
