@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::state::Part;
 use vitalgate_layout::{Slot, path};
 
 use crate::cli::{say, say_error};
@@ -116,9 +116,7 @@ pub(crate) fn mark_good() -> anyhow::Result<ExitCode> {
     if let Err(error) = System.run(call) {
         say_error(&error.into());
     }
-    let before = StateFiles::of(&places).read(Part::Slots).filter(|before| before.word == StateWord::Degraded);
-    let degraded = before.map(|before| before.detail);
-    show(&places, &esp, running, degraded.as_deref())?;
+    show(&places, &esp, running, None)?;
     say(&format!("slot {} ({}) is kept", running.slot, running.version));
     Ok(ExitCode::SUCCESS)
 }

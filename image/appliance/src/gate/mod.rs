@@ -42,20 +42,30 @@ pub(crate) fn gate() -> anyhow::Result<ExitCode> {
     if known.on_trial {
         say(&format!("slot {} ({}) is on trial", running.slot, running.version));
     }
-    match watch(&places, &known) {
+    let verdict = watch(&places, &known);
+    let code = conclude(&places, &esp, running, &verdict)?;
+    if matches!(verdict, Verdict::Return(_)) {
+        restart(&System);
+    }
+    Ok(code)
+}
+
+/// Does what the verdict asks, but for the restart.
+fn conclude(places: &Places, esp: &Esp<'_>, running: Running, verdict: &Verdict) -> anyhow::Result<ExitCode> {
+    match verdict {
+        // No word: what is not well may be mended later (a recovery key, room on the disk), and whoever
+        // sees it says so while it lasts: sealed storage, the gateway, the status page for a device.
         Verdict::Degraded(reason) => {
             say(&format!("kept, but not well: {reason}"));
-            show(&places, &esp, running, Some(&reason))?;
             Ok(ExitCode::SUCCESS)
         }
         Verdict::Return(reason) => {
-            go_back(&places, &esp, running, &reason)?;
-            restart(&System);
+            go_back(places, esp, running, reason)?;
             Ok(ExitCode::FAILURE)
         }
         Verdict::Stay(reason) => {
             say(&format!("not healthy, and no other version to go to: {reason}"));
-            show(&places, &esp, running, Some(&reason))?;
+            show(places, esp, running, Some(&format!("this start was not healthy, and there is no other version to go to: {reason}")))?;
             Ok(ExitCode::FAILURE)
         }
         Verdict::Pass | Verdict::Wait(_) => {

@@ -33,6 +33,27 @@ fn a_version_that_is_left_has_its_reason_and_no_tries() {
     assert!(said.detail.contains("no reading from m-2"), "{}", said.detail);
 }
 
+/// Storage that a recovery key opens later, a store that drains, a device that is switched on again: the slot is
+/// kept, and says nothing that nobody would take back. A start that was not healthy stays one.
+#[test]
+fn what_may_be_mended_later_leaves_no_word_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    let entries = places.at(path::ESP).join(entry::FOLDER);
+    fs::create_dir_all(&entries).unwrap();
+    fs::write(entries.join("vitalgate-a_0.2.0+2-1.efi"), b"").unwrap();
+    let disk = Mounted::at(&places.at(path::ESP));
+    let esp = Esp::on(&disk);
+    let running = Running { slot: Slot::A, version: Version::parse("0.2.0").unwrap() };
+    let said = || StateFiles::of(&places).read(Part::Slots);
+    conclude(&places, &esp, running, &Verdict::Degraded("sealed storage does not open".to_owned())).unwrap();
+    assert_eq!(said(), None);
+    conclude(&places, &esp, running, &Verdict::Stay("the gateway does not answer".to_owned())).unwrap();
+    let said = said().unwrap();
+    assert_eq!(said.word, StateWord::Degraded);
+    assert!(said.detail.contains("this start") && said.detail.contains("the gateway does not answer"), "{}", said.detail);
+}
+
 /// The record before an update names what was there, and a lost record asks for nothing.
 #[test]
 fn the_record_before_an_update_is_read_back() {

@@ -15,6 +15,12 @@ use crate::state_file::{Said, StateFiles};
 
 /// How long what may still come is waited for, in seconds.
 const WAIT_S: u64 = 60;
+/// The check of the clock.
+const CLOCK: &str = "clock";
+/// The check of the network's cables.
+const INTERFACES: &str = "interfaces";
+/// What a device's check is called, before the device's name.
+const DEVICE_PREFIX: &str = "device_";
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,17 +69,23 @@ pub(crate) fn run(site: &Site, places: &Places, programs: &dyn Programs) -> Outc
         ("secure_boot".to_owned(), checks::secure_boot(places)),
         ("tpm".to_owned(), checks::tpm(places)),
         ("disk".to_owned(), checks::disk(places)),
-        ("interfaces".to_owned(), checks::until(deadline, || checks::interfaces(places))),
+        (INTERFACES.to_owned(), checks::until(deadline, || checks::interfaces(places))),
     ]);
     let devices = checks::devices(&site.devices, deadline);
-    outcome.0.push(("clock".to_owned(), checks::until(deadline, || checks::clock(places))));
-    outcome.0.extend(devices.into_iter().map(|(device, finding)| (format!("device_{device}"), finding)));
+    outcome.0.push((CLOCK.to_owned(), checks::until(deadline, || checks::clock(places))));
+    outcome.0.extend(devices.into_iter().map(|(device, finding)| (format!("{DEVICE_PREFIX}{device}"), finding)));
     outcome
 }
 
-/// Shows the outcome. A device that is missing is no reason against service: the gateway itself watches for it.
+/// What may come later by itself: others watch for it, and say so for as long as it is missing. A device (the
+/// gateway), time (the clock's part, `TIME-UNTRUSTED`), a cable (no time and no device without one).
+fn comes_later(check: &str) -> bool {
+    matches!(check, CLOCK | INTERFACES) || check.starts_with(DEVICE_PREFIX)
+}
+
+/// Shows the outcome. The word is for what stays until the next start; nobody would take another one back.
 pub(crate) fn say(outcome: &Outcome, states: &StateFiles) -> anyhow::Result<()> {
-    let failed: Vec<_> = outcome.failed().into_iter().filter(|name| !name.starts_with("device_")).collect();
+    let failed: Vec<_> = outcome.failed().into_iter().filter(|name| !comes_later(name)).collect();
     let facts: BTreeMap<_, _> = outcome.lines().map(|(name, text)| (name.to_owned(), text)).collect();
     let (word, detail) = match failed.as_slice() {
         [] => (StateWord::Ready, String::new()),
@@ -81,4 +93,37 @@ pub(crate) fn say(outcome: &Outcome, states: &StateFiles) -> anyhow::Result<()> 
     };
     let said = Said { word, code: None, detail: &detail, facts };
     states.say(Part::SelfTest, said).context("the state file cannot be written; restart the appliance")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word_of(failed: &[&str]) -> (StateWord, String, BTreeMap<String, String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let states = StateFiles::of(&Places::under(folder.path()));
+        let checks = ["verity", "secure_boot", "tpm", "disk", INTERFACES, CLOCK, "device_bedside-1"];
+        let finding = |name: &str| match failed.contains(&name) {
+            true => Finding::Failed("not as it should be".to_owned()),
+            false => Finding::Passed(String::new()),
+        };
+        say(&Outcome(checks.map(|name| (name.to_owned(), finding(name))).into()), &states).unwrap();
+        let said = states.read(Part::SelfTest).unwrap();
+        (said.word, said.detail, said.facts)
+    }
+
+    /// A clock that takes its time at a slow first start, a cable that is plugged in later: the report says that they
+    /// were missing, and the word does not go on saying so.
+    #[test]
+    fn what_comes_later_is_reported_and_is_no_word() {
+        for late in [CLOCK, INTERFACES, "device_bedside-1"] {
+            let (word, detail, facts) = word_of(&[late]);
+            assert_eq!((word, detail.as_str()), (StateWord::Ready, ""), "{late}");
+            assert!(facts[late].starts_with("failed: "), "{facts:?}");
+        }
+        for stays in ["verity", "secure_boot", "tpm", "disk"] {
+            let (word, detail, _) = word_of(&[stays, CLOCK]);
+            assert_eq!((word, detail), (StateWord::Degraded, format!("self test: {stays}")));
+        }
+    }
 }
