@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Make, check and sign site files, and the keys for it
     #[command(subcommand)]
     Provision(Provision),
-    /// Make and sign a request for a stick SUPPORT or RESET
+    /// Make and sign a request for a stick SUPPORT, RESET or CERTIFICATE
     Request(Request),
     /// Look into an update bundle
     #[command(subcommand)]
@@ -200,6 +200,12 @@ pub(crate) struct Request {
     /// Why
     #[arg(long)]
     pub(crate) reason: String,
+    /// With the action certificate: the certificate that the authority issued, then those that issued it (PEM)
+    #[arg(long, required_if_eq("action", "certificate"))]
+    pub(crate) certificate: Option<PathBuf>,
+    /// The appliance's signed report: the certificate must be for the key that stands in it
+    #[arg(long, requires = "certificate")]
+    pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) signer: Signer,
     /// Where to write; otherwise the name that the stick wants
@@ -215,6 +221,8 @@ pub(crate) enum RequestAction {
     Reset,
     /// Erase for good and certify it, on a stick RESET
     Decommission,
+    /// Take a certificate that an authority issued for the appliance's key, on a stick CERTIFICATE
+    Certificate,
 }
 
 #[derive(Subcommand)]
@@ -246,6 +254,12 @@ pub(crate) enum Report {
         /// Fingerprint or public key on the appliance's console; without it you compare it yourself
         #[arg(long)]
         key: Option<String>,
+        /// Write the request for the EHR's authority (PKCS #10, PEM) to this file
+        #[arg(long)]
+        csr: Option<PathBuf>,
+        /// Write the certificate that the appliance shows to the EHR (PEM) to this file
+        #[arg(long)]
+        certificate: Option<PathBuf>,
     },
 }
 

@@ -58,10 +58,14 @@ pub(crate) fn signing_key(path: &Path) -> Outcome<SigningKey> {
     SigningKey::parse(&text).map_err(|error| Failure::refused(format!("{} {error}", path.display()), "name the file of the private key"))
 }
 
+/// Now by this machine's clock, in seconds since 1970.
+pub(crate) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// Today by this machine's clock.
 pub(crate) fn today() -> Day {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Day::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    Day::from_unix_ms(i64::try_from(now_unix_s()).unwrap_or(i64::MAX).saturating_mul(1000))
 }
 
 /// A day from the command line.

@@ -4,6 +4,7 @@
 
 mod bundle;
 mod cli;
+mod client_certificate;
 mod digest;
 mod failure;
 mod files;

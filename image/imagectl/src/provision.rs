@@ -173,6 +173,9 @@ fn summary(site: &Site) {
     say::result(format_args!("  serial     {}, until {}", site.serial, site.expires));
     say::result(format_args!("  technician {}", site.technician));
     say::result(format_args!("  devices    {}, destinations {}", site.devices.len(), site.destinations.len()));
+    for destination in &site.client_certificate_for {
+        say::result(format_args!("  to {destination} it identifies itself by its own certificate: the commissioning report holds it"));
+    }
     for warning in site.warnings() {
         say::result(format_args!("  note       {warning}"));
     }

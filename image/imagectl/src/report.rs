@@ -2,23 +2,36 @@
 
 use std::path::Path;
 
-use vitalgate_site::{REPORT_BYTES_MAX, open_report};
+use vitalgate_site::{REPORT_BYTES_MAX, Report, open_report};
 
 use crate::cli;
 use crate::failure::{Failure, Outcome};
-use crate::{files, say};
+use crate::{client_certificate, files, say};
 
 /// `imagectl report ...`
 pub(crate) fn run(command: &cli::Report) -> Outcome {
-    let cli::Report::Verify { file, key } = command;
-    verify(file, key.as_deref())
+    let cli::Report::Verify { file, key, csr, certificate } = command;
+    let report = verify(file, key.as_deref())?;
+    if let Some(chain) = client_certificate::read(&report) {
+        say::result("");
+        client_certificate::describe(&chain);
+    }
+    let wanted = [(client_certificate::REQUEST, csr), (client_certificate::CERTIFICATE, certificate)];
+    wanted.into_iter().try_for_each(|(kind, to)| to.as_ref().map_or(Ok(()), |to| client_certificate::export(&report, kind, to)))
 }
 
-fn verify(file: &Path, key: Option<&str>) -> Outcome {
+fn refused(what: String) -> Failure {
+    Failure::refused(what, "take the file from the stick again; if it stays so, do not accept it")
+}
+
+/// A report whose signature holds.
+pub(crate) fn opened(file: &Path) -> Outcome<Report> {
     let bytes = files::read(file, REPORT_BYTES_MAX as u64)?;
-    let refused = |what: String| Failure::refused(what, "take the file from the stick again; if it stays so, do not accept it");
-    let report = open_report(&bytes)
-        .map_err(|refusal| refused(format!("{}: {}{}", file.display(), refusal.rejection().meaning(), detail(&refusal))))?;
+    open_report(&bytes).map_err(|refusal| refused(format!("{}: {}{}", file.display(), refusal.rejection().meaning(), detail(&refusal))))
+}
+
+fn verify(file: &Path, key: Option<&str>) -> Outcome<Report> {
+    let report = opened(file)?;
     let fingerprint = report.signed_by.fingerprint();
     if let Some(key) = key {
         let same = key.trim().eq_ignore_ascii_case(&fingerprint) || files::public_key(key).is_ok_and(|key| key == report.signed_by);
@@ -40,7 +53,7 @@ fn verify(file: &Path, key: Option<&str>) -> Outcome {
             "OK unchanged since {fingerprint} signed it; compare this with the fingerprint on the appliance's console"
         )),
     }
-    Ok(())
+    Ok(report)
 }
 
 fn detail(refusal: &vitalgate_site::SiteRefusal) -> String {
@@ -65,6 +78,10 @@ fn print(value: &serde_json::Value, depth: usize, name: &str) {
             for (number, item) in items.iter().enumerate() {
                 print(item, depth, &format!("{name} {}", number + 1));
             }
+        }
+        // What programs read is written to a file; here it would hide the rest.
+        serde_json::Value::String(text) if text.starts_with("-----BEGIN ") => {
+            say::result(format_args!("{space}{name}: in PEM"));
         }
         serde_json::Value::String(text) => say::result(format_args!("{space}{name}: {}", printable(text))),
         other => say::result(format_args!("{space}{name}: {}", printable(&other.to_string()))),

@@ -1,15 +1,16 @@
-//! `imagectl request`: what a stick SUPPORT or RESET carries.
+//! `imagectl request`: what a stick SUPPORT, RESET or CERTIFICATE carries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use vitalgate_layout::stick::{RESET, RESET_REQUEST, SUPPORT, SUPPORT_REQUEST};
+use vitalgate_layout::stick::{CERTIFICATE, CERTIFICATE_REQUEST, RESET, RESET_REQUEST, SUPPORT, SUPPORT_REQUEST};
 use vitalgate_site::{Action, Request, Serial, sign_request};
+use vitalgate_trust::{ClientChain, ClientChainError};
 
 use crate::cli::{self, RequestAction};
 use crate::digest::hex;
 use crate::failure::{Failure, Outcome};
-use crate::{files, say, signer};
+use crate::{client_certificate, files, say, signer};
 
 /// Makes and signs a request.
 pub(crate) fn make(arguments: &cli::Request) -> Outcome {
@@ -18,6 +19,7 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
         RequestAction::Support => (Action::Support, SUPPORT, SUPPORT_REQUEST),
         RequestAction::Reset => (Action::Reset, RESET, RESET_REQUEST),
         RequestAction::Decommission => (Action::Decommission, RESET, RESET_REQUEST),
+        RequestAction::Certificate => (Action::Certificate, CERTIFICATE, CERTIFICATE_REQUEST),
     };
     let expires = files::day(&arguments.expires)?;
     if expires < files::today() {
@@ -31,16 +33,53 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
     } else {
         Serial::OneOf(arguments.serial.clone())
     };
+    let chain = match &arguments.certificate {
+        Some(_) if action != Action::Certificate => {
+            return Err(Failure::refused(format!("a {action} brings no certificate"), "leave --certificate out"));
+        }
+        Some(file) => Some(issued(file, arguments.report.as_deref())?),
+        None => None,
+    };
     let mut id = [0; 16];
     SystemRandom::new()
         .fill(&mut id)
         .map_err(|_| Failure::machine("the system gives no random numbers", "try again on another machine"))?;
-    let request =
-        Request { action, id: hex(&id), serial, expires, technician: arguments.technician.clone(), reason: arguments.reason.clone() };
+    let request = Request {
+        action,
+        id: hex(&id),
+        serial,
+        expires,
+        technician: arguments.technician.clone(),
+        reason: arguments.reason.clone(),
+        certificate_pem: chain.as_ref().map(|chain| chain.pem.clone()),
+    };
     let text = sign_request(&request, &signer).map_err(|error| signer::unsigned(&error))?;
     let output = arguments.output.clone().unwrap_or_else(|| PathBuf::from(name));
     files::write(&output, text.as_bytes())?;
     say::result(format_args!("signed {}: copy it as {name} to a FAT stick with the label {label}", output.display()));
     say::result(format_args!("  {action} of {}, until {expires}, request {}", request.serial, request.id));
+    if let Some(chain) = chain {
+        client_certificate::describe(&chain);
+    }
     Ok(())
+}
+
+/// The certificate that an authority issued, judged as the appliance does.
+fn issued(file: &Path, report: Option<&Path>) -> Outcome<ClientChain> {
+    let refused = |error: ClientChainError| {
+        let said = error.to_string();
+        let (what, remedy) = said.split_once("; ").unwrap_or((&said, "ask the authority"));
+        Failure::refused(format!("{}: {what}", file.display()), remedy)
+    };
+    let text = files::read_text(file)?;
+    if text.contains("PRIVATE KEY-----") {
+        let remedy = "the appliance's key never leaves it: take the certificate that the authority issued for the appliance's request";
+        return Err(Failure::refused(format!("{} holds a private key", file.display()), remedy));
+    }
+    let chain = ClientChain::read(&text).map_err(refused)?;
+    chain.valid_at(files::now_unix_s()).map_err(refused)?;
+    if let Some(report) = report {
+        chain.for_key_of(&client_certificate::of_report(report)?).map_err(refused)?;
+    }
+    Ok(chain)
 }

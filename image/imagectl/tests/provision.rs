@@ -7,7 +7,9 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 
 use common::{Folder, ok, refused, there};
+use vitalgate_domain::GatewayId;
 use vitalgate_site::{Day, PublicKey, SigningKey, age, open_request, open_signed, seal_report_json, seal_report_text};
+use vitalgate_trust::ClientIdentity;
 
 fn today() -> Day {
     Day::parse("2026-11-22").unwrap()
@@ -153,6 +155,74 @@ fn a_report_is_proven_and_printed() {
     refused(1, "does not match", ["report", "verify", &file]);
     let text = folder.write("provision-report.txt", seal_report_text("All well.", &key));
     assert!(ok(["report", "verify", &text]).contains("All well."));
+}
+
+/// What the appliance's commissioning report says of its own certificate, signed by the appliance.
+fn identified(folder: &Folder, name: &str) -> (String, ClientIdentity) {
+    let identity = ClientIdentity::generate(&GatewayId::new("practice-01").unwrap(), "VG-0001").unwrap();
+    let key = SigningKey::generate().unwrap();
+    let json = serde_json::json!({
+        "serial": "VG-0001",
+        "client_certificate": { "certificate": identity.certificate_pem, "request": identity.request_pem },
+    });
+    (folder.write(name, seal_report_json(&json.to_string(), &key).unwrap()), identity)
+}
+
+/// The hospital's IT gets request and certificate as files, byte for byte, from either form of a report whose signature holds.
+#[test]
+fn request_and_certificate_come_out_of_a_report() {
+    let folder = Folder::new();
+    let (json, identity) = identified(&folder, "report.json");
+    let plain = format!("Client certificate\n{}\n{}", identity.certificate_pem, identity.request_pem);
+    let text = seal_report_text(&plain, &SigningKey::generate().unwrap()).replace('\n', "\r\n");
+    let text = folder.write("report.txt", text);
+    for report in [&json, &text] {
+        let (csr, certificate) = (folder.text("box.csr"), folder.text("box.pem"));
+        let said = ok(["report", "verify", report, "--csr", &csr, "--certificate", &certificate]);
+        assert!(said.contains("practice-01") && said.contains("issued by itself") && said.contains("SHA-256"), "{said}");
+        assert_eq!(String::from_utf8(folder.read("box.csr")).unwrap(), identity.request_pem.replace("\r", ""));
+        assert_eq!(String::from_utf8(folder.read("box.pem")).unwrap(), identity.certificate_pem.replace("\r", ""));
+    }
+    assert!(!ok(["report", "verify", &json]).contains("-----BEGIN"), "the report is buried under base64");
+    let none = folder.write("none.json", seal_report_json("{\"serial\":\"VG-0001\"}", &SigningKey::generate().unwrap()).unwrap());
+    refused(1, "holds no certificate request", ["report", "verify", &none, "--csr", &folder.text("none.csr")]);
+    folder.write("report.json", String::from_utf8(folder.read("report.json")).unwrap().replace("VG-0001", "VG-0002"));
+    refused(1, "does not match", ["report", "verify", &json, "--csr", &folder.text("other.csr")]);
+    assert!(!folder.path("other.csr").exists() && !folder.path("none.csr").exists());
+}
+
+/// What an appliance would refuse is refused before anybody drives to it.
+#[test]
+fn a_certificate_goes_into_a_signed_request() {
+    let folder = folder();
+    let (report, identity) = identified(&folder, "report.json");
+    let (_, other) = identified(&folder, "other.json");
+    let certificate = folder.write("box.pem", &identity.certificate_pem);
+    let output = folder.text("certificate.request");
+    let request = |action: &str, serial: &str, more: &[&str]| {
+        let parts = ["request", action, "--serial", serial, "--expires", "2099-01-01", "--technician", "A", "--reason", "EHR", "--key"];
+        let more = more.iter().copied().map(str::to_owned);
+        parts
+            .into_iter()
+            .map(str::to_owned)
+            .chain([folder.text("root.key"), "--output".to_owned(), output.clone()])
+            .chain(more)
+            .collect::<Vec<_>>()
+    };
+    let with = |file: &str| ["--certificate".to_owned(), file.to_owned(), "--report".to_owned(), report.clone()];
+    let made = |file: &str| request("certificate", "VG-0001", &with(file).each_ref().map(String::as_str));
+    let said = ok(made(&certificate));
+    assert!(said.contains("label CERTIFICATE") && said.contains("practice-01"), "{said}");
+    let (read, _) = open_request(&folder.read("certificate.request"), &[root(&folder)], "VG-0001", today()).unwrap();
+    assert_eq!((read.action.word(), read.certificate_pem), ("certificate", Some(identity.certificate_pem.replace('\r', ""))));
+
+    refused(1, "is for another key", made(&folder.write("theirs.pem", &other.certificate_pem)));
+    refused(1, "holds no certificate", made(&folder.write("request.pem", &identity.request_pem)));
+    let with_key = format!("{}{}", identity.key_pem.expose(), identity.certificate_pem);
+    refused(1, "holds a private key", made(&folder.write("p12.pem", with_key)));
+    refused(1, "is for any appliance", request("certificate", "any", &["--certificate", &certificate]));
+    refused(1, "brings no certificate", request("reset", "VG-0001", &["--certificate", &certificate]));
+    assert_eq!(common::run(request("certificate", "VG-0001", &[])).code, 2, "a request for nothing");
 }
 
 #[test]

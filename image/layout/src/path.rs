@@ -56,6 +56,14 @@ pub const MACHINE_ID: &str = "/run/vitalgate/machine-id";
 pub const KEY_CREDENTIAL: &str = "/data/appliance/kek.cred";
 /// Name of that credential.
 pub const KEY_CREDENTIAL_NAME: &str = "vitalgate-kek";
+/// What the appliance identifies itself with to servers that demand a client certificate: made whole, or not there.
+pub const IDENTITY: &str = "/data/appliance/identity";
+/// Its private key, sealed to the TPM for `LoadCredentialEncrypted=`.
+pub const CLIENT_KEY_CREDENTIAL: &str = "/data/appliance/identity/key.cred";
+/// Name of that credential.
+pub const CLIENT_KEY_CREDENTIAL_NAME: &str = "vitalgate-client-key";
+/// The certificate that the daemon shows with that key, put here at each boot.
+pub const CLIENT_CERTIFICATE: &str = "/run/vitalgate/client-certificate.pem";
 /// The status page's own folder: its certificate.
 pub const STATUS_STATE: &str = "/data/status";
 /// The journal that outlives a restart.

@@ -33,11 +33,13 @@ pub enum Rejection {
     NotApplied,
     /// 32
     StickNotWritable,
+    /// 33
+    CertificateRefused,
 }
 
 impl Rejection {
     /// All of them, by number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotReadable,
         Self::TooLarge,
         Self::NoSignature,
@@ -52,6 +54,7 @@ impl Rejection {
         Self::NoSealedStorage,
         Self::NotApplied,
         Self::StickNotWritable,
+        Self::CertificateRefused,
     ];
 
     /// The number on the console and in the manual.
@@ -71,6 +74,7 @@ impl Rejection {
             Self::NoSealedStorage => 30,
             Self::NotApplied => 31,
             Self::StickNotWritable => 32,
+            Self::CertificateRefused => 33,
         }
     }
 
@@ -91,6 +95,7 @@ impl Rejection {
             Self::NoSealedStorage => "there is no sealed storage, and the file does not allow to go without",
             Self::NotApplied => "the file is right, but applying it failed",
             Self::StickNotWritable => "the stick cannot be written to, so that device credentials and report have no place",
+            Self::CertificateRefused => "this appliance cannot identify itself with the certificate",
         }
     }
 
@@ -105,12 +110,13 @@ impl Rejection {
             Self::Expired => "set a later date in expires and sign again; check the appliance's clock",
             Self::OtherSerial => "compare the serial number on the label with serial in the file",
             Self::DelegationRefused => "ask the holder of the root key for a new delegation",
-            Self::OtherPurpose => "copy the site file to PROVISION, the request to SUPPORT or RESET",
+            Self::OtherPurpose => "copy the site file to PROVISION, the request to SUPPORT, RESET or CERTIFICATE",
             Self::ErrorsInText => "correct every line that the report names, then sign again",
             Self::SecretInText => "remove it; the appliance makes its own keys. Treat what stood there as known to others",
             Self::NoSealedStorage => "switch the TPM on in the firmware, or sign a file with unsealed_allowed and its reason",
             Self::NotApplied => "read the report on the stick; power the appliance off and on, and try once more",
             Self::StickNotWritable => "open the write protection or take another stick",
+            Self::CertificateRefused => "do what the report on the stick says; the request for the authority stands in it as well",
         }
     }
 }

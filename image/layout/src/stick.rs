@@ -10,6 +10,8 @@ pub const SUPPORT: &str = "SUPPORT";
 pub const RESET: &str = "RESET";
 /// The recovery key, for data that the TPM no longer opens.
 pub const RECOVERY: &str = "RECOVERY";
+/// A certificate for the appliance's own key, in a signed request.
+pub const CERTIFICATE: &str = "CERTIFICATE";
 
 /// The signed site file on `PROVISION`.
 pub const SITE_FILE: &str = "site.provision";
@@ -31,3 +33,7 @@ pub const UPDATE_REPORT: &str = "update-report.txt";
 pub const SUPPORT_REQUEST: &str = "support.request";
 /// The signed request on `RESET`.
 pub const RESET_REQUEST: &str = "reset.request";
+/// The signed request on `CERTIFICATE`.
+pub const CERTIFICATE_REQUEST: &str = "certificate.request";
+/// What became of it, and the appliance's own request to an authority, on `CERTIFICATE`.
+pub const CERTIFICATE_REPORT: &str = "certificate-report.txt";

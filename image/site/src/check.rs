@@ -9,8 +9,8 @@ use crate::day::Day;
 use crate::error::{Findings, SiteError};
 use crate::hosts::{Endpoint, is_https_url};
 use crate::network::{self, texts};
-use crate::passage::Passage;
-use crate::reader::{Section, parse, quoted};
+use crate::passage::{Passage, Uses};
+use crate::reader::{Section, Text, parse, quoted};
 use crate::schema;
 use crate::secrets;
 use crate::site::{Authority, Mqtt, Serial, Site, Storage, Time, Update};
@@ -76,7 +76,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
     passage.storage(findings, storage.as_ref());
     passage.mqtt(findings, mqtt_section.as_ref());
     passage.devices(findings, &root);
-    let authorities = destinations(findings, &root, &mut passage);
+    let (authorities, client_certificate_for) = destinations(findings, &root, &mut passage);
     let config = passage.check(findings)?;
     let Head { name, gateway, serial, expires, technician } = head?;
     Some(Site {
@@ -94,6 +94,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
         devices: config.devices,
         destinations: config.destinations,
         authorities,
+        client_certificate_for,
         passage,
     })
 }
@@ -220,9 +221,8 @@ fn mqtt_port(findings: &mut Findings, section: &Section<'_>) -> Option<u16> {
     port
 }
 
-/// `[ehr]` and `[[destination]]`: hands them on and keeps their authorities.
-fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passage) -> Vec<Authority> {
-    let mut authorities = Vec::new();
+/// `[ehr]` and `[[destination]]`: hands them on; gives their authorities, and the ids of those that demand a certificate.
+fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passage) -> (Vec<Authority>, Vec<String>) {
     let mut sections = Vec::new();
     if let Some(section) = root.section(findings, "ehr", &schema::EHR) {
         sections.push((section, Some("ehr")));
@@ -230,30 +230,60 @@ fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passa
     for (table, at) in root.tables(findings, "destination") {
         sections.push((Section::open(findings, &schema::DESTINATION, table, at), None));
     }
+    let (mut authorities, mut identified) = (Vec::new(), Vec::new());
     for (section, default_id) in sections {
         let pem = authority(findings, &section);
-        let written = section.table.get("id").and_then(|id| id.get_ref().as_str());
-        if let (Some(pem), Some(id)) = (&pem, written.or(default_id)) {
-            authorities.push(Authority { name: id.to_owned(), pem: pem.clone() });
-            let plain = section.table.get("url").and_then(|url| url.get_ref().as_str()).is_some_and(|url| url.starts_with("http://"));
-            if plain {
-                let remedy = "write https://, or remove ca_pem";
-                findings.at(section.at, format!("{} has ca_pem, but its url is http:// and uses none", section.spec.title), remedy);
-            }
+        let own_certificate = own_certificate(findings, &section);
+        let id = section.table.get("id").and_then(|id| id.get_ref().as_str()).or(default_id);
+        for key in [pem.as_ref().map(|_| "ca_pem"), own_certificate.then_some("client_certificate")].into_iter().flatten() {
+            without_tls(findings, &section, key);
         }
-        passage.destination(findings, &section, default_id, pem.is_some());
+        passage.destination(findings, &section, default_id, Uses { authorities: pem.is_some(), own_certificate });
+        let Some(id) = id else { continue };
+        authorities.extend(pem.map(|pem| Authority { name: id.to_owned(), pem }));
+        identified.extend(own_certificate.then(|| id.to_owned()));
     }
-    authorities
+    (authorities, identified)
 }
 
-/// Certificates of authorities, every one readable; what else stands in the text is dropped.
+/// Certificates where there is no TLS.
+fn without_tls(findings: &mut Findings, section: &Section<'_>, key: &str) {
+    if section.table.get("url").and_then(|url| url.get_ref().as_str()).is_some_and(|url| url.starts_with("http://")) {
+        let remedy = format!("write https://, or remove {key}");
+        findings.at(section.at, format!("{} has {key}, but its url is http:// and uses none", section.spec.title), remedy);
+    }
+}
+
+/// Whether the appliance identifies itself to this destination by its own certificate.
+fn own_certificate(findings: &mut Findings, section: &Section<'_>) -> bool {
+    if !section.table.contains_key("client_certificate") {
+        return false;
+    }
+    let Some(written) = section.text(findings, "client_certificate") else { return false };
+    match written.text {
+        "own" => true,
+        "none" => false,
+        other => {
+            let remedy = "write \"own\": the appliance makes key and certificate itself; or \"none\"";
+            section.wrong(findings, written.at, "client_certificate", &format!("is {}", quoted(other)), remedy);
+            false
+        }
+    }
+}
+
+/// Certificates of authorities.
 fn authority(findings: &mut Findings, section: &Section<'_>) -> Option<String> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
     if !section.table.contains_key("ca_pem") {
         return None;
     }
     let text = section.long_text(findings, "ca_pem")?;
+    certificates(findings, section, "ca_pem", text)
+}
+
+/// The certificates of a text, every one readable; what else stands in it is dropped.
+pub(crate) fn certificates(findings: &mut Findings, section: &Section<'_>, key: &str, text: Text<'_>) -> Option<String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
     let mut pem = String::new();
     let mut rest = text.text;
     for number in 1.. {
@@ -265,12 +295,12 @@ fn authority(findings: &mut Findings, section: &Section<'_>) -> Option<String> {
             Some(block) => pem.push_str(&block),
             None => {
                 let what = format!("holds a block (number {number}) that is no certificate");
-                section.wrong(findings, text.at, "ca_pem", &what, format!("copy it whole, from {BEGIN} to {END}"));
+                section.wrong(findings, text.at, key, &what, format!("copy it whole, from {BEGIN} to {END}"));
             }
         }
     }
     if pem.is_empty() && !text.text.contains(BEGIN) {
-        section.wrong(findings, text.at, "ca_pem", "holds no certificate", format!("copy one whole, from {BEGIN} to {END}"));
+        section.wrong(findings, text.at, key, "holds no certificate", format!("copy one whole, from {BEGIN} to {END}"));
     }
     (!pem.is_empty()).then_some(pem)
 }

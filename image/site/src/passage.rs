@@ -27,6 +27,34 @@ enum Line {
     Authorities(String),
     /// The credential that holds the key of the store.
     KeyCredential,
+    /// The appliance's own certificate.
+    OwnCertificate,
+    /// The credential that holds its key.
+    OwnKey,
+}
+
+impl Line {
+    /// As it is written for these places; `None` where they leave it out.
+    fn render(&self, places: &Places) -> Option<String> {
+        let own = places.client_certificate.as_ref();
+        let (key, value) = match self {
+            Self::Text(line) => return Some(line.clone()),
+            Self::Authorities(name) => ("ca_file", places.authorities.as_ref()?.join(format!("{name}.pem")).to_string_lossy().into_owned()),
+            Self::KeyCredential => ("key_credential", places.key_credential.clone()?),
+            Self::OwnCertificate => ("client_certificate_file", own?.file.to_string_lossy().into_owned()),
+            Self::OwnKey => ("client_key_credential", own?.key_credential.clone()),
+        };
+        Some(format!("{key} = {}", quoted(&value)))
+    }
+}
+
+/// What a destination uses beside its own keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Uses {
+    /// Authorities of its own.
+    pub(crate) authorities: bool,
+    /// The appliance's certificate.
+    pub(crate) own_certificate: bool,
 }
 
 /// Lines for the daemon, each with the line of the site file that it came from.
@@ -76,7 +104,7 @@ impl Passage {
     }
 
     /// `[ehr]` or one `[[destination]]`.
-    pub(crate) fn destination(&mut self, findings: &mut Findings, section: &Section<'_>, default_id: Option<&str>, has_authorities: bool) {
+    pub(crate) fn destination(&mut self, findings: &mut Findings, section: &Section<'_>, default_id: Option<&str>, uses: Uses) {
         let line = findings.line(section.at);
         self.header("[[destination]]", line);
         let id = section.table.get("id").and_then(|id| id.get_ref().as_str()).or(default_id);
@@ -86,15 +114,18 @@ impl Passage {
         if !section.table.contains_key("kind") {
             self.push("kind = \"fhir\"".to_owned(), line);
         }
-        self.keys(findings, section, &["ca_pem"]);
-        if let (Some(id), true) = (id, has_authorities) {
+        self.keys(findings, section, &["ca_pem", "client_certificate"]);
+        if let (Some(id), true) = (id, uses.authorities) {
             self.lines.push((Line::Authorities(id.to_owned()), line));
+        }
+        if uses.own_certificate {
+            self.lines.extend([(Line::OwnCertificate, line), (Line::OwnKey, line)]);
         }
     }
 
     /// Checks everything by the daemon's rules.
     pub(crate) fn check(&self, findings: &mut Findings) -> Option<Config> {
-        let places = Places { state_dir: PLACE_OF_STATE.into(), authorities: None, key_credential: None };
+        let places = Places { state_dir: PLACE_OF_STATE.into(), authorities: None, key_credential: None, client_certificate: None };
         let text = self.render(&places);
         let profiles = |_: Option<&Path>| profiles();
         match check_with_profiles(&text, "daemon", &profiles) {
@@ -115,19 +146,8 @@ impl Passage {
     pub(crate) fn render(&self, places: &Places) -> String {
         let (mut text, last) = self.frame(places);
         for (line, _) in &self.lines {
-            match (line, &places.authorities) {
-                (Line::Text(line), _) => text.push_str(line),
-                (Line::Authorities(name), Some(folder)) => {
-                    let file = folder.join(format!("{name}.pem"));
-                    text.push_str(&format!("ca_file = {}", quoted(&file.to_string_lossy())));
-                }
-                (Line::KeyCredential, _) if places.key_credential.is_some() => {
-                    let name = places.key_credential.as_deref().unwrap_or_default();
-                    text.push_str(&format!("key_credential = {}", quoted(name)));
-                }
-                // Keeps the count of lines.
-                (Line::Authorities(_) | Line::KeyCredential, _) => text.push('#'),
-            }
+            // What is left out keeps the count of lines.
+            text.push_str(&line.render(places).unwrap_or_else(|| "#".to_owned()));
             text.push('\n');
         }
         text + &last

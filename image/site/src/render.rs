@@ -28,6 +28,17 @@ pub struct Places {
     pub authorities: Option<PathBuf>,
     /// The systemd credential with the key of the store; `None` lets the daemon keep its own.
     pub key_credential: Option<String>,
+    /// What the appliance identifies itself with; `None` leaves it out.
+    pub client_certificate: Option<OwnCertificate>,
+}
+
+/// The appliance's own certificate and where its key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// The certificate's file, PEM.
+    pub file: PathBuf,
+    /// The systemd credential with its key.
+    pub key_credential: String,
 }
 
 impl Places {
@@ -37,6 +48,10 @@ impl Places {
             state_dir: path::DAEMON_STATE.into(),
             authorities: Some(path::SITE_AUTHORITIES.into()),
             key_credential: Some(path::KEY_CREDENTIAL_NAME.to_owned()),
+            client_certificate: Some(OwnCertificate {
+                file: path::CLIENT_CERTIFICATE.into(),
+                key_credential: path::CLIENT_KEY_CREDENTIAL_NAME.to_owned(),
+            }),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Signed requests on a stick: support data, factory reset, decommissioning.
+//! Signed requests on a stick: support data, factory reset, decommissioning, a certificate for the appliance.
 
 use std::fmt;
 
 use vitalgate_layout::Rejection;
 
-use crate::check::{day, one_line, serials};
+use crate::check::{certificates, day, one_line, serials};
 use crate::day::Day;
 use crate::error::{Findings, SiteError};
 use crate::key::{PublicKey, from_hex};
@@ -24,11 +24,13 @@ pub enum Action {
     Reset,
     /// Erase everything and certify it.
     Decommission,
+    /// Take the certificate that an authority issued for the appliance's own key.
+    Certificate,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Support, Self::Reset, Self::Decommission];
+    pub const ALL: [Self; 4] = [Self::Support, Self::Reset, Self::Decommission, Self::Certificate];
 
     /// As it is written.
     pub const fn word(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Action {
             Self::Support => "support",
             Self::Reset => "reset",
             Self::Decommission => "decommission",
+            Self::Certificate => "certificate",
         }
     }
 
@@ -66,6 +69,8 @@ pub struct Request {
     pub technician: String,
     /// Why.
     pub reason: String,
+    /// The certificate and those that issued it, PEM; with [`Action::Certificate`] and with no other.
+    pub certificate_pem: Option<String>,
 }
 
 impl Request {
@@ -76,8 +81,9 @@ impl Request {
             Serial::Any => text("any"),
             Serial::OneOf(serials) => format!("[{}]", serials.iter().map(|one| text(one)).collect::<Vec<_>>().join(", ")),
         };
+        let certificate = self.certificate_pem.as_ref().map(|pem| format!("certificate_pem = {}\n", text(pem))).unwrap_or_default();
         format!(
-            "[request]\naction = {}\nid = {}\nserial = {serial}\nexpires = {}\ntechnician = {}\nreason = {}\n",
+            "[request]\naction = {}\nid = {}\nserial = {serial}\nexpires = {}\ntechnician = {}\nreason = {}\n{certificate}",
             text(self.action.word()),
             text(&self.id),
             text(&self.expires.to_string()),
@@ -112,7 +118,7 @@ fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
         let action = Action::parse(text.text);
         if action.is_none() {
             let what = format!("is {}", quoted(text.text));
-            section.wrong(findings, text.at, "action", &what, "write \"support\", \"reset\" or \"decommission\"");
+            section.wrong(findings, text.at, "action", &what, "write \"support\", \"reset\", \"decommission\" or \"certificate\"");
         }
         action
     });
@@ -127,7 +133,34 @@ fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
     let expires = day(findings, section);
     let technician = one_line(findings, section, "technician");
     let reason = one_line(findings, section, "reason");
-    Some(Request { action: action?, id: id?, serial: serial?, expires: expires?, technician: technician?, reason: reason? })
+    let certificate_pem = certificate(findings, section, action);
+    Some(Request {
+        action: action?,
+        id: id?,
+        serial: serial?,
+        expires: expires?,
+        technician: technician?,
+        reason: reason?,
+        certificate_pem,
+    })
+}
+
+/// The certificate, with the one action that takes one. Whether an appliance can use it is the appliance's to judge.
+fn certificate(findings: &mut Findings, section: &Section<'_>, action: Option<Action>) -> Option<String> {
+    const KEY: &str = "certificate_pem";
+    let pem = section.table.contains_key(KEY).then(|| section.long_text(findings, KEY)).flatten();
+    match (action?, pem) {
+        (Action::Certificate, Some(pem)) => certificates(findings, section, KEY, pem),
+        (Action::Certificate, None) => {
+            findings.at(section.at, "the request brings no certificate", "let imagectl make the request, with --certificate");
+            None
+        }
+        (other, Some(pem)) => {
+            section.wrong(findings, pem.at, KEY, &format!("belongs to no {other}"), "remove it, or write action = \"certificate\"");
+            None
+        }
+        (_, None) => None,
+    }
 }
 
 /// Signs a request.

@@ -99,6 +99,7 @@ const DESTINATION_KEYS: &[Key] = &[
     key("kind", OneOf(&["fhir"]), Default("fhir")),
     key("url", Text("https://host[:port][/path]"), Required),
     key("ca_pem", Text(PEM), Optional),
+    key("client_certificate", OneOf(&["none", "own"]), Default("none")),
     key("allow_plain_beyond_loopback", Boolean, Default("false")),
     key("plain_reason", Text("any text"), Optional),
     key("write", OneOf(&["auto", "put", "conditional"]), Default("auto")),
@@ -130,16 +131,21 @@ pub const ROOT: SectionSpec = SectionSpec {
     ],
 };
 
-/// `[request]`: the file on a stick `SUPPORT` or `RESET`.
+/// `[request]`: the file on a stick `SUPPORT`, `RESET` or `CERTIFICATE`.
 pub const REQUEST: SectionSpec = SectionSpec {
     title: "[request]",
     keys: &[
-        key("action", OneOf(&["support", "reset", "decommission"]), Required),
+        key("action", OneOf(&["support", "reset", "decommission", "certificate"]), Required),
         key("id", Text("32 hex digits"), Required),
         key("serial", TextList("\"any\", or serial numbers; a * at the end stands for the rest"), Required),
         key("expires", Text("YYYY-MM-DD"), Required),
         key("technician", Text("any text"), Required),
         key("reason", Text("any text"), Required),
+        key(
+            "certificate_pem",
+            Text("the appliance's certificate and those of its authorities in PEM, with action = \"certificate\""),
+            Optional,
+        ),
     ],
 };
 /// The request's file itself.

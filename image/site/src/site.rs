@@ -59,6 +59,8 @@ pub struct Site {
     pub destinations: Vec<vitalgate_config::Destination>,
     /// Certificate authorities of destinations, by the destination's id.
     pub authorities: Vec<Authority>,
+    /// Ids of the destinations that the appliance identifies itself to by its own certificate.
+    pub client_certificate_for: Vec<String>,
     pub(crate) passage: Passage,
 }
 

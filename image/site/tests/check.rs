@@ -32,6 +32,7 @@ fn the_full_file_passes_and_means_what_it_says() {
     assert_eq!(site.publishing_devices().map(ToString::to_string).collect::<Vec<_>>(), ["monitor-01"]);
     assert_eq!(site.destinations.len(), 2);
     assert_eq!(site.authorities.len(), 1);
+    assert_eq!(site.client_certificate_for, ["ehr"]);
     assert!(!site.authorities[0].pem.contains("The authority"), "text beside the certificate is dropped");
     assert_eq!(site.warnings().len(), 2, "{:?}", site.warnings());
 }
@@ -142,6 +143,10 @@ fn contradictions_are_found() {
         ("[[device]]\nid = \"a\"\nprofile = \"vitals-json\"\n", "add a section [mqtt]"),
         ("[ehr]\nurl = \"https://x/\"\nca_pem = \"x\"\n", "holds no certificate"),
         ("[ehr]\nurl = \"https://x/\"\nca_pem = \"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\"\n", "number 1"),
+        ("[ehr]\nurl = \"https://x/\"\nclient_certificate = \"required\"\n", "write \"own\""),
+        ("[ehr]\nurl = \"https://x/\"\nclient_certificate = true\n", "client_certificate in [ehr] must be text"),
+        ("[ehr]\nurl = \"http://127.0.0.1/\"\nclient_certificate = \"own\"\n", "has client_certificate, but its url is http://"),
+        ("[ehr]\nurl = \"https://x/\"\nclient_certificate_file = \"x\"\n", "unknown key"),
         ("[update]\nserver = \"http://x/\"\n", "no plain https"),
         ("[maintenance]\nwindow = \"2-4\"\n", "cannot be read"),
         ("[time]\nntp = [\"a;b\"]\n", "no host"),
@@ -177,7 +182,7 @@ proptest! {
     fn a_value_stays_a_value(value in "\\PC{1,60}") {
         let text = FULL.replace("urn:oid:1.2.276.0.76.4.8", &value.replace(['"', '\\'], ""));
         if let Ok(site) = SiteFile::check(&text, "site") {
-            let rendered = vitalgate_site::render_daemon_config_in(&site, &vitalgate_site::Places { state_dir: "/data".into(), authorities: None, key_credential: None });
+            let rendered = vitalgate_site::render_daemon_config_in(&site, &vitalgate_site::Places { state_dir: "/data".into(), authorities: None, key_credential: None, client_certificate: None });
             prop_assert!(vitalgate_config::check(&rendered, "daemon").is_ok());
         }
     }

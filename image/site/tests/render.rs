@@ -7,7 +7,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use vitalgate_site::{
-    Places, Site, SiteFile, extra_files, render_daemon_config, render_daemon_config_in, render_firewall, render_network, render_time,
+    OwnCertificate, Places, Site, SiteFile, extra_files, render_daemon_config, render_daemon_config_in, render_firewall, render_network,
+    render_time,
 };
 
 const FULL: &str = include_str!("golden/full.toml");
@@ -27,7 +28,12 @@ fn the_daemon_takes_its_configuration() {
         std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
         std::fs::write(folder.path().join(name), pem).unwrap();
     }
-    let places = Places { state_dir: folder.path().to_owned(), authorities: Some(folder.path().to_owned()), key_credential: None };
+    let places = Places {
+        state_dir: folder.path().to_owned(),
+        authorities: Some(folder.path().to_owned()),
+        key_credential: None,
+        client_certificate: Some(OwnCertificate { file: folder.path().join("ehr.pem"), key_credential: "client-key".to_owned() }),
+    };
     let config = vitalgate_config::check(&render_daemon_config_in(&site, &places), "daemon").unwrap();
     assert_eq!(config.gateway.name.to_string(), "practice-01");
     assert_eq!(config.store.retention_days, 14);
@@ -35,6 +41,10 @@ fn the_daemon_takes_its_configuration() {
     assert_eq!(config.devices.len(), 2);
     let vitalgate_config::DestinationKind::Fhir(ehr) = &config.destinations[0].kind else { panic!("not FHIR") };
     assert_eq!(ehr.ca_file.as_deref(), Some(folder.path().join("ehr.pem").as_path()));
+    assert_eq!(ehr.client_certificate_file, ehr.ca_file);
+    assert_eq!(ehr.client_key_credential.as_deref(), Some("client-key"));
+    let vitalgate_config::DestinationKind::Fhir(cloud) = &config.destinations[1].kind else { panic!("not FHIR") };
+    assert_eq!((&cloud.client_certificate_file, &cloud.client_key_credential), (&None, &None), "nobody else is shown the certificate");
 }
 
 /// Each text is compared with the one that was read and found right; `UPDATE_GOLDEN=1` writes them anew.

@@ -138,6 +138,30 @@ fn request() -> Request {
         expires: Day::parse("2026-11-30").unwrap(),
         technician: "A. \"Example\"".to_owned(),
         reason: "moved to another site".to_owned(),
+        certificate_pem: None,
+    }
+}
+
+/// A certificate comes with the request that is for it, whole, and with no other.
+#[test]
+fn a_certificate_comes_in_its_own_request() {
+    let from = FULL.find("-----BEGIN").unwrap();
+    let until = FULL.find("-----END CERTIFICATE-----\n").unwrap();
+    let pem = format!("{}-----END CERTIFICATE-----\n", &FULL[from..until]);
+    let with = |action, certificate_pem: Option<&str>| Request { action, certificate_pem: certificate_pem.map(str::to_owned), ..request() };
+    let open = |text: &str| open_request(text.as_bytes(), &roots(), SERIAL, today()).map(|(request, _)| request);
+    let certificate = with(Action::Certificate, Some(&pem));
+    let text = sign_request(&certificate, &root()).unwrap();
+    assert_eq!(open(&text).unwrap(), certificate);
+    assert_eq!(open(&text.replace('\n', "\r\n")).unwrap(), certificate);
+    for (wrong, why) in [
+        (with(Action::Certificate, None), "brings no certificate"),
+        (with(Action::Certificate, Some("")), "holds no certificate"),
+        (with(Action::Certificate, Some(&pem.replacen('M', "N", 1))), "(number 1) that is no certificate"),
+        (with(Action::Reset, Some(&pem)), "belongs to no reset"),
+    ] {
+        let Err(SignError::Errors(errors)) = sign_request(&wrong, &root()) else { panic!("{wrong:?} was signed") };
+        assert!(errors.len() == 1 && errors[0].to_string().contains(why), "{why}: {errors:?}");
     }
 }
 

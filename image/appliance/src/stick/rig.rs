@@ -50,6 +50,7 @@ impl Rig {
             expires: Day::parse("2099-12-31").unwrap(),
             technician: "A. Example".into(),
             reason: "a test".into(),
+            certificate_pem: None,
         };
         sign_request(&request, &Signer::root(SigningKey::parse(&format!("{signer:02x}").repeat(32)).unwrap())).unwrap()
     }

@@ -84,6 +84,10 @@ fn ehr(text: &mut String, answers: Answers<'_>) -> Outcome {
         }
         text.push_str(&format!("ca_pem = '''\n{}\n'''\n", pem.replace('\r', "").trim()));
     }
+    let demanded = answers("Does it demand a client certificate of the appliance? (yes; empty: no):")?;
+    if !["", "n", "no"].contains(&demanded.to_ascii_lowercase().as_str()) {
+        text.push_str("client_certificate = \"own\"\n");
+    }
     Ok(())
 }
 
@@ -151,6 +155,7 @@ mod tests {
             "",
             "https://ehr.example/fhir",
             "",
+            "yes",
             "gateway.example",
             "monitor-01",
             "",
@@ -167,6 +172,7 @@ mod tests {
         let site = SiteFile::check(&text, "site").unwrap();
         assert_eq!(site.name, "Practice \"north\"");
         assert_eq!((site.devices.len(), site.destinations.len(), site.networks.len()), (2, 1, 1));
+        assert_eq!(site.client_certificate_for, ["ehr"]);
         assert!(site.maintenance.is_some() && site.serial.matches("VG-0002"));
     }
 
