@@ -15,7 +15,7 @@ pub(crate) async fn run<A: AsRef<OsStr>>(program: impl AsRef<Path>, arguments: i
     let mut command = Command::new(program);
     command.args(arguments).kill_on_drop(true);
     let output =
-        command.output().await.with_context(|| format!("{} cannot be started; `make setup-image` installs it", program.display()))?;
+        command.output().await.with_context(|| format!("{} cannot be started; `tools/setup image` installs it", program.display()))?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let line = format!("{:?}", command.as_std());
@@ -33,7 +33,7 @@ pub(crate) async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     run("cp", arguments.into_iter().chain([from.as_os_str(), to.as_os_str()])).await.map(drop)
 }
 
-/// The value of an environment variable, or what stands for it.
+/// The value of an environment variable, or what stands for it. make passes on what nobody has set as an empty text.
 pub(crate) fn setting(name: &str, otherwise: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| otherwise.to_owned())
+    std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| otherwise.to_owned())
 }
