@@ -1,11 +1,12 @@
 //! The command line: one subcommand a unit.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::errand::{self, Errand};
 use crate::{boot, clock, configure, gate, provision, stick, storage, update};
 
 /// Names by which the updater calls this program.
@@ -35,11 +36,8 @@ enum Step {
     Commission,
     /// Make the daemon's, the firewall's, the clock's and the network's files from the site file.
     Configure,
-    /// Do what the stick in this device asks for, by its label.
-    Stick {
-        /// The block device.
-        device: PathBuf,
-    },
+    /// Do what a stick asks for, by its label.
+    Stick(stick::Arguments),
     /// Which slot starts next; called by the updater.
     Bootchooser(boot::Arguments),
     /// Refuse or prepare an installation; called by the updater.
@@ -50,6 +48,11 @@ enum Step {
     MarkGood,
     /// Look for an update where the site file says.
     Update(update::Arguments),
+    /// Do what another step may not do itself; started by the errand's unit.
+    Errand {
+        /// What.
+        errand: Errand,
+    },
     /// Say how far the clock can be trusted.
     Clock(clock::Arguments),
 }
@@ -59,21 +62,25 @@ enum Step {
 enum DataAction {
     /// Open it; at the first boot make it.
     Open,
+    /// Give its folders to their accounts.
+    Folders,
 }
 
 /// Carries out the step that the arguments name.
 pub(crate) fn execute(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     match Arguments::parse_from(by_own_name(arguments)).step {
         Step::Data { action: DataAction::Open } => storage::open(),
+        Step::Data { action: DataAction::Folders } => storage::folders(),
         Step::Provision => provision::provision(),
         Step::Commission => provision::commission(),
         Step::Configure => configure::configure(),
-        Step::Stick { device } => stick::stick(&device),
+        Step::Stick(arguments) => stick::stick(&arguments),
         Step::Bootchooser(arguments) => boot::bootchooser(&arguments),
         Step::PreInstall(_words) => boot::pre_install(),
         Step::Gate => gate::gate(),
         Step::MarkGood => boot::mark_good(),
         Step::Update(arguments) => update::update(&arguments),
+        Step::Errand { errand } => errand::go(errand),
         Step::Clock(arguments) => clock::clock(&arguments),
     }
 }

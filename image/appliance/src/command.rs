@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write as _};
-use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -29,7 +28,6 @@ pub(crate) struct Call {
     environment: Vec<(&'static str, OsString)>,
     input: Vec<u8>,
     deadline: Duration,
-    user: Option<(u32, u32)>,
     remedy: &'static str,
 }
 
@@ -42,7 +40,6 @@ impl Call {
             environment: Vec::new(),
             input: Vec::new(),
             deadline: Duration::from_secs(DEADLINE_DEFAULT_S),
-            user: None,
             remedy,
         }
     }
@@ -68,12 +65,6 @@ impl Call {
     /// How long it may take.
     pub(crate) const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
-        self
-    }
-
-    /// Runs as another user and group, without any of ours.
-    pub(crate) const fn user(mut self, user: u32, group: u32) -> Self {
-        self.user = Some((user, group));
         self
     }
 
@@ -192,9 +183,6 @@ impl Programs for System {
         let mut command = Command::new(call.program);
         command.args(&call.arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
         command.envs(call.environment.iter().map(|(name, value)| (name, value)));
-        if let Some((user, group)) = call.user {
-            command.uid(user).gid(group);
-        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|reason| CommandError::Start { program: call.program, reason })?;
         let output = child.stdout.take().map(collect);

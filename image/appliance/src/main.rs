@@ -11,6 +11,7 @@ mod cli;
 mod clock;
 mod command;
 mod configure;
+mod errand;
 mod gate;
 mod machine;
 mod pause;

@@ -13,6 +13,7 @@ use vitalgate_layout::state::{Part, StateWord};
 use crate::boot::{Esp, Mounted, Rollback, Running, Trial, data_is_open, record, show};
 use crate::cli::{say, say_error};
 use crate::command::{Call, Programs, System};
+use crate::errand::{self, Errand};
 use crate::pause::pause;
 use crate::places::Places;
 use crate::state_file::StateFiles;
@@ -26,6 +27,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const RESTART_DEADLINE: Duration = Duration::from_secs(90);
 /// How long the service manager may take to answer.
 const MANAGER_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the daemon may take to say what it has.
+const BEFORE_DEADLINE: Duration = Duration::from_secs(20);
 /// The unit that opens sealed storage.
 const DATA_UNIT: &str = "vitalgate-data.service";
 /// The daemon's unit.
@@ -75,13 +78,24 @@ fn conclude(places: &Places, esp: &Esp<'_>, running: Running, verdict: &Verdict)
     }
 }
 
+/// What the daemon has now; asked by an errand.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) fn before_now() -> anyhow::Result<Before> {
+    Ok(Before::of(&daemon::status(path::DAEMON_STATUS)?))
+}
+
 /// What the daemon had before an update, for the gate of the new version.
 ///
 /// # Errors
 /// When sealed storage does not take the record.
-pub(crate) fn keep_before(places: &Places) -> std::io::Result<Before> {
+pub(crate) fn keep_before(places: &Places, programs: &dyn Programs) -> std::io::Result<Before> {
     // A gateway that does not answer has nothing that a new version could lose.
-    let before = daemon::status(path::DAEMON_STATUS).map(|status| Before::of(&status)).unwrap_or_default();
+    let before: Before = errand::send(programs, places, Errand::Before, &(), BEFORE_DEADLINE).unwrap_or_else(|error| {
+        say_error(&error.into());
+        Before::default()
+    });
     before.keep(places)?;
     Ok(before)
 }

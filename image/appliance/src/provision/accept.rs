@@ -74,10 +74,10 @@ impl Provisioning<'_> {
 
     /// Takes the site file of a stick, or says on the stick why not.
     pub(super) fn take(&self, stick: &Plugged, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
-        let mounted = self.sticks.mount(&stick.device).map_err(|error| SiteRefusal::new(Rejection::NotReadable, error.to_string()))?;
+        let mounted = self.sticks.mount(stick).map_err(|error| SiteRefusal::new(Rejection::NotReadable, error.to_string()))?;
         let taken = self.take_mounted(&*mounted, roots);
         if let Err(refusal) = &taken {
-            let told = mounted.make_writable().and_then(|()| self.tell(&*mounted, &refused_text(refusal, self.places)));
+            let told = mounted.check_writable().and_then(|()| self.tell(&*mounted, &refused_text(refusal, self.places)));
             if let Err(error) = told {
                 crate::cli::say(&format!("the report is not on the stick: {error}"));
             }
@@ -91,7 +91,7 @@ impl Provisioning<'_> {
         if !self.storage_suits(&offered.site) {
             return Err(SiteRefusal::new(Rejection::NoSealedStorage, ""));
         }
-        mounted.make_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
+        mounted.check_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
         self.keep(&offered).map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
     }
 

@@ -50,14 +50,14 @@ impl Provisioning<'_> {
     /// Writes everything to the stick; `false` when it is not the one that the site file came from, which
     /// gets no credentials.
     pub(super) fn hand_over(&self, plugged: &Plugged, site: &Site, key: &SigningKey, test: &self_test::Outcome) -> anyhow::Result<bool> {
-        let mounted = self.sticks.mount(&plugged.device)?;
+        let mounted = self.sticks.mount(plugged)?;
         let offered = read_file(mounted.folder(), stick::SITE_FILE, stick::SITE_FILE_BYTES_MAX)?;
         if offered.is_none() || offered != fs::read(self.places.at(path::SITE_FILE)).ok() {
             mounted.finish()?;
             return Ok(false);
         }
-        mounted.make_writable()?;
-        let credentials = self.make_credentials(site.publishing_devices())?;
+        mounted.check_writable()?;
+        let credentials = self.credentials(site.publishing_devices())?;
         let report = Report::new(self.places, &self.states, site, key, test, &credentials_of(&credentials))?;
         let (json, text) = (report.signed_json(key)?, report.signed_text(key));
         write_all(&*mounted, &credentials, &json, &text)?;
@@ -100,7 +100,7 @@ fn write_all(mounted: &dyn Mounted, credentials: &[Credentials], json: &str, tex
     let devices = mounted.folder().join(stick::DEVICES);
     for one in credentials {
         for (name, bytes) in &one.files {
-            write_file(&devices.join(&one.folder).join(name), bytes)?;
+            write_file(&devices.join(&one.folder).join(name), bytes.as_bytes())?;
         }
     }
     if let Some(authority) = credentials.iter().find_map(Credentials::authority) {

@@ -21,12 +21,13 @@ use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_site::Site;
 
 pub(crate) use accept::read_site;
+pub(crate) use credentials::make_credentials;
 
 use crate::command::{Programs, System};
 use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
-use crate::stick::{KernelSticks, Plugged, Sticks};
-use crate::{machine, site_file, storage};
+use crate::stick::{ManagedSticks, Plugged, Sticks};
+use crate::{machine, site_file};
 
 /// The window is closed; the file holds when.
 const COMMISSIONED: &str = "/data/appliance/commissioned";
@@ -34,15 +35,14 @@ const COMMISSIONED: &str = "/data/appliance/commissioned";
 /// Waits for the site file and keeps it; done at once when it is there.
 pub(crate) fn provision() -> anyhow::Result<ExitCode> {
     let places = Places::system();
-    storage::ensure_folders(&places).context("the folders on sealed storage cannot be made; restart the appliance")?;
-    Provisioning::system(&places, &KernelSticks::of(&places)).accept()?;
+    Provisioning::system(&places, &ManagedSticks::of(&places)).accept()?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Tests, reports and closes the window; done at once when it is closed.
 pub(crate) fn commission() -> anyhow::Result<ExitCode> {
     let places = Places::system();
-    Provisioning::system(&places, &KernelSticks::of(&places)).commission()?;
+    Provisioning::system(&places, &ManagedSticks::of(&places)).commission()?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,7 +10,6 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
 use vitalgate_config::DeviceSource;
-use vitalgate_domain::DeviceId;
 use vitalgate_layout::path;
 use vitalgate_layout::state::Part;
 use vitalgate_site::{SigningKey, Site, seal_report_json, seal_report_text};
@@ -51,7 +50,7 @@ pub(crate) fn existing_key(places: &Places) -> Option<SigningKey> {
 /// Credentials that are on the stick.
 pub(crate) struct Handed<'a> {
     /// For whom.
-    pub(crate) device: &'a DeviceId,
+    pub(crate) device: &'a str,
     /// Where.
     pub(crate) folder: &'a str,
     /// The authority's certificate (PEM).
@@ -188,8 +187,10 @@ impl Report {
 }
 
 fn line(device: &vitalgate_config::Device, handed: &[Handed<'_>]) -> DeviceLine {
-    let folder =
-        handed.iter().find(|one| *one.device == device.id).map(|one| format!("{}/{}", vitalgate_layout::stick::DEVICES, one.folder));
+    let folder = handed
+        .iter()
+        .find(|one| one.device == device.id.as_str())
+        .map(|one| format!("{}/{}", vitalgate_layout::stick::DEVICES, one.folder));
     let connection = match &device.source {
         DeviceSource::Modbus(bus) => format!("polled at {}", bus.address),
         DeviceSource::Mqtt => "publishes".to_owned(),

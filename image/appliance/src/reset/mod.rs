@@ -65,13 +65,13 @@ pub(crate) fn reset(places: &Places, programs: &dyn Programs, mounted: Box<dyn M
     let taken = match take(places, &*mounted, stick::RESET_REQUEST, &[Action::Reset, Action::Decommission]) {
         Ok(taken) => taken,
         Err(refusal) => {
-            mounted.make_writable()?;
+            mounted.check_writable()?;
             write_file(&mounted.folder().join(REPORT), for_windows(&refused_text(&refusal, places)).as_bytes())?;
             mounted.finish()?;
             bail!("RESET: {refusal}");
         }
     };
-    mounted.make_writable()?;
+    mounted.check_writable()?;
     let begun = format!(
         "{}{} begun; without a certificate beside this file it was cut off: power on to finish\n",
         heading(places),

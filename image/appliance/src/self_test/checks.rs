@@ -117,31 +117,53 @@ pub(super) fn interfaces(places: &Places) -> Finding {
     Finding::Passed(up.join(", "))
 }
 
+/// Somebody who reaches addresses within so many seconds; for each why not, or nothing.
+pub(super) type Reaches<'a> = &'a dyn Fn(Vec<String>, u64) -> Result<Vec<Option<String>>, String>;
+
 /// Polled devices are reached by TCP, all at the same time; the others come by themselves.
-pub(super) fn devices(devices: &[Device], deadline: Instant) -> Vec<(String, Finding)> {
-    let looked: Vec<_> = devices.iter().map(|device| (device.id.to_string(), look(device, deadline))).collect();
-    let gather = |answer: Looked| match answer {
-        Looked::Now(finding) => finding,
-        Looked::Later(answer) => answer.recv().unwrap_or(Finding::Skipped("it could not be looked at")),
+pub(super) fn devices(devices: &[Device], deadline: Instant, reaches: Reaches<'_>) -> Vec<(String, Finding)> {
+    let addresses: Vec<String> = devices.iter().filter_map(address).collect();
+    let seconds = deadline.saturating_duration_since(Instant::now()).as_secs().max(CONNECT_S);
+    let asked = if addresses.is_empty() { Ok(Vec::new()) } else { reaches(addresses, seconds) };
+    let mut answers = asked.as_ref().map(|answers| answers.iter()).unwrap_or_default();
+    let mut find = |device: &Device| {
+        if address(device).is_none() {
+            return Finding::Skipped("it publishes by itself");
+        }
+        match (&asked, answers.next()) {
+            (Ok(_), Some(None)) => Finding::Passed("reached".to_owned()),
+            (Ok(_), Some(Some(why))) => Finding::Failed(why.clone()),
+            (Ok(_), None) => Finding::Skipped("it could not be looked at"),
+            (Err(why), _) => Finding::Failed(format!("it could not be looked at: {why}")),
+        }
     };
-    looked.into_iter().map(|(device, answer)| (device, gather(answer))).collect()
+    devices.iter().map(|device| (device.id.to_string(), find(device))).collect()
 }
 
-enum Looked {
-    Now(Finding),
-    Later(mpsc::Receiver<Finding>),
+fn address(device: &Device) -> Option<String> {
+    match &device.source {
+        DeviceSource::Modbus(bus) => Some(bus.address.to_string()),
+        DeviceSource::Mqtt => None,
+    }
 }
 
-fn look(device: &Device, deadline: Instant) -> Looked {
-    let DeviceSource::Modbus(bus) = &device.source else {
-        return Looked::Now(Finding::Skipped("it publishes by itself"));
-    };
-    let address = bus.address.to_string();
+/// Reaches each address, all at the same time; for each why not, or nothing.
+pub(super) fn reach_all(addresses: Vec<String>, deadline: Instant) -> Vec<Option<String>> {
+    let asked: Vec<_> = addresses.into_iter().map(|address| later(address, deadline)).collect();
+    asked.into_iter().map(|answer| answer.recv().unwrap_or_else(|_| Some("it could not be looked at".to_owned()))).collect()
+}
+
+fn later(address: String, deadline: Instant) -> mpsc::Receiver<Option<String>> {
     let (sender, answer) = mpsc::channel();
     thread::spawn(move || {
-        let _ = sender.send(reach(&address, deadline));
+        let why_not = match reach(&address, deadline) {
+            Finding::Passed(_) => None,
+            Finding::Failed(why) => Some(why),
+            Finding::Skipped(why) => Some(why.to_owned()),
+        };
+        let _ = sender.send(why_not);
     });
-    Looked::Later(answer)
+    answer
 }
 
 fn reach(address: &str, deadline: Instant) -> Finding {

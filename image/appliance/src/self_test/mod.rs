@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_site::Site;
 
 use crate::command::Programs;
+use crate::errand::{self, Errand};
 use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
 
@@ -60,6 +62,18 @@ impl Outcome {
     }
 }
 
+/// Addresses to reach, and how long to try.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    addresses: Vec<String>,
+    seconds: u64,
+}
+
+/// Reaches each address by TCP, all at the same time; for each why not, or nothing. An errand.
+pub(crate) fn reach(wanted: Wanted) -> Vec<Option<String>> {
+    checks::reach_all(wanted.addresses, Instant::now() + Duration::from_secs(wanted.seconds.min(WAIT_S)))
+}
+
 /// Looks at everything; a check that fails stops none of the others.
 pub(crate) fn run(site: &Site, places: &Places, programs: &dyn Programs) -> Outcome {
     // The appliance has just come up: cable, time source and devices are given a while, all the same one.
@@ -71,7 +85,10 @@ pub(crate) fn run(site: &Site, places: &Places, programs: &dyn Programs) -> Outc
         ("disk".to_owned(), checks::disk(places)),
         (INTERFACES.to_owned(), checks::until(deadline, || checks::interfaces(places))),
     ]);
-    let devices = checks::devices(&site.devices, deadline);
+    let devices = checks::devices(&site.devices, deadline, &|addresses, seconds| {
+        let wanted = Wanted { addresses, seconds };
+        errand::send(programs, places, Errand::Reach, &wanted, Duration::from_secs(seconds)).map_err(|error| error.to_string())
+    });
     outcome.0.push((CLOCK.to_owned(), checks::until(deadline, || checks::clock(places))));
     outcome.0.extend(devices.into_iter().map(|(device, finding)| (format!("{DEVICE_PREFIX}{device}"), finding)));
     outcome

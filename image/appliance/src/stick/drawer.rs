@@ -33,10 +33,11 @@ impl Sticks for Drawer {
     fn find(&self, label: &str) -> Option<Plugged> {
         let sticks = self.sticks.borrow();
         let (_, folder) = sticks.first().filter(|(name, _)| *name == label)?;
-        Some(Plugged { device: folder.clone(), moment: self.moment.get() })
+        Some(Plugged { label: label.to_owned(), device: folder.clone(), moment: self.moment.get() })
     }
 
-    fn mount(&self, device: &Path) -> Result<Box<dyn Mounted>, StickError> {
+    fn mount(&self, stick: &Plugged) -> Result<Box<dyn Mounted>, StickError> {
+        let device = stick.device.as_path();
         if !device.is_dir() {
             return Err(StickError::Mount { device: device.to_owned(), reason: io::Error::other("no FAT") });
         }
@@ -62,7 +63,7 @@ impl Mounted for Folder {
         &self.folder
     }
 
-    fn make_writable(&self) -> Result<(), StickError> {
+    fn check_writable(&self) -> Result<(), StickError> {
         if self.protected { Err(StickError::NotWritable(io::Error::other("protected"))) } else { Ok(()) }
     }
 

@@ -2,50 +2,68 @@
 
 #[cfg(test)]
 pub(crate) mod drawer;
-mod kernel;
+mod managed;
 mod port;
 mod request;
 #[cfg(test)]
 pub(crate) mod rig;
 
-use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use vitalgate_layout::stick;
 
-pub(crate) use kernel::{KernelSticks, mount_data};
+pub(crate) use managed::{ManagedSticks, mount_data};
 pub(crate) use port::{Mounted, Plugged, StickError, Sticks, read_file, write_file};
 pub(crate) use request::{Taken, heading, refused_text, take};
 
 use crate::command::System;
 use crate::places::Places;
-use crate::{provision, reset, support, update};
+use crate::{reset, support, update};
 
-/// Labels that mean something.
-const LABELS: [&str; 5] = [stick::PROVISION, stick::UPDATE, stick::SUPPORT, stick::RESET, stick::RECOVERY];
+/// A stick that asks for something.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Its label: what it asks for.
+    label: Label,
+    /// The block device.
+    device: std::path::PathBuf,
+}
 
-/// Does what the stick asks for. The sticks that a step waits for by itself are that step's.
-pub(crate) fn stick(device: &Path) -> anyhow::Result<ExitCode> {
-    let places = Places::system();
-    let sticks = KernelSticks::of(&places);
-    let device = fs::canonicalize(device).with_context(|| format!("{} is not plugged in", device.display()))?;
-    let label = label_of(&sticks, &device).with_context(|| format!("{} has none of the labels {}", device.display(), LABELS.join(", ")))?;
-    if [stick::PROVISION, stick::RECOVERY].contains(&label) {
-        let closed = provision::is_commissioned(&places);
-        crate::cli::say(if closed {
-            "the window for provisioning is closed; nothing is done with this stick"
-        } else {
-            "the step that waits for it takes it"
-        });
-        return Ok(ExitCode::SUCCESS);
+/// Labels that ask for something by themselves; the sticks that a step waits for are that step's.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Label {
+    /// To be updated.
+    #[value(name = "UPDATE")]
+    Update,
+    /// To tell support how it is.
+    #[value(name = "SUPPORT")]
+    Support,
+    /// To be erased.
+    #[value(name = "RESET")]
+    Reset,
+}
+
+impl Label {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Update => stick::UPDATE,
+            Self::Support => stick::SUPPORT,
+            Self::Reset => stick::RESET,
+        }
     }
-    let mounted = sticks.mount(&device)?;
-    match label {
-        stick::UPDATE => {
+}
+
+/// Does what the stick asks for.
+pub(crate) fn stick(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let places = Places::system();
+    let sticks = ManagedSticks::of(&places);
+    let mounted = sticks.mount(&found(&sticks, arguments)?)?;
+    match arguments.label {
+        Label::Update => {
             // An update that cannot leave its report is installed all the same.
-            if let Err(error) = mounted.make_writable() {
+            if let Err(error) = mounted.check_writable() {
                 crate::cli::say(&error.to_string());
             }
             update::from_stick(mounted.folder())?;
@@ -54,13 +72,17 @@ pub(crate) fn stick(device: &Path) -> anyhow::Result<ExitCode> {
                 crate::cli::say(&error.to_string());
             }
         }
-        stick::SUPPORT => support::support(&places, &System, mounted)?,
-        stick::RESET => reset::reset(&places, &System, mounted)?,
-        other => bail!("{other}: nothing is done"),
+        Label::Support => support::support(&places, &System, mounted)?,
+        Label::Reset => reset::reset(&places, &System, mounted)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn label_of(sticks: &dyn Sticks, device: &Path) -> Option<&'static str> {
-    LABELS.into_iter().find(|label| sticks.find(label).is_some_and(|stick| stick.device == device))
+/// The plugged stick that the unit was started for: with two of the same label it is the other one's turn first.
+fn found(sticks: &dyn Sticks, arguments: &Arguments) -> anyhow::Result<Plugged> {
+    let label = arguments.label.text();
+    let found = sticks.find(label).with_context(|| format!("no stick labelled {label} is plugged in"))?;
+    let same = found.device.file_name() == Path::new(&arguments.device).file_name();
+    ensure!(same, "{} is another stick labelled {label}; pull one of them", found.device.display());
+    Ok(found)
 }

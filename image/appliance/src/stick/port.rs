@@ -10,6 +10,8 @@ use crate::command::CommandError;
 /// A stick that is plugged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plugged {
+    /// Its label.
+    pub(crate) label: String,
     /// Its device.
     pub(crate) device: PathBuf,
     /// Tells one plugging from the next (nanoseconds when its link was made).
@@ -56,11 +58,11 @@ pub(crate) trait Sticks {
     /// The stick with this label, if it is plugged in.
     fn find(&self, label: &str) -> Option<Plugged>;
 
-    /// Mounts a stick read-only: vfat, no devices, no programs.
+    /// Mounts a stick: vfat, no devices, no programs.
     ///
     /// # Errors
     /// When it is no such file system.
-    fn mount(&self, device: &Path) -> Result<Box<dyn Mounted>, StickError>;
+    fn mount(&self, stick: &Plugged) -> Result<Box<dyn Mounted>, StickError>;
 
     /// Waits a moment before looking again.
     fn pause(&self);
@@ -71,11 +73,11 @@ pub(crate) trait Mounted {
     /// Where its files are.
     fn folder(&self) -> &Path;
 
-    /// Allows writing from now on.
+    /// Whether it takes files.
     ///
     /// # Errors
     /// When the stick is protected.
-    fn make_writable(&self) -> Result<(), StickError>;
+    fn check_writable(&self) -> Result<(), StickError>;
 
     /// Waits until the stick has everything and lets go of it.
     ///

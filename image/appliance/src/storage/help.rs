@@ -50,7 +50,7 @@ impl Storage<'_> {
     /// Opens with the key of a stick and seals anew.
     fn recover(&self, stick: &Plugged) -> Result<Option<Opened>, StorageError> {
         let DataPartition::Complete(partition) = self.partition()? else { return Ok(None) };
-        let mounted = self.sticks.mount(&stick.device)?;
+        let mounted = self.sticks.mount(stick)?;
         let file = read_file(mounted.folder(), stick::RECOVERY_KEY, RECOVERY_FILE_BYTES_MAX)?.ok_or(RecoveryKeyError::None)?;
         let recovery = RecoveryKey::parse(&String::from_utf8_lossy(&file))?;
         let volume = self.volume(&partition);
@@ -83,7 +83,7 @@ impl Storage<'_> {
     /// Makes storage without a seal, if the site file on the stick is signed and allows it.
     fn go_without_seal(&self, stick: &Plugged) -> Result<Option<Opened>, StorageError> {
         let DataPartition::Unfinished(partition) = self.partition()? else { return Ok(None) };
-        let mounted = self.sticks.mount(&stick.device)?;
+        let mounted = self.sticks.mount(stick)?;
         match (self.unsealed_allowed)(self.places, &*mounted) {
             Some(signer) => self.make_unsealed(&partition, signer).map(Some),
             None => Ok(None),

@@ -29,21 +29,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{partition, path};
 
 use crate::command::{Programs, System};
 use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
-use crate::stick::{KernelSticks, Mounted, StickError, Sticks};
+use crate::stick::{ManagedSticks, Mounted, StickError, Sticks};
 
-pub(crate) use content::{RECOVERY_KEY, ensure_folders, give};
+pub(crate) use content::RECOVERY_KEY;
 pub(crate) use disk::{Partition, of_root, rename};
 pub(crate) use error::StorageError;
 pub(crate) use recovery_key::RecoveryKey;
 pub(crate) use volume::has_tpm;
 
-use content::Skeleton;
+use content::{Skeleton, ensure_folders};
 use disk::DataPartition;
 use key_wrap::KeyEncryptionKey;
 use volume::Volume;
@@ -60,11 +61,17 @@ pub(crate) fn open() -> anyhow::Result<ExitCode> {
         programs: &System,
         places: &places,
         states: StateFiles::of(&places),
-        sticks: &KernelSticks::of(&places),
+        sticks: &ManagedSticks::of(&places),
         mount: &crate::stick::mount_data,
         unsealed_allowed: &signed_leave,
     };
     storage.open_or_wait()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the folders of opened storage to their accounts.
+pub(crate) fn folders() -> anyhow::Result<ExitCode> {
+    ensure_folders(&Places::system()).context("the folders on sealed storage cannot be made; restart the appliance")?;
     Ok(ExitCode::SUCCESS)
 }
 

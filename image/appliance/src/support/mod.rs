@@ -20,6 +20,8 @@ use crate::state_file::now_unix_ms;
 use crate::stick::{Mounted, heading, refused_text, take, write_file};
 use crate::text::for_windows;
 
+pub(crate) use parts::network;
+
 /// What became of the request, on the stick.
 const REPORT: &str = "support-report.txt";
 
@@ -31,13 +33,13 @@ pub(crate) fn support(places: &Places, programs: &dyn Programs, mounted: Box<dyn
     let taken = match take(places, &*mounted, stick::SUPPORT_REQUEST, &[Action::Support]) {
         Ok(taken) => taken,
         Err(refusal) => {
-            mounted.make_writable()?;
+            mounted.check_writable()?;
             write_file(&mounted.folder().join(REPORT), for_windows(&refused_text(&refusal, places)).as_bytes())?;
             mounted.finish()?;
             anyhow::bail!("SUPPORT: {refusal}");
         }
     };
-    mounted.make_writable()?;
+    mounted.check_writable()?;
     let recipient = recipient(places)?;
     let gathered = parts::gather(places, programs, &taken);
     let sealed = age::seal(&archive::tar(&gathered.files), &recipient).context("the bundle cannot be sealed")?;

@@ -10,6 +10,7 @@ use vitalgate_layout::state::Part;
 
 use super::redaction::Redaction;
 use crate::command::{Call, Programs};
+use crate::errand::{self, Errand};
 use crate::machine;
 use crate::places::Places;
 use crate::site_file;
@@ -35,14 +36,13 @@ pub(super) struct Gathered {
 }
 
 /// Name in the bundle, program, arguments.
-const PROGRAMS: [(&str, &str, &[&str]); 8] = [
+const PROGRAMS: [(&str, &str, &[&str]); 7] = [
     ("journal.jsonl", "journalctl", &["--no-pager", "--quiet", "--output=json", "--lines", JOURNAL_LINES]),
     ("starts.txt", "journalctl", &["--no-pager", "--list-boots"]),
     ("units.txt", "systemctl", &["--no-pager", "--full", "--all", "list-units"]),
     ("slots.json", "rauc", &["status", "--detailed", "--output-format=json-pretty"]),
     ("time.txt", "chronyc", &["-n", "tracking"]),
     ("time-sources.txt", "chronyc", &["-n", "sources", "-v"]),
-    ("network.txt", "networkctl", &["--no-pager", "status", "--all"]),
     ("disk.txt", "lsblk", &["--output", "NAME,SIZE,TYPE,FSTYPE,PARTLABEL,MOUNTPOINTS,MODEL,ROTA"]),
 ];
 
@@ -84,6 +84,11 @@ pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) ->
             Err(error) => gathered.errors.push(format!("{name}: {error}")),
         }
     }
+    let deadline = Duration::from_secs(DEADLINE_S);
+    match errand::send::<String>(programs, places, Errand::Network, &(), deadline) {
+        Ok(text) => gathered.files.push(("network.txt".to_owned(), redaction.apply(&text).into_bytes())),
+        Err(error) => gathered.errors.push(format!("network.txt: {error}")),
+    }
     let about = json!({
         "format": "vitalgate-support-1",
         "serial": machine::serial(places),
@@ -95,6 +100,15 @@ pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) ->
     });
     gathered.files.insert(0, ("about.json".to_owned(), format!("{about:#}\n").into_bytes()));
     gathered
+}
+
+/// How the network is, as whoever sees it says; an errand.
+///
+/// # Errors
+/// When the network's service does not say.
+pub(crate) fn network(programs: &dyn Programs) -> anyhow::Result<String> {
+    let call = Call::new("networkctl", "the rest of the bundle is complete").arguments(["--no-pager", "status", "--all"]);
+    Ok(programs.run(call.deadline(Duration::from_secs(DEADLINE_S)))?.text())
 }
 
 impl Gathered {

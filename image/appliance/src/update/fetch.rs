@@ -1,20 +1,25 @@
 //! Fetching one file over HTTPS, by an account that can do nothing else.
 //!
 //! TLS 1.3 by [`vitalgate_trust`]; HTTP/1.0 requests, so that the answer comes in one piece (RFC 1945,
-//! section 5.1). Where to and what is trusted is said by the caller, who is root and never reads a byte from
-//! the network itself.
+//! section 5.1). Where to and what is trusted is said by who sends it on this errand, who is root and never reads
+//! a byte from the network itself.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use serde::{Deserialize, Serialize};
 use vitalgate_site::Endpoint;
 use vitalgate_trust::{ClientProfile, client_config};
+
+use crate::errand::Errand;
+use crate::places::Places;
 
 /// How long the server may stay silent.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -22,22 +27,35 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const FETCH_DEADLINE: Duration = Duration::from_secs(2 * 3600);
 /// Longest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Largest list of certificates, in bytes.
-const AUTHORITY_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that are passed on at once.
 const PIECE_BYTES: usize = 64 * 1024;
+/// Where a file that is fetched is put.
+pub(super) const FETCHED: &str = "/data/fetch/fetched.raucb";
+/// Mode of that file.
+const FILE_MODE: u32 = 0o644;
 /// Port of `https`.
 const HTTPS_PORT: u16 = 443;
 
 /// What is fetched.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct FetchArguments {
-    /// An `https://` URL; certificates to trust are read from standard input, none: the system's.
-    url: String,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Wanted {
+    /// A file, as the answer.
+    Text(From),
+    /// A file, into [`FETCHED`].
+    File(From),
+    /// Nothing any more: [`FETCHED`] was taken over and takes no room from now on.
+    Nothing,
+}
+
+/// Where from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct From {
+    /// An `https://` URL.
+    pub(super) url: String,
     /// Most bytes that are taken.
-    bytes_max: u64,
-    /// Where to put it; without it, standard output.
-    file: Option<PathBuf>,
+    pub(super) bytes_max: u64,
+    /// Certificates to trust; none: the system's.
+    pub(super) authorities: Option<String>,
 }
 
 /// Why nothing was fetched.
@@ -79,21 +97,40 @@ pub(crate) enum FetchError {
     Keep(io::Error),
 }
 
-/// Fetches, with the trusted certificates from standard input.
-pub(crate) fn fetch(arguments: &FetchArguments) -> anyhow::Result<()> {
-    let mut authorities = String::new();
-    io::stdin().take(AUTHORITY_BYTES_MAX).read_to_string(&mut authorities)?;
-    let scratch = arguments.file.as_deref().and_then(Path::parent).unwrap_or(Path::new("/tmp"));
-    let config = Arc::new(configuration(&authorities, scratch)?);
-    match &arguments.file {
-        None => get(&arguments.url, config, arguments.bytes_max, &mut io::stdout().lock())?,
-        Some(file) => {
-            let mut opened = File::create(file).map_err(FetchError::Keep)?;
-            get(&arguments.url, config, arguments.bytes_max, &mut opened)?;
-            opened.sync_all().map_err(FetchError::Keep)?;
+/// Fetches; an errand. Gives the content where it was asked for as the answer.
+///
+/// # Errors
+/// When it does not come.
+pub(crate) fn fetch(places: &Places, wanted: &Wanted) -> anyhow::Result<String> {
+    let scratch = Errand::Fetch.folder(places);
+    let mut text = Vec::new();
+    match wanted {
+        Wanted::Text(from) => from.get(&scratch, &mut text)?,
+        Wanted::File(from) => {
+            clear(places)?;
+            let mut file = File::options().write(true).create_new(true).open(places.at(FETCHED)).map_err(FetchError::Keep)?;
+            // Whoever installs it is another account.
+            file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(FetchError::Keep)?;
+            from.get(&scratch, &mut file)?;
+            file.sync_all().map_err(FetchError::Keep)?;
         }
+        Wanted::Nothing => clear(places)?,
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+impl From {
+    fn get(&self, scratch: &Path, to: &mut dyn Write) -> Result<(), FetchError> {
+        let config = Arc::new(configuration(self.authorities.as_deref().unwrap_or_default(), scratch)?);
+        get(&self.url, config, self.bytes_max, to)
+    }
+}
+
+fn clear(places: &Places) -> Result<(), FetchError> {
+    match std::fs::remove_file(places.at(FETCHED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FetchError::Keep(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Trust in the given certificates, or in the system's where none are given.

@@ -32,6 +32,8 @@ use crate::places::Places;
 use crate::site_file;
 use crate::state_file::{Said, StateFiles, now_unix_ms};
 
+pub(crate) use fetch::{Wanted, fetch};
+
 use bundle::{Offer, Refused};
 use install::{Installer, Rauc};
 use report::{has_report, write_report};
@@ -54,26 +56,17 @@ pub(crate) struct Arguments {
     source: Source,
 }
 
-/// Where to look for an update.
-#[derive(Debug, clap::Subcommand)]
+/// Where to look for an update; a stick is looked at when it is plugged in.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
 enum Source {
-    /// On a stick that is mounted there.
-    Stick {
-        /// The mounted stick.
-        mounted: PathBuf,
-    },
     /// On the server that the site file names.
     Server,
-    /// Fetch one file; started by `server` with fewer rights.
-    Fetch(fetch::FetchArguments),
 }
 
 /// Looks for an update.
 pub(crate) fn update(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    match &arguments.source {
-        Source::Stick { mounted } => from_stick(mounted)?,
+    match arguments.source {
         Source::Server => Updater::system()?.install_from_server()?,
-        Source::Fetch(arguments) => fetch::fetch(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -191,7 +184,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             say("the running version has not shown yet that it is healthy: no update before that");
             return Ok(false);
         }
-        let list = server::list(&self.programs, &update.server, update.ca_pem.as_deref())?;
+        let list = server::list(&self.programs, &self.places, update)?;
         let Some(listed) = server::newest(&list).filter(|listed| listed.version > running.version) else {
             self.say_state(StateWord::Ready, "", BTreeMap::new());
             say("nothing newer on the server");
@@ -224,7 +217,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         if let Some(offer) = Offer::read(&self.programs, &bundle).ok().filter(|offer| offer.version == listed.version) {
             return Ok(offer);
         }
-        server::get(&self.programs, &self.places, &update.server, update.ca_pem.as_deref(), listed)?;
+        server::get(&self.programs, &self.places, update, listed)?;
         let offer = Offer::read(&self.programs, &bundle)?;
         // The list is only a hint: an older version under a newer one's name is no update.
         if offer.version != listed.version {
@@ -257,7 +250,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     }
 
     fn install(&self, offer: &Offer) -> anyhow::Result<()> {
-        let before = keep_before(&self.places).context("what the new version must reach cannot be kept")?;
+        let before = keep_before(&self.places, &self.programs).context("what the new version must reach cannot be kept")?;
         say(&format!(
             "installing {}; {} devices and {} destinations are there",
             offer.version,

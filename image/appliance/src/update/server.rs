@@ -7,11 +7,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use nix::unistd::{Gid, Uid, chown, geteuid};
-use vitalgate_layout::{Version, account, path};
+use vitalgate_layout::{Version, path};
+use vitalgate_site::Update;
 
+use super::fetch::{FETCHED, From, Wanted};
 use crate::boot::COMPATIBLE;
-use crate::command::{Call, CommandError, Programs};
+use crate::cli::say_error;
+use crate::command::Programs;
+use crate::errand::{self, Errand, ErrandError};
 use crate::places::Places;
 
 /// The list of a release set; only a hint at what is there, since a bundle is trusted by its own signature.
@@ -24,9 +27,6 @@ pub(crate) const BUNDLE_BYTES_MAX: u64 = 160 * 1024 * 1024;
 const LIST_DEADLINE: Duration = Duration::from_secs(120);
 /// How long a bundle may take.
 const BUNDLE_DEADLINE: Duration = Duration::from_secs(2 * 3600 + 60);
-/// This program, whatever it is called and wherever it lies.
-const OWN_PROGRAM: &str = "/proc/self/exe";
-const REMEDY: &str = "it is tried again at the next occasion";
 
 /// A bundle on the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,48 +56,35 @@ pub(crate) fn newest(list: &str) -> Option<Listed> {
 ///
 /// # Errors
 /// When it does not answer.
-pub(crate) fn list(programs: &impl Programs, server: &str, authorities: Option<&str>) -> Result<String, CommandError> {
-    let call = fetcher(server, LIST, LIST_BYTES_MAX, authorities).deadline(LIST_DEADLINE);
-    Ok(programs.run(call)?.text())
+pub(crate) fn list(programs: &dyn Programs, places: &Places, update: &Update) -> Result<String, ErrandError> {
+    ask(programs, places, &Wanted::Text(file(update, LIST, LIST_BYTES_MAX)), LIST_DEADLINE)
 }
 
 /// Fetches a bundle to where [`path::UPDATE_BUNDLE`] is.
 ///
 /// # Errors
 /// When it does not come, or is another than the list says.
-pub(crate) fn get(
-    programs: &impl Programs,
-    places: &Places,
-    server: &str,
-    authorities: Option<&str>,
-    listed: &Listed,
-) -> anyhow::Result<()> {
-    let folder = places.at(path::FETCH);
-    let (_, id) = account::FETCH;
-    std::fs::create_dir_all(&folder)?;
-    if geteuid().is_root() {
-        chown(&folder, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))?;
-    }
-    let file = folder.join("fetched.raucb");
-    let call = fetcher(server, &listed.name, BUNDLE_BYTES_MAX, authorities).arguments([&file]).deadline(BUNDLE_DEADLINE);
-    let fetched = programs.run(call).map_err(anyhow::Error::from).and_then(|_answer| {
-        let bundle = places.at(path::UPDATE_BUNDLE);
-        let sha256 = take_over(&file, &bundle)?;
-        if sha256 == listed.sha256 {
-            return Ok(());
-        }
-        std::fs::remove_file(&bundle)?;
-        anyhow::bail!("{} is not the file that {LIST} names; check the folder on the update server", listed.name)
-    });
+pub(crate) fn get(programs: &dyn Programs, places: &Places, update: &Update, listed: &Listed) -> anyhow::Result<()> {
+    let fetched = ask(programs, places, &Wanted::File(file(update, &listed.name, BUNDLE_BYTES_MAX)), BUNDLE_DEADLINE);
+    let bundle = places.at(path::UPDATE_BUNDLE);
+    let taken = fetched.map_err(anyhow::Error::from).and_then(|_nothing| Ok(take_over(&places.at(FETCHED), &bundle)?));
     // What stays is overwritten by the next.
-    let _ = std::fs::remove_file(&file);
-    fetched
+    if let Err(error) = ask(programs, places, &Wanted::Nothing, LIST_DEADLINE) {
+        say_error(&error.into());
+    }
+    if taken? == listed.sha256 {
+        return Ok(());
+    }
+    std::fs::remove_file(&bundle)?;
+    anyhow::bail!("{} is not the file that {LIST} names; check the folder on the update server", listed.name)
 }
 
-fn fetcher(server: &str, name: &str, bytes_max: u64, authorities: Option<&str>) -> Call {
-    let (_, id) = account::FETCH;
-    let arguments = ["update".to_owned(), "fetch".to_owned(), format!("{server}/{name}"), bytes_max.to_string()];
-    Call::new(OWN_PROGRAM, REMEDY).arguments(arguments).input(authorities.unwrap_or_default()).user(id, id)
+fn ask(programs: &dyn Programs, places: &Places, wanted: &Wanted, deadline: Duration) -> Result<String, ErrandError> {
+    errand::send(programs, places, Errand::Fetch, wanted, deadline)
+}
+
+fn file(update: &Update, name: &str, bytes_max: u64) -> From {
+    From { url: format!("{}/{name}", update.server), bytes_max, authorities: update.ca_pem.clone() }
 }
 
 /// Copies a file that somebody else wrote into a place of our own and gives its SHA-256 in hex.

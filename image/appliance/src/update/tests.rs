@@ -1,8 +1,8 @@
 //! The whole way of an update up to the restart, with real files and a stand-in for the updater.
 
 use std::cell::{Cell, RefCell};
-use std::os::unix::ffi::OsStrExt as _;
 
+use serde_json::{Value, json};
 use vitalgate_layout::{Slot, Version, entry, stick::UPDATE_REPORT};
 use vitalgate_site::{Signer, SigningKey, sign};
 
@@ -10,18 +10,24 @@ use super::install::InstallError;
 use super::*;
 use crate::boot::{Rollback, record};
 use crate::command::{Answer, Call, CommandError};
+use crate::errand::{Errand, stand_in};
 
 /// Bundles are files that hold their version; `bad` in them is a wrong signature.
 struct StandIn {
+    places: Places,
     list: String,
     asked: RefCell<Vec<String>>,
 }
 
 impl Programs for StandIn {
     fn attempt(&self, call: Call) -> Result<Answer, CommandError> {
-        self.asked.borrow_mut().push(call.line());
-        let good = |output: Vec<u8>| Ok(Answer { success: true, code: Some(0), output, complaint: String::new() });
         let line = call.line();
+        if let Some(errand) = stand_in::started(&call) {
+            self.goes(errand);
+        } else if !line.starts_with("systemctl ") {
+            self.asked.borrow_mut().push(line.clone());
+        }
+        let good = |output: Vec<u8>| Ok(Answer { success: true, code: Some(0), output, complaint: String::new() });
         if let Some(bundle) = line.strip_prefix("rauc --conf=/usr/lib/rauc/system.conf info --output-format=json ") {
             let text = fs::read_to_string(bundle).unwrap_or_else(|_error| "bad".into());
             if text.contains("bad") {
@@ -34,15 +40,36 @@ impl Programs for StandIn {
             }
             return good(format!(r#"{{"compatible":"vitalgate-amd64","version":"{}"}}"#, text.trim()).into_bytes());
         }
-        if line.contains("/SHA256SUMS ") {
-            return good(self.list.clone().into_bytes());
-        }
-        if line.contains("update fetch https://updates.example/v/vitalgate-amd64-") {
-            let file = line.rsplit(' ').next().unwrap();
-            fs::write(file, "0.3.0").unwrap();
-            return good(Vec::new());
-        }
         good(Vec::new())
+    }
+}
+
+impl StandIn {
+    /// Whoever goes to the server: its list, and one bundle under every name.
+    fn goes(&self, errand: Errand) {
+        let question = stand_in::question(&self.places, errand);
+        let answer = match errand {
+            Errand::Fetch => self.fetches(&question),
+            Errand::Before => Ok(json!({"at_unix_ms": 1, "devices": ["m-1"], "destinations": ["ehr"]})),
+            other => panic!("nobody should go for {other:?}"),
+        };
+        stand_in::answer(&self.places, errand, answer);
+    }
+
+    fn fetches(&self, question: &Value) -> Result<Value, &'static str> {
+        let fetched = self.places.at(fetch::FETCHED);
+        if question == "Nothing" {
+            remove_if_there(&fetched).unwrap();
+            return Ok(json!(""));
+        }
+        let (into, from) = question.as_object().unwrap().iter().next().unwrap();
+        self.asked.borrow_mut().push(format!("{into} {} by {}", from["url"].as_str().unwrap(), from["authorities"]));
+        if into == "Text" {
+            return Ok(json!(self.list));
+        }
+        fs::create_dir_all(fetched.parent().unwrap()).unwrap();
+        fs::write(fetched, "0.3.0").unwrap();
+        Ok(json!(""))
     }
 }
 
@@ -80,7 +107,7 @@ fn appliance(folder: &Path) -> TestUpdater {
     fs::write(places.at(path::BOOT_ENV), "VITALGATE_SLOT=a\n").unwrap();
     fs::write(places.at(path::VERSION_FLOOR), "0.1.0\n").unwrap();
     RESTARTS.set(0);
-    let programs = StandIn { list: String::new(), asked: RefCell::default() };
+    let programs = StandIn { places: places.clone(), list: String::new(), asked: RefCell::default() };
     Updater { places, programs, installer: FakeRauc::default(), restart: || RESTARTS.set(RESTARTS.get() + 1), start_wait: Duration::ZERO }
 }
 
@@ -116,7 +143,8 @@ fn a_stick_installs_its_newest_bundle() {
     assert!(report(&stick).contains("version 0.10.0 is installed"), "{}", report(&stick));
     assert_eq!(state(&updater), (StateWord::Updating, "0.10.0 is installed, restarting".into()));
     assert!(!updater.places.at(path::UPDATE_BUNDLE).exists(), "the copy takes no room any more");
-    assert!(updater.places.at(path::BEFORE_UPDATE).exists(), "the gate knows what was there");
+    let before = fs::read_to_string(updater.places.at(path::BEFORE_UPDATE)).unwrap();
+    assert!(before.contains("m-1") && before.contains("ehr"), "the gate knows what was there: {before}");
 }
 
 /// Whatever is wrong with a stick is on the stick afterwards, and nothing restarts.
@@ -328,12 +356,16 @@ fn the_server_is_not_believed_beyond_its_files() {
     assert_eq!((updater.installer.installed.borrow().len(), RESTARTS.get()), (0, 0));
 }
 
-/// The one who talks to the network is not root, and gets what it may trust by standard input.
+/// The one who talks to the network is not root, and leaves nothing behind.
 #[test]
 fn the_server_is_asked_by_somebody_without_rights() {
     let folder = tempfile::tempdir().unwrap();
-    let updater = appliance(folder.path());
-    server::list(&updater.programs, "https://updates.example/v", Some("PEM")).unwrap();
-    assert_eq!(*updater.programs.asked.borrow(), ["/proc/self/exe update fetch https://updates.example/v/SHA256SUMS 262144"]);
-    assert!(updater.places.at(path::APPLIANCE).as_os_str().as_bytes().starts_with(folder.path().as_os_str().as_bytes()));
+    let updater = with_server(folder.path(), &spans().0, &[("0.3.0", &sha256("0.3.0"))]);
+    let update = site_file::kept(&updater.places).unwrap().update.unwrap();
+    let list = server::list(&updater.programs, &updater.places, &update).unwrap();
+    let listed = server::newest(&list).unwrap();
+    server::get(&updater.programs, &updater.places, &update, &listed).unwrap();
+    let asked = ["Text https://updates.example/v/SHA256SUMS by null", "File https://updates.example/v/vitalgate-amd64-0.3.0.raucb by null"];
+    assert_eq!(*updater.programs.asked.borrow(), asked);
+    assert!(!updater.places.at(fetch::FETCHED).exists() && updater.places.at(path::UPDATE_BUNDLE).exists());
 }
