@@ -34,20 +34,18 @@ const FOLDERS: [(&str, u32, u32); 7] = [
 /// # Errors
 /// When the file system refuses.
 pub(crate) fn ensure_folders(places: &Places) -> io::Result<()> {
-    make_folders(places)?;
-    FOLDERS.into_iter().try_for_each(|(folder, owner, mode)| give(&places.at(folder), owner, mode))
+    FOLDERS.into_iter().try_for_each(|(folder, owner, mode)| {
+        let folder = places.at(folder);
+        make(&folder, mode)?;
+        give(&folder, owner, mode)
+    })
 }
 
-/// Makes folders that are missing. Until they are given away they are their maker's alone.
-fn make_folders(places: &Places) -> io::Result<()> {
-    for (folder, owner, mode) in FOLDERS {
-        let mode = if owner == 0 { mode } else { 0o700 };
-        match DirBuilder::new().mode(mode).create(places.at(folder)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
+fn make(folder: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Gives a folder its owner and mode. A mode is the owner's to change, also for root where that is its only
@@ -96,7 +94,9 @@ impl Skeleton {
         DirBuilder::new().mode(0o700).recursive(true).create(&skeleton.root)?;
         let inner = Places::under(&skeleton.root);
         DirBuilder::new().mode(0o755).create(skeleton.folder())?;
-        make_folders(&inner)?;
+        // Those of other accounts are made when they can be given away.
+        let own = FOLDERS.iter().filter(|(_, owner, _)| *owner == 0);
+        own.into_iter().try_for_each(|(folder, _, mode)| make(&inner.at(folder), *mode))?;
         for (file, bytes) in files {
             replace(&inner.at(file), bytes, 0o600)?;
         }

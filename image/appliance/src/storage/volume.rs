@@ -167,9 +167,9 @@ mod tests {
         let skeleton = Skeleton::new(&places, &[(RECOVERY_KEY, text.as_bytes())]).unwrap();
         volume.fill(&skeleton.folder()).unwrap();
         let ask = |question: &str| System.run(Call::new("debugfs", "").arguments(["-R", question]).arguments([&mapping])).unwrap().text();
-        assert!(ask("ls /").contains("vitalgate") && ask("ls /").contains("journal"));
+        assert!(ask("ls /").contains("appliance") && ask("ls /").contains("journal"));
         assert_eq!(ask("cat /appliance/recovery-key"), text.as_str());
         assert!(ask("stat /appliance/recovery-key").contains("Mode:  0600"));
-        assert!(ask("stat /vitalgate").contains("Mode:  0700"));
+        assert!(ask("stat /appliance").contains("Mode:  0700"));
     }
 }
