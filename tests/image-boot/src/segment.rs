@@ -26,6 +26,8 @@ const BURST_PAUSE: Duration = Duration::from_millis(25);
 const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Rounds over all ports: a frame may be lost.
 const ROUNDS: usize = 2;
+/// How long one port has to answer.
+const ONE_ANSWER: Duration = Duration::from_secs(1);
 const LARGEST_FRAME: usize = 2048;
 const ETHERTYPE_IP: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
@@ -109,6 +111,21 @@ impl Station {
             self.listen(protocol, LAST_ANSWERS, &mut answers).await?;
         }
         Ok(answers)
+    }
+
+    /// Asks one TCP port until it takes a connection.
+    ///
+    /// # Errors
+    /// When it never does, or frames cannot be sent.
+    pub(crate) async fn until_open(&self, port: u16, within: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + within;
+        let mut answers = Answers::default();
+        while !answers.open.contains(&port) {
+            anyhow::ensure!(Instant::now() < until, "port {port} takes no connection within {} s", within.as_secs());
+            self.send(&self.question(Protocol::Tcp, port)).await?;
+            self.listen(Protocol::Tcp, ONE_ANSWER, &mut answers).await?;
+        }
+        Ok(())
     }
 
     async fn send(&self, frame: &[u8]) -> anyhow::Result<()> {

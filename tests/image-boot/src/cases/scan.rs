@@ -4,6 +4,7 @@ mod audit;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -12,7 +13,7 @@ use crate::command::{self, setting};
 use crate::disk;
 use crate::evidence::{Evidence, figure, tenths};
 use crate::image::Image;
-use crate::machine::{GUEST, GUEST_MAC, MQTT_PORT, PAGE_PORT, Surroundings};
+use crate::machine::{GUEST, GUEST_MAC, MQTT_PORT, PAGE_PORT, Surroundings, patience};
 use crate::segment::{Protocol, Station};
 
 /// Most Debian packages in the root.
@@ -21,6 +22,8 @@ const PACKAGES_MAX: usize = 150;
 const ROOT_MIB_MAX: f64 = 96.0;
 /// Largest bundle in MiB.
 const BUNDLE_MIB_MAX: f64 = 80.0;
+/// Longest wait for the gateway after the first state word of a start.
+const LISTENS_WITHIN: Duration = Duration::from_secs(120);
 /// Most ports in a line of the story.
 const SHOWN_MAX: usize = 20;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -68,6 +71,8 @@ async fn ports(image: &Image, evidence: &mut Evidence) -> anyhow::Result<()> {
     // QEMU's router would try the ports itself, at its host's network.
     let surroundings = Surroundings { segment: Some((ours, theirs)), cut_off: true, ..Surroundings::default() };
     let (running, _) = appliance.machine.boot_to(&surroundings, &IN_SERVICE).await?;
+    // Without a time source the state word says that first, whether the gateway has started or not.
+    station.until_open(MQTT_PORT, patience(LISTENS_WITHIN)).await?;
     let tcp = station.ask_every_port(Protocol::Tcp).await?;
     let udp = station.ask_every_port(Protocol::Udp).await?;
     evidence.keep("ports.txt", format!("TCP {tcp:?}\nUDP {udp:?}\n"));
