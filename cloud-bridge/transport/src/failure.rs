@@ -38,7 +38,8 @@ impl Failure {
 
     /// From the HTTP client's error. Its own text is not used: it repeats the URL.
     pub(crate) fn from_error(error: &reqwest::Error, place: &str) -> Self {
-        if let Some(remedy) = find::<TlsError>(error).map(tls_remedy) {
+        let tls = find::<TlsError>(error).map(tls_remedy).or_else(|| alert_in_words(error).as_ref().map(tls_remedy));
+        if let Some(remedy) = tls {
             let sent = if error.is_connect() { Sent::No } else { Sent::Unknown };
             return Self { sent, needs_mending: false, class: "tls", detail: format!("TLS to {place}: {remedy}").into() };
         }
@@ -92,6 +93,26 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     None
 }
 
+/// The alert that the server ended the connection with, where HTTP/2 has it: of what breaks a connection it keeps the
+/// words only. That we are not let in is told by TLS 1.3 after our handshake is done, so that it always breaks a connection.
+fn alert_in_words(error: &(dyn StdError + 'static)) -> Option<TlsError> {
+    const ALERTS: [AlertDescription; 9] = [
+        AlertDescription::CertificateRequired,
+        AlertDescription::UnknownCA,
+        AlertDescription::BadCertificate,
+        AlertDescription::UnsupportedCertificate,
+        AlertDescription::CertificateUnknown,
+        AlertDescription::CertificateExpired,
+        AlertDescription::CertificateRevoked,
+        AlertDescription::AccessDenied,
+        AlertDescription::DecryptError,
+    ];
+    let chain = std::iter::successors(Some(error as &dyn StdError), |error| (*error).source());
+    let words: Vec<String> = chain.map(ToString::to_string).collect();
+    let said = |alert: &TlsError| words.iter().any(|words| words.contains(&alert.to_string()));
+    ALERTS.into_iter().map(TlsError::AlertReceived).find(said)
+}
+
 /// What to do about a TLS error, in words for a technician. Holds no name or certificate content.
 #[must_use]
 pub fn tls_remedy(error: &TlsError) -> String {
@@ -103,8 +124,11 @@ pub fn tls_remedy(error: &TlsError) -> String {
         TlsError::AlertReceived(
             AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
             | AlertDescription::CertificateUnknown
-            | AlertDescription::AccessDenied,
+            | AlertDescription::AccessDenied
+            // Another authority of the same name.
+            | AlertDescription::DecryptError,
         ) => "the server does not accept our client certificate; register it or its issuer there",
         TlsError::AlertReceived(AlertDescription::CertificateExpired | AlertDescription::CertificateRevoked) => {
             "the server says that our client certificate is expired or revoked; renew it"

@@ -82,16 +82,27 @@ async fn a_server_that_cannot_prove_who_it_is_gets_nothing_and_the_remedy_is_nam
     }
 }
 
+/// Whichever HTTP it speaks: the server's no comes after the handshake, in the middle of our first request.
 #[tokio::test]
 async fn a_server_that_wants_a_client_certificate_gets_it_or_says_so() {
-    let certificates = Certificates::new(&["localhost"], false);
-    let tls = certificates.demanding_server();
-    let served = Served::start_tls(Ehr::new(true), certificates, tls).await;
-    let without = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.client()).unwrap();
-    let answer = without.deliver(&batch(BatchMode::Together)).await;
-    assert!(is_transient(&answer) && detail(&answer).contains("wants a client certificate"), "{answer:?}");
-    let with = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.certified_client()).unwrap();
-    assert_eq!(accepted(&with.deliver(&batch(BatchMode::Together)).await), 5);
+    for alpn in [b"http/1.1".as_slice(), b"h2"] {
+        let certificates = Certificates::new(&["localhost"], false);
+        let tls = certificates.demanding_server(&[alpn]);
+        let served = Served::start_tls(Ehr::new(true), certificates, tls).await;
+        let without = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.client()).unwrap();
+        let answer = without.deliver(&batch(BatchMode::Together)).await;
+        assert!(is_transient(&answer) && detail(&answer).contains("wants a client certificate"), "{answer:?}");
+        let stranger = Certificates::new(&["localhost"], false).client_of(&served.certificates);
+        let unknown = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), stranger).unwrap();
+        let answer = unknown.deliver(&batch(BatchMode::Together)).await;
+        assert!(is_transient(&answer) && detail(&answer).contains("does not accept our client certificate"), "{answer:?}");
+        // This server speaks HTTP/1.1 only, once it lets somebody in.
+        if alpn == b"h2" {
+            continue;
+        }
+        let with = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.certified_client()).unwrap();
+        assert_eq!(accepted(&with.deliver(&batch(BatchMode::Together)).await), 5);
+    }
 }
 
 #[tokio::test]

@@ -168,6 +168,12 @@ fn identified(folder: &Folder, name: &str) -> (String, ClientIdentity) {
     (folder.write(name, seal_report_json(&json.to_string(), &key).unwrap()), identity)
 }
 
+/// Whether openssl takes the request, and the certificate as that of a client that is known by it.
+fn others_take_it(csr: &str, certificate: &str) -> bool {
+    let openssl = |arguments: &[&str]| std::process::Command::new("openssl").args(arguments).output().unwrap().status.success();
+    openssl(&["req", "-in", csr, "-verify", "-noout"]) && openssl(&["verify", "-purpose", "sslclient", "-CAfile", certificate, certificate])
+}
+
 /// The hospital's IT gets request and certificate as files, byte for byte, from either form of a report whose signature holds.
 #[test]
 fn request_and_certificate_come_out_of_a_report() {
@@ -182,6 +188,7 @@ fn request_and_certificate_come_out_of_a_report() {
         assert!(said.contains("practice-01") && said.contains("issued by itself") && said.contains("SHA-256"), "{said}");
         assert_eq!(String::from_utf8(folder.read("box.csr")).unwrap(), identity.request_pem.replace("\r", ""));
         assert_eq!(String::from_utf8(folder.read("box.pem")).unwrap(), identity.certificate_pem.replace("\r", ""));
+        assert!(!there("openssl") || others_take_it(&csr, &certificate));
     }
     assert!(!ok(["report", "verify", &json]).contains("-----BEGIN"), "the report is buried under base64");
     let none = folder.write("none.json", seal_report_json("{\"serial\":\"VG-0001\"}", &SigningKey::generate().unwrap()).unwrap());

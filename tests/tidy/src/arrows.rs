@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("initrd", &["layout"]),
     ("appliance", &["domain", "config", "profile", "layout", "site", "trust"]),
     ("status", &["layout", "trust"]),
-    ("imagectl", &["layout", "site"]),
+    ("imagectl", &["layout", "site", "trust"]),
 ];
 
 /// Crates that are not product: the simulator and everything under tests/.

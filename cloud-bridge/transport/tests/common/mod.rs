@@ -54,24 +54,30 @@ impl Certificates {
     }
 
     /// A server that lets in only whom its own authority has certified.
-    pub fn demanding_server(&self) -> Arc<ServerConfig> {
+    pub fn demanding_server(&self, alpn: &[&[u8]]) -> Arc<ServerConfig> {
         let verifier =
             rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots.clone()), Arc::new(default_provider()));
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .with_client_cert_verifier(verifier.build().unwrap())
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
     }
 
     /// A client that shows a certificate of its own authority.
     pub fn certified_client(&self) -> ClientConfig {
+        self.client_of(self)
+    }
+
+    /// A client that shows a certificate of its own authority to a server of another.
+    pub fn client_of(&self, server: &Self) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_root_certificates(self.roots.clone())
+            .with_root_certificates(server.roots.clone())
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
             .unwrap()
     }
