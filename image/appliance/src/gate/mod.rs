@@ -23,6 +23,8 @@ use verdict::{Known, Seen, Verdict, decide};
 
 /// How often the gate looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long the monitor shows why, before the restart takes it away.
+const SHOWN_FOR: Duration = Duration::from_secs(5);
 /// How long an orderly restart may take before it is forced.
 const RESTART_DEADLINE: Duration = Duration::from_secs(90);
 /// How long the service manager may take to answer.
@@ -48,6 +50,7 @@ pub(crate) fn gate() -> anyhow::Result<ExitCode> {
     let verdict = watch(&places, &known);
     let code = conclude(&places, &esp, running, &verdict)?;
     if matches!(verdict, Verdict::Return(_)) {
+        pause(SHOWN_FOR);
         restart(&System);
     }
     Ok(code)
