@@ -8,6 +8,7 @@
 
 pub mod account;
 pub mod entry;
+pub mod fact;
 pub mod partition;
 pub mod path;
 pub mod port;

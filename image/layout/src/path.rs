@@ -22,6 +22,18 @@ pub const DAEMON_STATE: &str = "/data/vitalgate";
 pub const APPLIANCE: &str = "/data/appliance";
 /// The accepted site file.
 pub const SITE_FILE: &str = "/data/appliance/site.provision";
+/// When and from whom the site file was accepted: a moment (RFC 3339) and a name, a line each.
+pub const SITE_FILE_ACCEPTED: &str = "/data/appliance/site.accepted";
+/// The provisioning window is closed; the file holds when.
+pub const COMMISSIONED: &str = "/data/appliance/commissioned";
+/// The report that the technician got, for the support bundle.
+pub const COMMISSIONING_REPORT: &str = "/data/appliance/commissioning-report.json";
+/// The key that signs reports.
+pub const REPORT_KEY: &str = "/data/appliance/report.key";
+/// The recovery key until it is taken away.
+pub const RECOVERY_KEY: &str = "/data/appliance/recovery-key";
+/// The last time that was known here, in Unix milliseconds.
+pub const LAST_KNOWN_TIME: &str = "/data/appliance/last-known-time";
 /// Why the last rollback happened.
 pub const LAST_ROLLBACK: &str = "/data/appliance/rollback.json";
 /// The oldest version that may be installed.
@@ -32,6 +44,8 @@ pub const BEFORE_UPDATE: &str = "/data/appliance/before.json";
 pub const FETCH: &str = "/data/fetch";
 /// The update that is being installed.
 pub const UPDATE_BUNDLE: &str = "/data/appliance/update.raucb";
+/// Held while an update is installed.
+pub const UPDATE_LOCK: &str = "/run/vitalgate/update.lock";
 /// Where the daemon answers `/health` and `/status` (its default).
 pub const DAEMON_STATUS: &str = "127.0.0.1:9464";
 /// The oldest version that this image lets be installed, in [`TRUST`]; kept in [`VERSION_FLOOR`] once it is healthy.
@@ -64,6 +78,12 @@ pub const CLIENT_KEY_CREDENTIAL: &str = "/data/appliance/identity/key.cred";
 pub const CLIENT_KEY_CREDENTIAL_NAME: &str = "vitalgate-client-key";
 /// The certificate that the daemon shows with that key, put here at each boot.
 pub const CLIENT_CERTIFICATE: &str = "/run/vitalgate/client-certificate.pem";
+/// A copy of that key under a key that is derived from the recovery key.
+pub const KEY_COPY: &str = "/data/appliance/kek.recovery";
+/// The key of storage that is not sealed, by its signer's leave.
+pub const UNSEALED_KEY: &str = "/efi/vitalgate/data.key";
+/// What the status page says of itself; linked from [`STATE_FOLDER`].
+pub const STATUS_FILE: &str = "/run/vitalgate-status/status.json";
 /// The status page's own folder: its certificate.
 pub const STATUS_STATE: &str = "/data/status";
 /// The journal that outlives a restart.

@@ -4,10 +4,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use vitalgate_layout::path;
-
-/// Port of the status page.
-pub const PORT: u16 = 8443;
+use vitalgate_layout::{path, port};
 
 /// Where everything is.
 #[derive(Debug, Clone)]
@@ -37,11 +34,11 @@ pub struct Arguments {
 impl Default for Arguments {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)),
-            certificate_folder: "/data/status".into(),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, port::STATUS_HTTPS)),
+            certificate_folder: path::STATUS_STATE.into(),
             state_folder: path::STATE_FOLDER.into(),
-            state_file: "/run/vitalgate-status/status.json".into(),
-            daemon: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            state_file: path::STATUS_FILE.into(),
+            daemon: SocketAddr::from(([127, 0, 0, 1], port::DAEMON_CONSOLE)),
             screens: Vec::new(),
             os_release: "/etc/os-release".into(),
             boot_env: path::BOOT_ENV.into(),
@@ -93,7 +90,7 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         let parsed = parse(&["--listen", "127.0.0.1:1", "--screen", "/dev/tty1", "--screen", "/dev/ttyS0"]).unwrap();
         assert_eq!((parsed.listen.port(), parsed.screens.len()), (1, 2));
-        assert_eq!(parse(&[]).unwrap().listen.port(), PORT);
+        assert_eq!(parse(&[]).unwrap().listen.port(), port::STATUS_HTTPS);
         for wrong in [&["--listen"][..], &["--listen", "8443"], &["--daemon", "localhost"], &["--port", "1"], &["x"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use vitalgate_layout::StateWord;
 use vitalgate_layout::state::{Part, PartState};
+use vitalgate_layout::{StateWord, fact};
 
 use crate::arguments::Arguments;
 use crate::certificate::Keeper;
@@ -135,11 +135,11 @@ impl Looker {
         let network = &snapshot.network;
         let Some(certificate) = &network.certificate else { return };
         let facts = [
-            ("url", network.urls.first().cloned().unwrap_or_default()),
-            ("port", self.port.to_string()),
-            ("fingerprint", certificate.fingerprint.clone()),
-            ("certificate_ends", certificate.ends.clone()),
-            ("certificate", if certificate.kept { "kept" } else { "temporary" }.to_owned()),
+            (fact::URL, network.urls.first().cloned().unwrap_or_default()),
+            (fact::PORT, self.port.to_string()),
+            (fact::FINGERPRINT, certificate.fingerprint.clone()),
+            (fact::CERTIFICATE_ENDS, certificate.ends.clone()),
+            (fact::CERTIFICATE, if certificate.kept { "kept" } else { "temporary" }.to_owned()),
         ];
         let state = PartState {
             word: StateWord::Ready,

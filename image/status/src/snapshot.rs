@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
 use vitalgate_layout::state::{Part, PartState};
-use vitalgate_layout::{Slot, StateWord, Version};
+use vitalgate_layout::{Slot, StateWord, Version, fact};
 
 use crate::daemon::{Daemon, DaemonStatus};
 use crate::machine::{Interface, Machine};
@@ -286,10 +286,10 @@ fn identity(found: &Found) -> Identity {
         build: machine.release("BUILD_ID").map(str::to_owned),
         support_end: support_end.map(|date| date.to_string()),
         support_ended: support_end.zip(today).map(|(end, today)| today > end),
-        site: fact("site"),
-        gateway: status.and_then(|status| status.gateway.clone()).or_else(|| fact("gateway")),
-        serial: fact("serial"),
-        report_key: fact("report_key"),
+        site: fact(fact::SITE),
+        gateway: status.and_then(|status| status.gateway.clone()).or_else(|| fact(fact::GATEWAY)),
+        serial: fact(fact::SERIAL),
+        report_key: fact(fact::REPORT_KEY),
         daemon_version: status.and_then(|status| status.version.clone()),
         uptime_s: status.and_then(|status| status.uptime_s),
         warnings: status.map(|status| status.warnings.clone()).unwrap_or_default(),
@@ -306,7 +306,7 @@ fn today(now_unix_ms: i64) -> Option<Date> {
 
 fn network(found: &Found, port: u16) -> Network {
     let address = |address: std::net::IpAddr| format!("https://{}", std::net::SocketAddr::new(address, port));
-    let clock = found.parts.fact(Part::Clock, "trust").map(str::to_owned);
+    let clock = found.parts.fact(Part::Clock, fact::TRUST).map(str::to_owned);
     let daemon = found.daemon.status().and_then(|status| status.clock_trust.clone());
     Network {
         interfaces: found.machine.interfaces.clone(),
@@ -364,16 +364,16 @@ fn updates(found: &Found) -> Updates {
     let fact = |name: &str| found.parts.fact(Part::Slots, name);
     let booted = found.machine.boot.get("VITALGATE_SLOT").map(String::as_str);
     let slot = |slot: Slot| {
-        let (version, state) = fact(&format!("slot-{slot}")).map_or((None, None), slot_words);
+        let (version, state) = fact(fact::slot(slot)).map_or((None, None), slot_words);
         let is_booted = booted == Some(slot.letter());
         let running = if is_booted { found.machine.version() } else { None };
         SlotRow { slot: slot.letter(), booted: is_booted, version: version.or(running).map(str::to_owned), state }
     };
-    let at = fact("last-rollback-unix-ms").and_then(|text| text.parse().ok()).filter(|at| *at >= CLOCK_FLOOR_UNIX_MS);
+    let at = fact(fact::LAST_ROLLBACK_UNIX_MS).and_then(|text| text.parse().ok()).filter(|at| *at >= CLOCK_FLOOR_UNIX_MS);
     Updates {
         slots: Slot::ALL.into_iter().map(slot).collect(),
-        version_floor: fact("version-floor").map(str::to_owned),
-        last_rollback: fact("last-rollback").map(str::to_owned),
+        version_floor: fact(fact::VERSION_FLOOR).map(str::to_owned),
+        last_rollback: fact(fact::LAST_ROLLBACK).map(str::to_owned),
         last_rollback_at: at.map(rfc3339),
     }
 }

@@ -1,7 +1,7 @@
 //! The six panels: identity, network and time, devices, queue, destinations, update slots.
 
-use vitalgate_layout::StateWord;
 use vitalgate_layout::state::Part;
+use vitalgate_layout::{Slot, StateWord, fact};
 
 use super::panel::{Cell, Panel, Row, Table, Tone};
 use super::{Language, advice, spell};
@@ -9,6 +9,8 @@ use crate::snapshot::{DestinationRow, DeviceRow, PartRow, Queue, SlotRow, Snapsh
 
 /// Most devices on the page; `/status.json` has all of them.
 const DEVICE_ROWS_MAX: usize = 200;
+/// Facts that stand in rows of their own.
+const SITE_FACTS: [&str; 3] = [fact::SITE, fact::GATEWAY, fact::SERIAL];
 /// Fewer days left than this need somebody now.
 const DAYS_LEFT_BAD: f64 = 1.0;
 /// Fewer days left than this should be seen.
@@ -43,8 +45,8 @@ fn identity(snapshot: &Snapshot, language: Language) -> Panel {
     panel.row(language.pick("Supported until", "Unterstützt bis"), end);
     let uptime = identity.uptime_s.map(|seconds| spell::age(seconds, language));
     panel.row(language.pick("In service for", "In Betrieb seit"), Cell::known(uptime));
-    part(&mut panel, snapshot, Part::Provision, language.pick("Commissioning", "Inbetriebnahme"), &["site", "gateway", "serial"], language);
-    part(&mut panel, snapshot, Part::SelfTest, language.pick("Self test", "Selbsttest"), &["site", "gateway", "serial"], language);
+    part(&mut panel, snapshot, Part::Provision, language.pick("Commissioning", "Inbetriebnahme"), &SITE_FACTS, language);
+    part(&mut panel, snapshot, Part::SelfTest, language.pick("Self test", "Selbsttest"), &SITE_FACTS, language);
     for warning in &identity.warnings {
         panel.raise(Tone::Attention);
         panel.notes.push(Cell::text(warning.clone()).tone(Tone::Attention));
@@ -77,7 +79,7 @@ fn network(snapshot: &Snapshot, language: Language) -> Panel {
     }
     panel.raise(tone);
     panel.row(language.pick("Time", "Uhrzeit"), Cell::text(trust).tone(tone).note(snapshot.as_of.clone()));
-    part(&mut panel, snapshot, Part::Clock, language.pick("Time source", "Zeitquelle"), &["trust"], language);
+    part(&mut panel, snapshot, Part::Clock, language.pick("Time source", "Zeitquelle"), &[fact::TRUST], language);
     if let Some(certificate) = &network.certificate {
         let ends = format!("{} {}", language.pick("valid until", "gültig bis"), certificate.ends);
         let kept = if certificate.kept {
@@ -276,7 +278,8 @@ fn updates(snapshot: &Snapshot, language: Language) -> Panel {
     };
     panel.row(language.pick("Last rollback", "Letzte Rücknahme"), rollback);
     panel.row(language.pick("Oldest version allowed", "Älteste erlaubte Version"), Cell::known(updates.version_floor.clone()));
-    let own = ["running", "slot-a", "slot-b", "version-floor", "last-rollback", "last-rollback-unix-ms"];
+    let own =
+        [fact::RUNNING, fact::slot(Slot::A), fact::slot(Slot::B), fact::VERSION_FLOOR, fact::LAST_ROLLBACK, fact::LAST_ROLLBACK_UNIX_MS];
     part(&mut panel, snapshot, Part::Slots, language.pick("Health gate", "Bewährung"), &own, language);
     part(&mut panel, snapshot, Part::Update, language.pick("Update", "Aktualisierung"), &[], language);
     panel
@@ -321,7 +324,7 @@ fn part(panel: &mut Panel, snapshot: &Snapshot, which: Part, name: &str, elsewhe
     panel.raise(cell.tone.filter(|tone| *tone > Tone::Good).unwrap_or(Tone::Unknown));
     let facts = said.state().into_iter().flat_map(|state| &state.facts);
     let (passed, others): (Vec<_>, Vec<_>) =
-        facts.filter(|(fact, _)| !elsewhere.contains(&fact.as_str())).partition(|(_, value)| value.as_str() == "ok");
+        facts.filter(|(fact, _)| !elsewhere.contains(&fact.as_str())).partition(|(_, value)| value.as_str() == fact::OK);
     if !passed.is_empty() {
         let names: Vec<_> = passed.iter().map(|(fact, _)| spell::fact(fact, language)).collect();
         cell.note = format!("ok: {}", names.join(", "));
@@ -329,7 +332,7 @@ fn part(panel: &mut Panel, snapshot: &Snapshot, which: Part, name: &str, elsewhe
     panel.row(name, cell);
     for (fact, value) in others {
         let cell = Cell::text(value.clone());
-        let cell = if value.starts_with("failed") { cell.tone(Tone::Attention) } else { cell };
+        let cell = if value.starts_with(fact::FAILED) { cell.tone(Tone::Attention) } else { cell };
         panel.rows.push((spell::fact(fact, language), cell));
     }
 }

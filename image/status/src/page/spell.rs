@@ -1,5 +1,7 @@
 //! Figures for people: ages, sizes, days.
 
+use vitalgate_layout::fact;
+
 use super::Language;
 
 const MINUTE_S: u64 = 60;
@@ -35,14 +37,14 @@ pub(crate) fn since(seconds: u64, language: Language) -> String {
 /// The name of a fact of a part.
 pub(crate) fn fact(name: &str, language: Language) -> String {
     let (english, german) = match name {
-        "technician" => ("Technician", "Techniker"),
-        "accepted" => ("Accepted", "Angenommen"),
-        "signed_by" => ("Signed by", "Signiert von"),
-        "sealed" => ("Sealed to the TPM", "An das TPM gebunden"),
-        "version" => ("New version", "Neue Version"),
-        "percent" => ("Percent", "Prozent"),
-        "report_key" => ("Signs reports with", "Signiert Berichte mit"),
-        "tpm" => ("TPM", "TPM"),
+        fact::TECHNICIAN => ("Technician", "Techniker"),
+        fact::ACCEPTED => ("Accepted", "Angenommen"),
+        fact::SIGNED_BY => ("Signed by", "Signiert von"),
+        fact::SEALED => ("Sealed to the TPM", "An das TPM gebunden"),
+        fact::VERSION => ("New version", "Neue Version"),
+        fact::PERCENT => ("Percent", "Prozent"),
+        fact::REPORT_KEY => ("Signs reports with", "Signiert Berichte mit"),
+        fact::TPM => ("TPM", "TPM"),
         other => return other_fact(other, language),
     };
     language.pick(english, german).to_owned()
@@ -50,10 +52,10 @@ pub(crate) fn fact(name: &str, language: Language) -> String {
 
 /// Facts that are numbered or named by a device, and those of a later version.
 fn other_fact(name: &str, language: Language) -> String {
-    if let Some(number) = name.strip_prefix("source-") {
+    if let Some(number) = name.strip_prefix(fact::SOURCE_PREFIX) {
         return format!("{} {number}", language.pick("Source", "Quelle"));
     }
-    if let Some(device) = name.strip_prefix("device_") {
+    if let Some(device) = name.strip_prefix(fact::DEVICE_PREFIX) {
         return format!("{} {device}", language.pick("Device", "Gerät"));
     }
     let words = name.replace(['_', '-'], " ");
