@@ -9,8 +9,6 @@ use vitalgate_site::{Day, Site, open_signed};
 use crate::machine;
 use crate::places::Places;
 
-/// When and from whom it was accepted, beside it: a moment (RFC 3339) and a name, a line each.
-pub(crate) const ACCEPTED: &str = "/data/appliance/site.accepted";
 /// Characters of a moment that are its day.
 const DAY_CHARS: usize = 10;
 
@@ -23,7 +21,7 @@ const DAY_CHARS: usize = 10;
 pub(crate) fn kept(places: &Places) -> anyhow::Result<Site> {
     let file = places.at(path::SITE_FILE);
     let bytes = fs::read(&file).with_context(|| format!("no site file at {}; plug in a PROVISION stick", file.display()))?;
-    let accepted = fs::read_to_string(places.at(ACCEPTED)).unwrap_or_default();
+    let accepted = fs::read_to_string(places.at(path::SITE_FILE_ACCEPTED)).unwrap_or_default();
     let day = accepted.get(..DAY_CHARS).and_then(Day::parse).unwrap_or_else(|| machine::today(places));
     match open_signed(&bytes, &machine::site_roots(places)?, &machine::serial(places), day) {
         Ok((site, _)) => Ok(site),

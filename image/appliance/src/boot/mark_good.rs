@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use vitalgate_layout::entry::{BootEntry, TRIES};
+use vitalgate_layout::fact;
 use vitalgate_layout::state::StateWord;
 
 use super::esp::{Esp, EspError};
@@ -79,7 +80,7 @@ fn silent_death(entry: Option<BootEntry>, known: Option<&Rollback>) -> Option<Ro
 /// # Errors
 /// When the EFI system partition cannot be read.
 pub(crate) fn describe(places: &Places, esp: &Esp<'_>, running: Running, degraded: Option<&str>) -> Result<SlotsSaid, EspError> {
-    let mut facts = BTreeMap::from([("running".to_owned(), format!("slot {} ({})", running.slot, running.version))]);
+    let mut facts = BTreeMap::from([(fact::RUNNING.to_owned(), format!("slot {} ({})", running.slot, running.version))]);
     for slot in vitalgate_layout::Slot::ALL {
         let text = match esp.entry(slot)? {
             None => "empty".to_owned(),
@@ -89,15 +90,15 @@ pub(crate) fn describe(places: &Places, esp: &Esp<'_>, running: Running, degrade
             }
             Some(entry) => format!("{} not started any more", entry.version),
         };
-        facts.insert(format!("slot-{slot}"), text);
+        facts.insert(fact::slot(slot).to_owned(), text);
     }
     if let Some(floor) = version_floor(places) {
-        facts.insert("version-floor".to_owned(), floor.to_string());
+        facts.insert(fact::VERSION_FLOOR.to_owned(), floor.to_string());
     }
     let rollback = last_rollback(places, esp);
     if let Some(rollback) = &rollback {
-        facts.insert("last-rollback".to_owned(), format!("{} (slot {}): {}", rollback.version, rollback.slot, rollback.reason));
-        facts.insert("last-rollback-unix-ms".to_owned(), rollback.at_unix_ms.to_string());
+        facts.insert(fact::LAST_ROLLBACK.to_owned(), format!("{} (slot {}): {}", rollback.version, rollback.slot, rollback.reason));
+        facts.insert(fact::LAST_ROLLBACK_UNIX_MS.to_owned(), rollback.at_unix_ms.to_string());
     }
     let standing = rollback.filter(|rollback| !rollback.superseded);
     let (word, detail) = match (degraded, standing) {

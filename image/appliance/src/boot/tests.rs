@@ -7,7 +7,7 @@ use std::path::Path;
 
 use vitalgate_layout::entry::{self, BootEntry};
 use vitalgate_layout::state::StateWord;
-use vitalgate_layout::{Slot, Version, path};
+use vitalgate_layout::{Slot, Version, fact, path};
 
 use super::answer;
 use super::disk::{Disk, Mounted};
@@ -255,7 +255,7 @@ fn every_version_that_was_left_has_a_reason() {
     assert!(esp.trial().is_none());
     let said = describe(&places, &esp, old, None).unwrap();
     assert_eq!(said.word, StateWord::RolledBack);
-    assert!(said.facts["last-rollback"].contains("did not come up"), "{:?}", said.facts);
+    assert!(said.facts[fact::LAST_ROLLBACK].contains("did not come up"), "{:?}", said.facts);
 
     // A better version goes well: history, no condition any more.
     esp.stage(Slot::B, &mut kernel_image("0.3.1", &root_of("0.3.1")).as_slice()).unwrap();
@@ -265,7 +265,7 @@ fn every_version_that_was_left_has_a_reason() {
     keep(&places, &esp, new).unwrap();
     let said = describe(&places, &esp, new, None).unwrap();
     assert_eq!(said.word, StateWord::Ready);
-    assert!(said.facts["last-rollback"].contains("did not come up"));
+    assert!(said.facts[fact::LAST_ROLLBACK].contains("did not come up"));
 }
 
 /// While sealed storage is closed the reason waits beside the boot entries.

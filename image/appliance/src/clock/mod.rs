@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
-use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{fact, path};
 
 use crate::cli::say;
 use crate::command::System;
@@ -28,8 +28,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 const NOTE_INTERVAL: Duration = Duration::from_secs(3600);
 /// A file whose time is the image's build (systemd(1), "/usr/lib/clock-epoch"); systemd itself never starts earlier.
 const BUILD_EPOCH: &str = "/usr/lib/clock-epoch";
-/// The last time that was known here, in Unix milliseconds.
-const LAST_KNOWN: &str = "/data/appliance/last-known-time";
 /// A noted time after this moment (2100-01-01) is damage, in Unix milliseconds.
 const LAST_KNOWN_MS_MAX: i64 = 4_102_444_800_000;
 
@@ -81,13 +79,13 @@ pub(crate) fn clock(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn floor_ms(places: &Places) -> i64 {
     let build = fs::metadata(places.at(BUILD_EPOCH)).and_then(|known| known.modified()).ok();
     let build = build.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).and_then(|since| i64::try_from(since.as_millis()).ok());
-    let last = fs::read_to_string(places.at(LAST_KNOWN)).ok().and_then(|text| text.trim().parse::<i64>().ok());
+    let last = fs::read_to_string(places.at(path::LAST_KNOWN_TIME)).ok().and_then(|text| text.trim().parse::<i64>().ok());
     build.unwrap_or(0).max(last.filter(|last| *last <= LAST_KNOWN_MS_MAX).unwrap_or(0))
 }
 
 fn note(places: &Places) {
     // Only a help for a machine without a battery; sealed storage may be closed.
-    let _ = replace(&places.at(LAST_KNOWN), now_unix_ms().to_string().as_bytes(), 0o600);
+    let _ = replace(&places.at(path::LAST_KNOWN_TIME), now_unix_ms().to_string().as_bytes(), 0o600);
 }
 
 /// Milliseconds since power-on.
@@ -101,7 +99,7 @@ fn tell(places: &Places, trust: Trust, known: Option<&Known>) -> std::io::Result
         say(&format!("the clock is {}", trust.word()));
         replace(&word_file, format!("{}\n", trust.word()).as_bytes(), 0o644)?;
     }
-    let mut facts = BTreeMap::from([("trust".to_owned(), trust.word().to_owned())]);
+    let mut facts = BTreeMap::from([(fact::TRUST.to_owned(), trust.word().to_owned())]);
     for (number, source) in known.map(|known| known.sources.as_slice()).unwrap_or_default().iter().enumerate() {
         let proof = if source.proven { "proves who it is (NTS)" } else { "without proof" };
         let standing = match (source.followed, source.answers) {
@@ -109,7 +107,7 @@ fn tell(places: &Places, trust: Trust, known: Option<&Known>) -> std::io::Result
             (false, true) => "answers",
             (false, false) => "does not answer",
         };
-        facts.insert(format!("source-{}", number + 1), format!("{}: {standing}, {proof}", source.name));
+        facts.insert(format!("{}{}", fact::SOURCE_PREFIX, number + 1), format!("{}: {standing}, {proof}", source.name));
     }
     let (word, detail) = match trust {
         Trust::Authenticated => (StateWord::Ready, ""),
@@ -176,7 +174,7 @@ mod tests {
             ("9999999999999999", 1_790_000_000_000),
             ("x", 1_790_000_000_000),
         ] {
-            fs::write(places.at(LAST_KNOWN), noted).unwrap();
+            fs::write(places.at(path::LAST_KNOWN_TIME), noted).unwrap();
             assert_eq!(floor_ms(&places), expected, "{noted}");
         }
         note(&places);

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use vitalgate_layout::state::StateWord;
-use vitalgate_layout::{Rejection, path, stick};
+use vitalgate_layout::{Rejection, fact, path, stick};
 use vitalgate_site::{PublicKey, SignedBy, Site, SiteRefusal, open_signed};
 
 use super::Provisioning;
@@ -62,7 +62,7 @@ impl Provisioning<'_> {
     }
 
     fn bare_facts(&self) -> std::collections::BTreeMap<String, String> {
-        std::collections::BTreeMap::from([("serial".to_owned(), machine::serial(self.places))])
+        std::collections::BTreeMap::from([(fact::SERIAL.to_owned(), machine::serial(self.places))])
     }
 
     pub(super) fn refuse(&self, refusal: &SiteRefusal) -> anyhow::Result<()> {
@@ -97,7 +97,7 @@ impl Provisioning<'_> {
 
     fn keep(&self, offered: &Offered) -> anyhow::Result<()> {
         let accepted = format!("{}\n{}\n", machine::moment(now_unix_ms()), offered.signed_by);
-        replace(&self.places.at(crate::site_file::ACCEPTED), accepted.as_bytes(), 0o600)
+        replace(&self.places.at(path::SITE_FILE_ACCEPTED), accepted.as_bytes(), 0o600)
             .context("sealed storage does not take the site file")?;
         // The site file comes last: it is the mark that the step is done.
         replace(&self.places.at(path::SITE_FILE), &offered.bytes, 0o600).context("sealed storage does not take the site file")

@@ -9,15 +9,12 @@ use vitalgate_layout::{path, stick};
 use vitalgate_site::{SigningKey, Site};
 
 use super::credentials::Credentials;
-use super::{COMMISSIONED, Provisioning, is_commissioned};
+use super::{Provisioning, is_commissioned};
 use crate::report::{self, Report};
 use crate::state_file::{now_unix_ms, replace};
 use crate::stick::{Mounted, Plugged, StickError, read_file, write_file};
 use crate::text::for_windows;
-use crate::{machine, self_test, site_file, storage};
-
-/// The report that the stick got, kept for the support bundle.
-const KEPT_REPORT: &str = "/data/appliance/commissioning-report.json";
+use crate::{machine, self_test, site_file};
 
 impl Provisioning<'_> {
     /// Tests, reports and closes the window. What goes wrong is said, and another stick is waited for.
@@ -63,13 +60,13 @@ impl Provisioning<'_> {
         write_all(&*mounted, &credentials, &json, &text)?;
         self.write_recovery_key(mounted.folder())?;
         mounted.finish()?;
-        replace(&self.places.at(KEPT_REPORT), json.as_bytes(), 0o600)?;
+        replace(&self.places.at(path::COMMISSIONING_REPORT), json.as_bytes(), 0o600)?;
         Ok(true)
     }
 
     fn write_recovery_key(&self, folder: &Path) -> anyhow::Result<()> {
         // Already taken away: the power went between the stick and the mark that the window is closed.
-        let Ok(key) = fs::read_to_string(self.places.at(storage::RECOVERY_KEY)) else { return Ok(()) };
+        let Ok(key) = fs::read_to_string(self.places.at(path::RECOVERY_KEY)) else { return Ok(()) };
         let text = format!(
             "Vitalgate {}\n\nRecovery key. It opens the stored readings when the TPM does not. Print it or copy it\n\
              to a safe place, then delete this file; the appliance has no copy.\n\n{}\n\n\
@@ -82,12 +79,12 @@ impl Provisioning<'_> {
 
     /// From here on no stick is waited for.
     fn close_window(&self) -> anyhow::Result<()> {
-        match fs::remove_file(self.places.at(storage::RECOVERY_KEY)) {
+        match fs::remove_file(self.places.at(path::RECOVERY_KEY)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("the recovery key cannot be removed"),
             _ => {}
         }
         let now = format!("{}\n", machine::moment(now_unix_ms()));
-        replace(&self.places.at(COMMISSIONED), now.as_bytes(), 0o600)
+        replace(&self.places.at(path::COMMISSIONED), now.as_bytes(), 0o600)
             .context("sealed storage does not take the mark; restart the appliance")
     }
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{fact, path};
 use vitalgate_site::Site;
 
 pub(crate) use accept::read_site;
@@ -28,9 +29,6 @@ use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
 use crate::stick::{ManagedSticks, Plugged, Sticks};
 use crate::{machine, site_file};
-
-/// The window is closed; the file holds when.
-const COMMISSIONED: &str = "/data/appliance/commissioned";
 
 /// Waits for the site file and keeps it; done at once when it is there.
 pub(crate) fn provision() -> anyhow::Result<ExitCode> {
@@ -48,7 +46,7 @@ pub(crate) fn commission() -> anyhow::Result<ExitCode> {
 
 /// Whether the window is closed.
 pub(crate) fn is_commissioned(places: &Places) -> bool {
-    places.at(COMMISSIONED).exists()
+    places.at(path::COMMISSIONED).exists()
 }
 
 /// Both steps with what they work on.
@@ -88,26 +86,26 @@ impl<'a> Provisioning<'a> {
 
     /// What the status page shows of the site.
     fn facts(&self, site: &Site) -> BTreeMap<String, String> {
-        let accepted = std::fs::read_to_string(self.places.at(site_file::ACCEPTED)).unwrap_or_default();
+        let accepted = std::fs::read_to_string(self.places.at(path::SITE_FILE_ACCEPTED)).unwrap_or_default();
         let mut facts = BTreeMap::from([
-            ("site".to_owned(), site.name.clone()),
-            ("gateway".to_owned(), site.gateway.to_string()),
-            ("serial".to_owned(), machine::serial(self.places)),
-            ("technician".to_owned(), site.technician.clone()),
+            (fact::SITE.to_owned(), site.name.clone()),
+            (fact::GATEWAY.to_owned(), site.gateway.to_string()),
+            (fact::SERIAL.to_owned(), machine::serial(self.places)),
+            (fact::TECHNICIAN.to_owned(), site.technician.clone()),
         ]);
         let mut lines = accepted.lines();
-        for name in ["accepted", "signed_by"] {
+        for name in [fact::ACCEPTED, fact::SIGNED_BY] {
             facts.extend(lines.next().map(|value| (name.to_owned(), value.to_owned())));
         }
         // What a report is compared with: `imagectl report verify` prints the key that signed it.
-        facts.extend(crate::report::existing_key(self.places).map(|key| ("report_key".to_owned(), key.public().fingerprint())));
+        facts.extend(crate::report::existing_key(self.places).map(|key| (fact::REPORT_KEY.to_owned(), key.public().fingerprint())));
         facts
     }
 
     /// Whether storage is sealed, or the site's signer has allowed that it is not.
     fn storage_suits(&self, site: &Site) -> bool {
-        let sealed = self.states.read(Part::Data).and_then(|state| state.facts.get("sealed").cloned());
-        sealed.as_deref() != Some("no") || site.storage.unsealed_allowed
+        let sealed = self.states.read(Part::Data).and_then(|state| state.facts.get(fact::SEALED).cloned());
+        sealed.as_deref() != Some(fact::SEALED_NO) || site.storage.unsealed_allowed
     }
 
     /// Says in which step the appliance is.

@@ -13,7 +13,7 @@ use crate::command::{Answer, Call, CommandError};
 use crate::errand::{self, stand_in};
 use crate::report;
 use crate::stick::drawer::{Drawer, stick_with};
-use crate::storage::{self, RecoveryKey};
+use crate::storage::RecoveryKey;
 
 /// Stands in for `vitalgate device add` and for the rest of the system.
 struct Programs {
@@ -71,7 +71,7 @@ impl Appliance {
             ("/sys/class/dmi/id/product_serial", "VG-0001\n"),
             ("/usr/lib/os-release", "ID=vitalgate\nIMAGE_VERSION=0.1.0\n"),
             ("/usr/lib/vitalgate/trust/site-root.pub", root.as_str()),
-            (storage::RECOVERY_KEY, recovery.as_str()),
+            (path::RECOVERY_KEY, recovery.as_str()),
             // What may still come is there: nothing is waited for.
             (path::CLOCK_TRUST, "synchronised\n"),
             ("/sys/class/net/enp1s0/carrier", "1\n"),
@@ -153,7 +153,7 @@ fn a_refusal_is_said_with_its_number() {
     let said = appliance.said();
     assert_eq!((said.word, said.code), (StateWord::ProvisionRejected, Some(12)));
     assert!(said.detail.contains("imagectl provision sign"), "{}", said.detail);
-    assert_eq!(said.facts["serial"], "VG-0001");
+    assert_eq!(said.facts[fact::SERIAL], "VG-0001");
 }
 
 /// A stick that takes no report takes no credentials either: it is refused before anything is kept.
@@ -183,10 +183,10 @@ fn the_accepted_file_is_looked_at_at_each_start() {
 
     let expired = sign(&example().replace("2099-12-31", "2026-01-31"), &signer()).unwrap();
     fs::write(places.at(path::SITE_FILE), expired).unwrap();
-    fs::write(places.at(site_file::ACCEPTED), "2026-01-15T10:00:00Z\nroot\n").unwrap();
+    fs::write(places.at(path::SITE_FILE_ACCEPTED), "2026-01-15T10:00:00Z\nroot\n").unwrap();
     accept().unwrap();
 
-    let facts = BTreeMap::from([("sealed".to_owned(), "no".to_owned())]);
+    let facts = BTreeMap::from([(fact::SEALED.to_owned(), fact::SEALED_NO.to_owned())]);
     let said = Said { word: StateWord::Ready, code: None, detail: "", facts };
     StateFiles::of(&places).say(Part::Data, said).unwrap();
     assert!(accept().is_err());
@@ -215,12 +215,12 @@ fn commissioning_hands_over_once_and_closes() {
     assert_eq!(read("devices/ca.pem"), "authority");
     assert!(read("devices/monitor-01/credentials.txt").contains("password  SECRET"));
     let places = appliance.places();
-    assert!(!places.at(storage::RECOVERY_KEY).exists());
+    assert!(!places.at(path::RECOVERY_KEY).exists());
     assert!(is_commissioned(&places));
     assert_eq!(appliance.said().word, StateWord::Ready);
 
     let key = report::key(&places).unwrap().public();
-    assert_eq!(appliance.said().facts["report_key"], key.fingerprint());
+    assert_eq!(appliance.said().facts[fact::REPORT_KEY], key.fingerprint());
     for file in ["commissioning-report.json", "commissioning-report.txt"] {
         let report = open_report(&fs::read(stick.join(file)).unwrap()).unwrap();
         assert_eq!(report.signed_by, key, "{file}");

@@ -10,19 +10,16 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
 use vitalgate_config::DeviceSource;
-use vitalgate_layout::path;
 use vitalgate_layout::state::Part;
+use vitalgate_layout::{fact, path};
 use vitalgate_site::{SigningKey, Site, seal_report_json, seal_report_text};
 
 use crate::machine;
 use crate::places::Places;
 use crate::self_test;
 use crate::state_file::{StateFiles, now_unix_ms, replace};
-use crate::storage;
 use crate::text::hex;
 
-/// The key that signs what this appliance reports; made once, in sealed storage.
-const KEY: &str = "/data/appliance/report.key";
 const FORMAT: &str = "vitalgate-commissioning-1";
 
 /// The appliance's own key; made where there is none.
@@ -30,7 +27,7 @@ const FORMAT: &str = "vitalgate-commissioning-1";
 /// # Errors
 /// When sealed storage does not keep it.
 pub(crate) fn key(places: &Places) -> anyhow::Result<SigningKey> {
-    let file = places.at(KEY);
+    let file = places.at(path::REPORT_KEY);
     match fs::read_to_string(&file) {
         Ok(text) => SigningKey::parse(&text).map_err(|error| anyhow::anyhow!("{} {error}", file.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -44,7 +41,7 @@ pub(crate) fn key(places: &Places) -> anyhow::Result<SigningKey> {
 
 /// The appliance's own key, if there is one and it can be read.
 pub(crate) fn existing_key(places: &Places) -> Option<SigningKey> {
-    SigningKey::parse(&fs::read_to_string(places.at(KEY)).ok()?).ok()
+    SigningKey::parse(&fs::read_to_string(places.at(path::REPORT_KEY)).ok()?).ok()
 }
 
 /// Credentials that are on the stick.
@@ -124,17 +121,17 @@ impl Report {
             technician: site.technician.clone(),
             site_file_sha256: hex(digest(&SHA256, &site_file).as_ref()),
             commissioned: machine::moment(now_unix_ms()),
-            sealed_storage: fact(Part::Data, "sealed").unwrap_or_else(|| "unknown".to_owned()),
+            sealed_storage: fact(Part::Data, fact::SEALED).unwrap_or_else(|| "unknown".to_owned()),
             fingerprints: Fingerprints {
                 appliance: key.public().fingerprint(),
-                status_page: fact(Part::Status, "fingerprint"),
+                status_page: fact(Part::Status, fact::FINGERPRINT),
                 device_authority: handed.iter().find_map(|one| one.authority).and_then(fingerprint),
             },
             self_test: test.lines().map(|(check, result)| Check { check: check.to_owned(), result }).collect(),
             devices: site.devices.iter().map(|device| line(device, handed)).collect(),
             destinations: site.destinations.iter().map(|destination| destination.id.to_string()).collect(),
             notes: site.warnings(),
-            recovery_key: if places.at(storage::RECOVERY_KEY).exists() { "handed over with this report" } else { "handed over before" },
+            recovery_key: if places.at(path::RECOVERY_KEY).exists() { "handed over with this report" } else { "handed over before" },
         })
     }
 

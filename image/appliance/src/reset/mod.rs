@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use vitalgate_layout::{partition, stick};
+use vitalgate_layout::{partition, path, stick};
 use vitalgate_site::{Action, SigningKey, seal_report_json, seal_report_text};
 
 use crate::command::{Call, Programs};
@@ -101,7 +101,7 @@ fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, signature_by: 
     let slots = programs.attempt(luks("luksErase", &partition).arguments(["--batch-mode"]))?;
     overwrite(&partition.device)
         .with_context(|| format!("the header on {} cannot be overwritten; destroy the disk", partition.device.display()))?;
-    match fs::remove_file(places.at(storage::UNSEALED_KEY)) {
+    match fs::remove_file(places.at(path::UNSEALED_KEY)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("the key beside the storage cannot be removed"),
         _ => {}
     }

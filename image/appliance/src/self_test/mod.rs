@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use vitalgate_layout::fact;
 use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_site::Site;
 
@@ -17,12 +18,6 @@ use crate::state_file::{Said, StateFiles};
 
 /// How long what may still come is waited for, in seconds.
 const WAIT_S: u64 = 60;
-/// The check of the clock.
-const CLOCK: &str = "clock";
-/// The check of the network's cables.
-const INTERFACES: &str = "interfaces";
-/// What a device's check is called, before the device's name.
-const DEVICE_PREFIX: &str = "device_";
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +34,8 @@ impl Finding {
     /// For the status page and the report.
     pub(crate) fn text(&self) -> String {
         match self {
-            Self::Passed(_) => "ok".to_owned(),
-            Self::Failed(why) => format!("failed: {why}"),
+            Self::Passed(_) => fact::OK.to_owned(),
+            Self::Failed(why) => format!("{}: {why}", fact::FAILED),
             Self::Skipped(why) => format!("skipped: {why}"),
         }
     }
@@ -79,25 +74,25 @@ pub(crate) fn run(site: &Site, places: &Places, programs: &dyn Programs) -> Outc
     // The appliance has just come up: cable, time source and devices are given a while, all the same one.
     let deadline = Instant::now() + Duration::from_secs(WAIT_S);
     let mut outcome = Outcome(vec![
-        ("verity".to_owned(), checks::verity(programs)),
-        ("secure_boot".to_owned(), checks::secure_boot(places)),
-        ("tpm".to_owned(), checks::tpm(places)),
-        ("disk".to_owned(), checks::disk(places)),
-        (INTERFACES.to_owned(), checks::until(deadline, || checks::interfaces(places))),
+        (fact::VERITY.to_owned(), checks::verity(programs)),
+        (fact::SECURE_BOOT.to_owned(), checks::secure_boot(places)),
+        (fact::TPM.to_owned(), checks::tpm(places)),
+        (fact::DISK.to_owned(), checks::disk(places)),
+        (fact::INTERFACES.to_owned(), checks::until(deadline, || checks::interfaces(places))),
     ]);
     let devices = checks::devices(&site.devices, deadline, &|addresses, seconds| {
         let wanted = Wanted { addresses, seconds };
         errand::send(programs, places, Errand::Reach, &wanted, Duration::from_secs(seconds)).map_err(|error| error.to_string())
     });
-    outcome.0.push((CLOCK.to_owned(), checks::until(deadline, || checks::clock(places))));
-    outcome.0.extend(devices.into_iter().map(|(device, finding)| (format!("{DEVICE_PREFIX}{device}"), finding)));
+    outcome.0.push((fact::CLOCK.to_owned(), checks::until(deadline, || checks::clock(places))));
+    outcome.0.extend(devices.into_iter().map(|(device, finding)| (format!("{}{device}", fact::DEVICE_PREFIX), finding)));
     outcome
 }
 
 /// What may come later by itself: others watch for it, and say so for as long as it is missing. A device (the
 /// gateway), time (the clock's part, `TIME-UNTRUSTED`), a cable (no time and no device without one).
 fn comes_later(check: &str) -> bool {
-    matches!(check, CLOCK | INTERFACES) || check.starts_with(DEVICE_PREFIX)
+    matches!(check, fact::CLOCK | fact::INTERFACES) || check.starts_with(fact::DEVICE_PREFIX)
 }
 
 /// Shows the outcome. The word is for what stays until the next start; nobody would take another one back.
@@ -119,7 +114,7 @@ mod tests {
     fn word_of(failed: &[&str]) -> (StateWord, String, BTreeMap<String, String>) {
         let folder = tempfile::tempdir().unwrap();
         let states = StateFiles::of(&Places::under(folder.path()));
-        let checks = ["verity", "secure_boot", "tpm", "disk", INTERFACES, CLOCK, "device_bedside-1"];
+        let checks = [fact::VERITY, fact::SECURE_BOOT, fact::TPM, fact::DISK, fact::INTERFACES, fact::CLOCK, "device_bedside-1"];
         let finding = |name: &str| match failed.contains(&name) {
             true => Finding::Failed("not as it should be".to_owned()),
             false => Finding::Passed(String::new()),
@@ -133,13 +128,13 @@ mod tests {
     /// were missing, and the word does not go on saying so.
     #[test]
     fn what_comes_later_is_reported_and_is_no_word() {
-        for late in [CLOCK, INTERFACES, "device_bedside-1"] {
+        for late in [fact::CLOCK, fact::INTERFACES, "device_bedside-1"] {
             let (word, detail, facts) = word_of(&[late]);
             assert_eq!((word, detail.as_str()), (StateWord::Ready, ""), "{late}");
             assert!(facts[late].starts_with("failed: "), "{facts:?}");
         }
-        for stays in ["verity", "secure_boot", "tpm", "disk"] {
-            let (word, detail, _) = word_of(&[stays, CLOCK]);
+        for stays in [fact::VERITY, fact::SECURE_BOOT, fact::TPM, fact::DISK] {
+            let (word, detail, _) = word_of(&[stays, fact::CLOCK]);
             assert_eq!((word, detail), (StateWord::Degraded, format!("self test: {stays}")));
         }
     }

@@ -12,8 +12,6 @@ use super::StorageError;
 use crate::places::Places;
 use crate::state_file::replace;
 
-/// The recovery key until it is taken away.
-pub(crate) const RECOVERY_KEY: &str = "/data/appliance/recovery-key";
 /// Where the file system's content is put together, in memory.
 const SKELETON: &str = "/run/vitalgate-data-skeleton";
 

@@ -6,7 +6,7 @@ use std::fs;
 use vitalgate_layout::{path, stick};
 
 use super::disk::{self, DataPartition};
-use super::key_wrap::{self, KeyEncryptionKey};
+use super::key_wrap::KeyEncryptionKey;
 use super::recovery_key::{RecoveryKey, RecoveryKeyError};
 use super::volume::Volume;
 use super::{Opened, Partition, Storage, StorageError, of_root};
@@ -74,7 +74,7 @@ impl Storage<'_> {
     fn seal_key(&self, recovery: &RecoveryKey) -> Result<(), StorageError> {
         let mounted = (self.mount)(self.places, &Volume::mapping(self.places))?;
         let at = |file: &str| mounted.folder().join(file.trim_start_matches(path::DATA).trim_start_matches('/'));
-        let copy = fs::read(at(key_wrap::COPY)).map_err(|_| StorageError::CopyDamaged)?;
+        let copy = fs::read(at(path::KEY_COPY)).map_err(|_| StorageError::CopyDamaged)?;
         let credential = KeyEncryptionKey::unwrap(&copy, recovery)?.credential(self.programs, self.places, true)?;
         replace(&at(path::KEY_CREDENTIAL), &credential, 0o600).map_err(StorageError::Synchronise)?;
         Ok(mounted.finish()?)

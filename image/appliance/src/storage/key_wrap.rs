@@ -15,8 +15,6 @@ use super::volume::{LITERAL_PCRS, SIGNED_PCRS};
 use crate::command::{Call, Programs};
 use crate::places::Places;
 
-/// The copy for the recovery key, in the appliance's folder.
-pub(super) const COPY: &str = "/data/appliance/kek.recovery";
 /// What a TPM may take, in seconds.
 const TPM_DEADLINE_S: u64 = 120;
 const KEY_BYTES: usize = 32;

@@ -31,14 +31,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use vitalgate_layout::state::{Part, StateWord};
-use vitalgate_layout::{partition, path};
+use vitalgate_layout::{fact, partition, path};
 
 use crate::command::{Programs, System};
 use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
 use crate::stick::{ManagedSticks, Mounted, StickError, Sticks};
 
-pub(crate) use content::RECOVERY_KEY;
 pub(crate) use disk::{Partition, of_root, rename};
 pub(crate) use error::StorageError;
 pub(crate) use recovery_key::RecoveryKey;
@@ -49,8 +48,6 @@ use disk::DataPartition;
 use key_wrap::KeyEncryptionKey;
 use volume::Volume;
 
-/// The key of storage that is not sealed, by its signer's leave.
-pub(crate) const UNSEALED_KEY: &str = "/efi/vitalgate/data.key";
 /// How often a new device is looked for before giving up; each look waits for a moment.
 const DEVICE_LOOKS_MAX: u32 = 30;
 
@@ -157,7 +154,7 @@ impl Storage<'_> {
 
     /// Opens a complete partition. Nothing here writes to it.
     fn attach(&self, partition: &Partition) -> Result<Opened, StorageError> {
-        let unsealed = self.places.at(UNSEALED_KEY);
+        let unsealed = self.places.at(path::UNSEALED_KEY);
         if Volume::mapping(self.places).exists() {
             return Ok(if unsealed.exists() { Opened::Unsealed(None) } else { Opened::Sealed });
         }
@@ -187,7 +184,7 @@ impl Storage<'_> {
     fn make_unsealed(&self, partition: &Partition, signer: String) -> Result<Opened, StorageError> {
         let recovery = RecoveryKey::generate()?;
         let volume = self.begin(partition, &recovery)?;
-        let key = self.places.at(UNSEALED_KEY);
+        let key = self.places.at(path::UNSEALED_KEY);
         let text = recovery.text();
         let keep = || {
             std::fs::create_dir_all(key.parent().unwrap_or(Path::new("/")))?;
@@ -219,7 +216,8 @@ impl Storage<'_> {
         let key = KeyEncryptionKey::generate()?;
         let (credential, copy) = (key.credential(self.programs, self.places, sealed)?, key.wrapped(recovery)?);
         let text = recovery.text();
-        let files: [(&str, &[u8]); 3] = [(path::KEY_CREDENTIAL, &credential), (key_wrap::COPY, &copy), (RECOVERY_KEY, text.as_bytes())];
+        let files: [(&str, &[u8]); 3] =
+            [(path::KEY_CREDENTIAL, &credential), (path::KEY_COPY, &copy), (path::RECOVERY_KEY, text.as_bytes())];
         let skeleton = Skeleton::new(self.places, &files)?;
         self.volume(partition).fill(&skeleton.folder())?;
         rename(self.programs, partition, partition::DATA)
@@ -227,18 +225,18 @@ impl Storage<'_> {
 
     fn say_open(&self, opened: &Opened) -> Result<(), StorageError> {
         let (detail, sealed) = match opened {
-            Opened::Sealed => (String::new(), "yes"),
-            Opened::Recovered(true) => ("opened with the recovery key and sealed anew".to_owned(), "yes"),
+            Opened::Sealed => (String::new(), fact::SEALED_YES),
+            Opened::Recovered(true) => ("opened with the recovery key and sealed anew".to_owned(), fact::SEALED_YES),
             Opened::Recovered(false) => (
                 "opened with the recovery key; the TPM did not take a new seal, the next start needs the stick again".to_owned(),
                 "until the next start",
             ),
             Opened::Unsealed(signer) => {
                 let by = signer.as_ref().map(|signer| format!(" (allowed by {signer})")).unwrap_or_default();
-                (format!("storage is encrypted but not sealed{by}"), "no")
+                (format!("storage is encrypted but not sealed{by}"), fact::SEALED_NO)
             }
         };
-        let facts = BTreeMap::from([("sealed".to_owned(), sealed.to_owned())]);
+        let facts = BTreeMap::from([(fact::SEALED.to_owned(), sealed.to_owned())]);
         let said = Said { word: StateWord::Ready, code: None, detail: &detail, facts };
         self.states.say(Part::Data, said).map_err(StorageError::State)
     }

@@ -301,7 +301,7 @@ fn no_tpm_means_no_storage_unless_it_is_signed_for() {
     boot(&machine, &drawer).unwrap();
     let said = StateFiles::of(&machine.places()).read(Part::Data).unwrap();
     assert_eq!(said.detail, "storage is encrypted but not sealed (allowed by the operator)");
-    assert_eq!(said.facts["sealed"], "no");
+    assert_eq!(said.facts[fact::SEALED], fact::SEALED_NO);
 
     machine.readings.set(1);
     machine.restart(None);

@@ -138,7 +138,7 @@ fn option(name: &str, places: &Places, file: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::content::{RECOVERY_KEY, Skeleton};
+    use super::super::content::Skeleton;
     use super::*;
     use crate::command::System;
 
@@ -164,7 +164,7 @@ mod tests {
         let mapping = Volume::mapping(&places);
         File::create(&mapping).unwrap().set_len(64 << 20).unwrap();
         let text = recovery.text();
-        let skeleton = Skeleton::new(&places, &[(RECOVERY_KEY, text.as_bytes())]).unwrap();
+        let skeleton = Skeleton::new(&places, &[(path::RECOVERY_KEY, text.as_bytes())]).unwrap();
         volume.fill(&skeleton.folder()).unwrap();
         let ask = |question: &str| System.run(Call::new("debugfs", "").arguments(["-R", question]).arguments([&mapping])).unwrap().text();
         assert!(ask("ls /").contains("appliance") && ask("ls /").contains("journal"));

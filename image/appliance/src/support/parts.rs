@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use vitalgate_layout::path;
 use vitalgate_layout::state::Part;
+use vitalgate_layout::{path, stick};
 
 use super::redaction::Redaction;
 use crate::command::{Call, Programs};
@@ -52,7 +52,7 @@ const FILES: [(&str, &str); 7] = [
     ("configuration/nftables.conf", path::FIREWALL),
     ("configuration/chrony.conf", path::TIME_SOURCES),
     ("boot.env", path::BOOT_ENV),
-    ("commissioning-report.json", "/data/appliance/commissioning-report.json"),
+    (stick::COMMISSIONING_REPORT, path::COMMISSIONING_REPORT),
     ("os-release", "/usr/lib/os-release"),
     ("kernel.txt", "/proc/version"),
 ];

@@ -19,8 +19,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{fact, path};
 use vitalgate_site::{Site, Update, Window};
 
 use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, undone, version_floor};
@@ -45,8 +45,6 @@ const STICK_BUNDLES_MAX: usize = 16;
 const START_WAIT: Duration = Duration::from_secs(25 * 60);
 /// How often it looks.
 const START_LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Held while an update is under way.
-const LOCK: &str = "/run/vitalgate/update.lock";
 
 /// How to look for an update.
 #[derive(Debug, clap::Args)]
@@ -259,7 +257,8 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         ));
         let bundle = self.places.at(path::UPDATE_BUNDLE);
         let installed = self.installer.install(&bundle, &mut |percent, what| {
-            let facts = BTreeMap::from([("version".to_owned(), offer.version.to_string()), ("percent".to_owned(), percent.to_string())]);
+            let facts =
+                BTreeMap::from([(fact::VERSION.to_owned(), offer.version.to_string()), (fact::PERCENT.to_owned(), percent.to_string())]);
             self.say_state(StateWord::Updating, &format!("installing {}: {percent} %, {what}", offer.version), facts);
         });
         // The next one is copied over it.
@@ -287,7 +286,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     }
 
     fn lock(&self) -> anyhow::Result<File> {
-        let file = self.places.at(LOCK);
+        let file = self.places.at(path::UPDATE_LOCK);
         let opened = File::create(&file).with_context(|| format!("{} cannot be made", file.display()))?;
         if opened.try_lock().is_err() {
             bail!("another update is under way; wait until it has ended");
