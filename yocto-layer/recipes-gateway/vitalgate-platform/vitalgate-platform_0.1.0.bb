@@ -21,6 +21,7 @@ VITALGATE_FOLDERS = "\
     usr/lib/tmpfiles.d \
     usr/lib/udev \
     usr/lib/vitalgate \
+    usr/share/dbus-1/system.d \
 "
 
 # Links lead to files of other packages: bitbake's checksums can not follow them, so they are made here.
