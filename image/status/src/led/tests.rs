@@ -36,7 +36,11 @@ fn the_light_follows_the_word_and_goes_dark_without_it() {
     assert_eq!(Rhythm::Flashes { long: false, short: flashes }, rhythm(StateWord::Tamper));
     light(&mut panel, Some(shown), now);
     assert_eq!(brightness(), "1");
-    light(&mut panel, Some(shown), begun + WORD_STANDS);
+    // A moment at which the rhythm has light.
+    let whole = now - begun;
+    let forgotten = begun + whole * (WORD_STANDS.as_millis() / whole.as_millis() + 1).try_into().unwrap();
+    assert!(rhythm(StateWord::Tamper).at(forgotten - begun).0 && forgotten - begun >= WORD_STANDS);
+    light(&mut panel, Some(shown), forgotten);
     assert_eq!(brightness(), "0");
 }
 
