@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::errand::{self, Errand};
-use crate::{boot, clock, configure, gate, provision, stick, storage, update};
+use crate::{boot, clock, configure, gate, identity, provision, stick, storage, update};
 
 /// Names by which the updater calls this program.
 const OTHER_NAMES: [&str; 2] = ["bootchooser", "pre-install"];
@@ -34,6 +34,8 @@ enum Step {
     Provision,
     /// Test the appliance in its place, write report and credentials to the stick, close the window.
     Commission,
+    /// Make what the appliance identifies itself with, where the site file asks for it.
+    Identity,
     /// Make the daemon's, the firewall's, the clock's and the network's files from the site file.
     Configure,
     /// Do what a stick asks for, by its label.
@@ -73,6 +75,7 @@ pub(crate) fn execute(arguments: impl IntoIterator<Item = OsString>) -> anyhow::
         Step::Data { action: DataAction::Folders } => storage::folders(),
         Step::Provision => provision::provision(),
         Step::Commission => provision::commission(),
+        Step::Identity => identity::identity(),
         Step::Configure => configure::configure(),
         Step::Stick(arguments) => stick::stick(&arguments),
         Step::Bootchooser(arguments) => boot::bootchooser(&arguments),

@@ -13,6 +13,7 @@ mod command;
 mod configure;
 mod errand;
 mod gate;
+mod identity;
 mod machine;
 mod pause;
 mod places;

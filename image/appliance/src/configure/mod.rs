@@ -10,6 +10,7 @@ use vitalgate_layout::path;
 use vitalgate_site::Site;
 
 use crate::command::{Call, Programs, System};
+use crate::identity;
 use crate::places::Places;
 use crate::site_file;
 use crate::state_file::replace;
@@ -44,6 +45,10 @@ fn write_files(site: &Site, places: &Places) -> io::Result<()> {
         (path::DAEMON_CONFIG, vitalgate_site::render_daemon_config(site)),
     ] {
         write(&places.at(file), &text)?;
+    }
+    if !site.client_certificate_for.is_empty() {
+        let shown = identity::shown(places).ok_or_else(|| io::Error::other(identity::MISSING))?;
+        write(&places.at(path::CLIENT_CERTIFICATE), &shown.chain.pem)?;
     }
     Ok(())
 }

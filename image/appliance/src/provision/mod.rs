@@ -99,6 +99,7 @@ impl<'a> Provisioning<'a> {
         }
         // What a report is compared with: `imagectl report verify` prints the key that signed it.
         facts.extend(crate::report::existing_key(self.places).map(|key| (fact::REPORT_KEY.to_owned(), key.public().fingerprint())));
+        facts.extend(crate::identity::facts(self.places));
         facts
     }
 

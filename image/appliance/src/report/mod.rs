@@ -14,11 +14,11 @@ use vitalgate_layout::state::Part;
 use vitalgate_layout::{fact, path};
 use vitalgate_site::{SigningKey, Site, seal_report_json, seal_report_text};
 
-use crate::machine;
 use crate::places::Places;
 use crate::self_test;
 use crate::state_file::{StateFiles, now_unix_ms, replace};
 use crate::text::hex;
+use crate::{identity, machine};
 
 const FORMAT: &str = "vitalgate-commissioning-1";
 
@@ -72,6 +72,8 @@ pub(crate) struct Report {
     self_test: Vec<Check>,
     devices: Vec<DeviceLine>,
     destinations: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_certificate: Option<ClientCertificate>,
     notes: Vec<String>,
     recovery_key: &'static str,
 }
@@ -81,6 +83,17 @@ struct Fingerprints {
     appliance: String,
     status_page: Option<String>,
     device_authority: Option<String>,
+}
+
+/// What the appliance identifies itself with to servers that demand it.
+#[derive(Debug, Serialize)]
+struct ClientCertificate {
+    shown_to: Vec<String>,
+    subject: String,
+    sha256: String,
+    until: String,
+    certificate: String,
+    request: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,6 +143,14 @@ impl Report {
             self_test: test.lines().map(|(check, result)| Check { check: check.to_owned(), result }).collect(),
             devices: site.devices.iter().map(|device| line(device, handed)).collect(),
             destinations: site.destinations.iter().map(|destination| destination.id.to_string()).collect(),
+            client_certificate: identity::shown(places).map(|shown| ClientCertificate {
+                shown_to: site.client_certificate_for.clone(),
+                subject: shown.chain.subject.clone(),
+                sha256: shown.fingerprint(),
+                until: shown.until(),
+                certificate: shown.chain.pem.clone(),
+                request: shown.request,
+            }),
             notes: site.warnings(),
             recovery_key: if places.at(path::RECOVERY_KEY).exists() { "handed over with this report" } else { "handed over before" },
         })
@@ -178,7 +199,14 @@ impl Report {
         for note in &self.notes {
             let _ = writeln!(text, "\nNote: {note}");
         }
+        if let Some(one) = &self.client_certificate {
+            let _ = writeln!(text, "\nClient certificate for {}\n  {}, until {}", one.shown_to.join(", "), one.subject, one.until);
+            let _ = writeln!(text, "  SHA-256 {}\n  request and certificate: below", one.sha256);
+        }
         text.push_str("\nSignature of technician: ______________________________   Date: ______________\n");
+        if let Some(one) = &self.client_certificate {
+            let _ = write!(text, "\nRequest for the authority:\n{}\nCertificate that stands for itself:\n{}", one.request, one.certificate);
+        }
         text
     }
 }

@@ -77,6 +77,7 @@ impl Storage<'_> {
         let copy = fs::read(at(path::KEY_COPY)).map_err(|_| StorageError::CopyDamaged)?;
         let credential = KeyEncryptionKey::unwrap(&copy, recovery)?.credential(self.programs, self.places, true)?;
         replace(&at(path::KEY_CREDENTIAL), &credential, 0o600).map_err(StorageError::Synchronise)?;
+        crate::identity::seal_anew(self.programs, self.places, &at(path::IDENTITY), recovery);
         Ok(mounted.finish()?)
     }
 

@@ -19,7 +19,6 @@ use crate::places::Places;
 const TPM_DEADLINE_S: u64 = 120;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
-const TAG_BYTES: usize = 16;
 const CONTEXT: &[u8] = b"vitalgate key-encryption key under the recovery key 1";
 
 /// The key; wiped when dropped.
@@ -33,54 +32,77 @@ impl KeyEncryptionKey {
         Ok(Self(bytes))
     }
 
-    /// The credential for `LoadCredentialEncrypted=`. Without a seal it is only obscured (by a key of
-    /// zeros): the site file's signer has allowed that then.
+    /// The credential for the daemon.
     pub(super) fn credential(&self, programs: &dyn Programs, places: &Places, sealed: bool) -> Result<Vec<u8>, StorageError> {
-        let mut call = Call::new("systemd-creds", "the TPM refuses to seal: switch it on in the firmware and start again")
-            .arguments(["encrypt", &format!("--name={}", path::KEY_CREDENTIAL_NAME)])
-            .deadline(Duration::from_secs(TPM_DEADLINE_S));
-        call = if sealed {
-            call.arguments(["--with-key=tpm2", "--tpm2-device=auto"])
-                .arguments([format!("--tpm2-pcrs={LITERAL_PCRS}"), format!("--tpm2-public-key-pcrs={SIGNED_PCRS}")])
-                .arguments([format!("--tpm2-public-key={}", places.at(path::PCR_PUBLIC_KEY).display())])
-                .arguments([format!("--tpm2-signature={}", places.at(path::PCR_SIGNATURE).display())])
-        } else {
-            call.arguments(["--with-key=tpm2-absent"])
-        };
         let digits: Zeroizing<String> = Zeroizing::new(self.0.iter().map(|byte| format!("{byte:02x}")).collect());
-        let answer = programs.run(call.arguments(["-", "-"]).input(digits.as_bytes())).map_err(StorageError::NotSealed)?;
-        Ok(answer.output)
+        credential(programs, places, path::KEY_CREDENTIAL_NAME, digits.as_bytes(), sealed)
     }
 
-    /// The copy for the recovery key: nonce, key, tag.
+    /// The copy for the recovery key.
     pub(super) fn wrapped(&self, recovery: &RecoveryKey) -> Result<Vec<u8>, StorageError> {
-        let mut sealed = Zeroizing::new(self.0.to_vec());
-        let nonce =
-            derived(recovery)?.seal_in_place_append_tag(Aad::from(CONTEXT), &mut *sealed).map_err(|_| StorageError::NoRandomness)?;
-        Ok([nonce.as_ref().as_slice(), sealed.as_slice()].concat())
+        wrap(CONTEXT, self.0.as_slice(), recovery)
     }
 
     /// Opens the copy.
     pub(super) fn unwrap(wrapped: &[u8], recovery: &RecoveryKey) -> Result<Self, StorageError> {
-        if wrapped.len() != NONCE_BYTES + KEY_BYTES + TAG_BYTES {
+        let opened = unwrap(CONTEXT, wrapped, recovery)?;
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        if opened.len() != KEY_BYTES {
             return Err(StorageError::CopyDamaged);
         }
-        let (nonce, sealed) = wrapped.split_at(NONCE_BYTES);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| StorageError::CopyDamaged)?;
-        let mut sealed = Zeroizing::new(sealed.to_vec());
-        let opened = derived(recovery)?.open_in_place(nonce, Aad::from(CONTEXT), &mut sealed).map_err(|_| StorageError::CopyDamaged)?;
-        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        bytes.copy_from_slice(opened);
+        bytes.copy_from_slice(&opened);
         Ok(Self(bytes))
     }
 }
 
+/// A secret as a credential for `LoadCredentialEncrypted=`. Without a seal it is only obscured (by a key of
+/// zeros): the site file's signer has allowed that then.
+pub(crate) fn credential(
+    programs: &dyn Programs,
+    places: &Places,
+    name: &str,
+    secret: &[u8],
+    sealed: bool,
+) -> Result<Vec<u8>, StorageError> {
+    let mut call = Call::new("systemd-creds", "the TPM refuses to seal: switch it on in the firmware and start again")
+        .arguments(["encrypt", &format!("--name={name}")])
+        .deadline(Duration::from_secs(TPM_DEADLINE_S));
+    call = if sealed {
+        call.arguments(["--with-key=tpm2", "--tpm2-device=auto"])
+            .arguments([format!("--tpm2-pcrs={LITERAL_PCRS}"), format!("--tpm2-public-key-pcrs={SIGNED_PCRS}")])
+            .arguments([format!("--tpm2-public-key={}", places.at(path::PCR_PUBLIC_KEY).display())])
+            .arguments([format!("--tpm2-signature={}", places.at(path::PCR_SIGNATURE).display())])
+    } else {
+        call.arguments(["--with-key=tpm2-absent"])
+    };
+    let answer = programs.run(call.arguments(["-", "-"]).input(secret)).map_err(StorageError::NotSealed)?;
+    Ok(answer.output)
+}
+
+/// A secret for the recovery key: nonce, secret, tag. `context` says what it is, so that no copy passes as another.
+pub(crate) fn wrap(context: &[u8], secret: &[u8], recovery: &RecoveryKey) -> Result<Vec<u8>, StorageError> {
+    let mut sealed = Zeroizing::new(secret.to_vec());
+    let nonce = derived(context, recovery)?.seal_in_place_append_tag(Aad::from(context), &mut *sealed);
+    let nonce = nonce.map_err(|_| StorageError::NoRandomness)?;
+    Ok([nonce.as_ref().as_slice(), sealed.as_slice()].concat())
+}
+
+/// Opens what [`wrap`] made.
+pub(crate) fn unwrap(context: &[u8], wrapped: &[u8], recovery: &RecoveryKey) -> Result<Zeroizing<Vec<u8>>, StorageError> {
+    let (nonce, sealed) = wrapped.split_at_checked(NONCE_BYTES).ok_or(StorageError::CopyDamaged)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| StorageError::CopyDamaged)?;
+    let mut sealed = Zeroizing::new(sealed.to_vec());
+    let opened = derived(context, recovery)?.open_in_place(nonce, Aad::from(context), &mut sealed);
+    let opened = opened.map_err(|_| StorageError::CopyDamaged)?;
+    Ok(Zeroizing::new(opened.to_vec()))
+}
+
 /// The key that wraps, made from the recovery key (HKDF, RFC 5869).
-fn derived(recovery: &RecoveryKey) -> Result<RandomizedNonceKey, StorageError> {
+fn derived(context: &[u8], recovery: &RecoveryKey) -> Result<RandomizedNonceKey, StorageError> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
     let filled = Salt::new(HKDF_SHA256, &[])
         .extract(recovery.bytes())
-        .expand(&[CONTEXT], HKDF_SHA256)
+        .expand(&[context], HKDF_SHA256)
         .and_then(|expanded| expanded.fill(bytes.as_mut_slice()));
     filled.map_err(|_| StorageError::NoRandomness)?;
     RandomizedNonceKey::new(&AES_256_GCM, bytes.as_slice()).map_err(|_| StorageError::NoRandomness)

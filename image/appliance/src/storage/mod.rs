@@ -17,7 +17,7 @@ mod content;
 mod disk;
 mod error;
 mod help;
-mod key_wrap;
+pub(crate) mod key_wrap;
 mod lockout;
 mod recovery_key;
 mod volume;
