@@ -74,7 +74,7 @@ pub(crate) fn run(site: &Site, places: &Places, programs: &dyn Programs) -> Outc
     // The appliance has just come up: cable, time source and devices are given a while, all the same one.
     let deadline = Instant::now() + Duration::from_secs(WAIT_S);
     let mut outcome = Outcome(vec![
-        (fact::VERITY.to_owned(), checks::verity(programs)),
+        (fact::VERITY.to_owned(), checks::verity(places)),
         (fact::SECURE_BOOT.to_owned(), checks::secure_boot(places)),
         (fact::TPM.to_owned(), checks::tpm(places)),
         (fact::DISK.to_owned(), checks::disk(places)),
