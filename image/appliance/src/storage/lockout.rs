@@ -123,8 +123,9 @@ mod tests {
                 .spawn()
                 .expect("swtpm is installed");
             let began = Instant::now();
-            while !(socket.exists() && control.exists()) {
-                assert!(began.elapsed() < READY_WITHIN, "swtpm has no socket");
+            // A socket has its name before it takes connections.
+            while ![&socket, &control].iter().all(|path| UnixStream::connect(path).is_ok()) {
+                assert!(began.elapsed() < READY_WITHIN, "swtpm takes no connections");
                 pause(LOOK_EVERY);
             }
             Self { process, socket }
