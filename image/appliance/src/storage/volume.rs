@@ -12,7 +12,9 @@ use vitalgate_layout::{partition, path};
 
 use super::StorageError;
 use super::recovery_key::RecoveryKey;
+use crate::cli::say;
 use crate::command::{Call, CommandError, Programs};
+use crate::pause::pause;
 use crate::places::Places;
 
 /// Rounds of PBKDF2: the least that cryptsetup takes.
@@ -24,8 +26,11 @@ const MKFS_DEADLINE_S: u64 = 600;
 const DISK_REMEDY: &str = "the disk refuses to write or is damaged: replace it";
 const TPM_REMEDY: &str = "switch the TPM on in the firmware; when it was cleared or replaced, the recovery key opens the data";
 const ATTACH: &str = "/lib/systemd/systemd-cryptsetup";
-/// How often a TPM is asked that says [`ASK_AGAIN`].
-const ATTACH_TRIES: u32 = 3;
+/// How often a TPM is asked that says [`ASK_AGAIN`]. With Secure Boot the kernel measures each driver that it loads, and drivers
+/// are loaded all through the start.
+const ATTACH_TRIES: u32 = 12;
+/// Time between two of them; each takes a second or more itself.
+const ATTACH_PAUSE: Duration = Duration::from_millis(200);
 /// `TPM_RC_PCR_CHANGED` in the words of tpm2-tss.
 const ASK_AGAIN: &str = "PCR have changed since checked";
 /// PCR 7: Secure Boot's own keys.
@@ -91,7 +96,10 @@ impl Volume<'_> {
         loop {
             tries -= 1;
             match self.attach_once() {
-                Err(CommandError::Failed { complaint, .. }) if tries > 0 && complaint.contains(ASK_AGAIN) => crate::cli::say(&complaint),
+                Err(CommandError::Failed { complaint, .. }) if tries > 0 && complaint.contains(ASK_AGAIN) => {
+                    say(&complaint);
+                    pause(ATTACH_PAUSE);
+                }
                 ended => return ended.map_err(StorageError::DoesNotOpen),
             }
         }
