@@ -95,7 +95,7 @@ fn only_named_peers_are_reached() {
     );
     let rules = render_firewall(&site(&text));
     assert!(rules.contains("ip daddr 192.0.2.53 udp dport 53 accept") && rules.contains("ip6 daddr 2001:db8::53 tcp dport 53 accept"));
-    assert!(rules.contains("meta skuid { 0, 901 } ip daddr 192.0.2.9 tcp dport 443 accept"));
+    assert!(rules.contains("meta skuid 901 ip daddr 192.0.2.9 tcp dport 443 accept"));
     assert!(!rules.contains("dport 67") && !rules.contains("dport 68") && !rules.contains("dport 123"));
 }
 

@@ -72,8 +72,8 @@ fn output(site: &Site) -> Vec<String> {
     rules.extend(site.time.ntp.iter().map(|source| to(source, "udp", source.port)));
     let (_, daemon) = account::DAEMON;
     for endpoint in daemon_peers(site) {
-        // The self test, as root, asks the same.
-        rules.push(format!("meta skuid {{ 0, {daemon} }} {}", to(&endpoint, "tcp", endpoint.port)));
+        // The self test reaches devices as the same account.
+        rules.push(format!("meta skuid {daemon} {}", to(&endpoint, "tcp", endpoint.port)));
     }
     if let Some(endpoint) = site.update.as_ref().and_then(|update| Endpoint::of_url(&update.server)) {
         rules.push(to(&endpoint, "tcp", endpoint.port));
