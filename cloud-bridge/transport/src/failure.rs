@@ -58,7 +58,11 @@ impl Failure {
         if error.is_builder() {
             return Self::local(format!("a request to {place} cannot be built; check the URL"));
         }
-        let detail = format!("the connection to {place} broke before the answer").into();
+        // A server that does not let us in says so in an alert after our handshake (TLS 1.3), which the reset of a connection that
+        // we were writing to can overtake.
+        let demanding = error.url().is_some_and(|url| url.scheme() == "https");
+        let hint = if demanding { "; if this stays, see whether the server demands a client certificate and knows ours" } else { "" };
+        let detail = format!("the connection to {place} broke before the answer{hint}").into();
         Self { sent: Sent::Unknown, needs_mending: false, class: "broken", detail }
     }
 }
@@ -174,5 +178,25 @@ impl Failure {
         } else {
             vitalgate_domain::Answer::Transient { retry_after_ms: None, detail }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HTTP/2 keeps the words of what broke a connection and not the error: the server's alert is found in them.
+    #[test]
+    fn an_alert_is_found_in_the_words_that_are_left_of_it() {
+        for (alert, words) in [
+            (AlertDescription::CertificateRequired, "the server wants a client certificate"),
+            (AlertDescription::UnknownCA, "the server does not accept our client certificate"),
+            (AlertDescription::CertificateExpired, "our client certificate is expired or revoked"),
+        ] {
+            let left = io::Error::other(format!("connection error: {}", TlsError::AlertReceived(alert)));
+            let found = alert_in_words(&left).unwrap();
+            assert!(tls_remedy(&found).contains(words), "{}", tls_remedy(&found));
+        }
+        assert!(alert_in_words(&io::Error::other("broken pipe")).is_none());
     }
 }
