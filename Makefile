@@ -55,7 +55,7 @@ test-image: setup-test ## Boot the appliance's image in a virtual machine and te
 
 torture: setup-test ## The kill test with 1,000 kills
 	$(CARGO) build --release --locked --package vitalgate-daemon
-	VITALGATE_KILLS=1000 $(CARGO) nextest run --release --locked --package vitalgate-e2e --no-capture kill
+	VITALGATE_KILLS=1000 VITALGATE_BIN=$(CURDIR)/target/release/vitalgate $(CARGO) nextest run --profile torture --locked --package vitalgate-e2e --test kill --no-capture
 
 bench: setup-test ## The table of measured figures, also in target/bench.json
 	$(CARGO) build --release --locked --package vitalgate-daemon --package vitalgate-bench

@@ -13,8 +13,6 @@ pub const CONSOLE_PREFIX: &str = "VITALGATE STATE";
 pub enum StateWord {
     /// In service.
     Ready,
-    /// Testing itself.
-    Selftest,
     /// In service; the last update was undone.
     RolledBack,
     /// In service; a device is missing.
@@ -23,6 +21,8 @@ pub enum StateWord {
     OfflineBuffering,
     /// In service; the time is not known well enough.
     TimeUntrusted,
+    /// Starting and testing itself. The words before this one all say that it is in service, which it is not yet.
+    Selftest,
     /// Installing, or waiting for the restart into the new version.
     Updating,
     /// Waiting for a stick labelled `PROVISION`.
@@ -41,11 +41,11 @@ impl StateWord {
     /// All of them.
     pub const ALL: [Self; 12] = [
         Self::Ready,
-        Self::Selftest,
         Self::RolledBack,
         Self::Degraded,
         Self::OfflineBuffering,
         Self::TimeUntrusted,
+        Self::Selftest,
         Self::Updating,
         Self::AwaitProvision,
         Self::Enrolling,

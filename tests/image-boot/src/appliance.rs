@@ -65,7 +65,15 @@ fn stamp(image: &Image, practice: &Practice) -> anyhow::Result<String> {
 /// # Errors
 /// When they cannot be started.
 pub(crate) async fn practice() -> anyhow::Result<Practice> {
-    Practice::open(&Path::new(FOLDER).join("practice")).await
+    practice_for(None).await
+}
+
+/// The same with an EHR that lets in only clients of this authority (PEM).
+///
+/// # Errors
+/// When they cannot be started.
+pub(crate) async fn practice_for(clients: Option<String>) -> anyhow::Result<Practice> {
+    Practice::open(&Path::new(FOLDER).join("practice"), clients).await
 }
 
 /// The signed site file.

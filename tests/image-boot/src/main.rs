@@ -14,6 +14,7 @@ mod command;
 mod disk;
 mod evidence;
 mod forgery;
+mod hospital_authority;
 mod image;
 mod machine;
 mod nts_server;

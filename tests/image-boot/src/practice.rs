@@ -52,6 +52,8 @@ pub(crate) struct SiteOptions {
     pub(crate) update: Option<(u16, String)>,
     /// How many days delivered readings stay.
     pub(crate) retention_days: Option<u32>,
+    /// Whether the appliance identifies itself to the EHR.
+    pub(crate) client_certificate: bool,
 }
 
 /// The servers around the appliance.
@@ -76,11 +78,12 @@ fn recording() -> anyhow::Result<Recording> {
 }
 
 impl Practice {
-    /// Starts the servers; ports and the EHR's authority are kept in `folder`.
+    /// Starts the servers; ports and the EHR's authority are kept in `folder`. With `clients` the EHR lets in only clients
+    /// of that authority (PEM).
     ///
     /// # Errors
     /// When one cannot be started.
-    pub(crate) async fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn open(folder: &Path, clients: Option<String>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let file = folder.join("ports.json");
         let ports: Value = match std::fs::read(&file) {
@@ -90,7 +93,13 @@ impl Practice {
         std::fs::write(&file, ports.to_string())?;
         let port = |name: &str| ports[name].as_u64().and_then(|port| u16::try_from(port).ok()).context("ports.json is damaged; delete it");
         let names = vec![HOST.to_owned()];
-        let options = EhrOptions { port: Some(port("ehr")?), names, folder: Some(folder.to_owned()), ..EhrOptions::default() };
+        let options = EhrOptions {
+            port: Some(port("ehr")?),
+            names,
+            folder: Some(folder.to_owned()),
+            client_ca_pem: clients,
+            ..EhrOptions::default()
+        };
         let ehr = Ehr::start(options).await?;
         let recording = recording()?;
         let patient = recording.patients().last().cloned().context("an empty recording")?;
@@ -135,6 +144,7 @@ impl Practice {
         };
         let window = options.window.as_deref().unwrap_or("00:00-23:59");
         let ca = std::fs::read_to_string(self.ehr.ca_file()).context("the EHR's authority cannot be read")?;
+        let own = if options.client_certificate { "client_certificate = \"own\"\n" } else { "" };
         let (ehr, modbus) = (self.ehr.address().port(), self.polled.address().port());
         let mut text = format!(
             r#"[site]
@@ -167,7 +177,7 @@ modbus = {{ address = "{HOST}:{modbus}", unit = 1, poll_interval_ms = 2000, resp
 [ehr]
 url = "https://{HOST}:{ehr}/fhir"
 write = "put"
-ca_pem = """
+{own}ca_pem = """
 {ca}"""
 "#
         );
@@ -296,13 +306,14 @@ mod tests {
     #[tokio::test]
     async fn the_site_file_of_these_tests_is_one_that_may_be_signed() {
         let folder = tempfile::tempdir().unwrap();
-        let practice = Practice::open(folder.path()).await.unwrap();
+        let practice = Practice::open(folder.path(), None).await.unwrap();
         let ca = std::fs::read_to_string(practice.ehr.ca_file()).unwrap();
         let other = SiteOptions {
             nts: Some((4460, ca.clone())),
             window: Some("02:00-04:00".into()),
             update: Some((8444, ca)),
             retention_days: Some(0),
+            client_certificate: true,
         };
         for options in [SiteOptions::default(), other] {
             let text = practice.site_text_with(&options).unwrap();

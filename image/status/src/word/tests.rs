@@ -126,6 +126,20 @@ fn the_most_urgent_word_wins_and_the_others_are_named() {
     assert_eq!((overall.code, overall.in_service), (None, false));
 }
 
+/// While the gateway starts no word is shown that says it is in service.
+#[test]
+fn what_starts_is_not_called_in_service() {
+    let parts = in_service(vec![
+        (Part::Slots, state(StateWord::RolledBack, None, "back")),
+        (Part::Clock, state(StateWord::TimeUntrusted, None, "no source")),
+    ]);
+    for starting in [silent(DAEMON_START_S, false), with("STARTING", "")] {
+        let overall = overall(&parts, &starting, 99);
+        assert_eq!(overall.word, StateWord::Selftest);
+        assert_eq!(overall.also, [StateWord::TimeUntrusted, StateWord::RolledBack]);
+    }
+}
+
 /// The console's line stays short however many devices are gone.
 #[test]
 fn a_ward_that_is_switched_off_makes_one_short_line() {

@@ -1,5 +1,6 @@
-//! What comes after commissioning: support, updates from a server, time with proof, the end.
+//! What comes after commissioning: support, a certificate for the EHR, updates from a server, time with proof, the end.
 
+mod certificate;
 mod reset;
 mod server;
 mod support;
@@ -33,6 +34,10 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
         let outcome = support::run(&first, evidence).await;
         evidence.outcome("a bundle for support", outcome);
     }
+    if evidence.wants("certificate") {
+        let outcome = certificate::run(&first, evidence).await;
+        evidence.outcome("an EHR that demands a client certificate", outcome);
+    }
     if evidence.wants("reset") {
         let outcome = reset::run(&first, evidence).await;
         evidence.outcome("factory reset and decommissioning", outcome);
@@ -63,11 +68,16 @@ const DECOMMISSION: Asked = Asked { action: "decommission", ..RESET };
 
 /// Signs a request with the technician's tool.
 async fn request(asked: Asked, serial: &str, to: &Path) -> anyhow::Result<()> {
+    request_with(asked, serial, to, &[]).await
+}
+
+/// The same with more on the command line.
+async fn request_with(asked: Asked, serial: &str, to: &Path, more: &[OsString]) -> anyhow::Result<()> {
     let key = image::keys().join("site/root.key");
     let fixed = ["request", asked.action, "--serial", serial, "--expires", "2036-12-31", "--technician", "T. Tester"];
     let fixed = fixed.into_iter().chain(["--reason", "boot test", "--key"]).map(OsString::from);
     let files = [key.as_os_str(), OsStr::new("--output"), to.as_os_str()].map(OsStr::to_owned);
-    image::imagectl(fixed.chain(files)).await.map(drop)
+    image::imagectl(fixed.chain(files).chain(more.iter().cloned())).await.map(drop)
 }
 
 /// A stick with a signed request.
