@@ -42,7 +42,8 @@ pub async fn wait_until<T>(what: &str, deadline: Duration, mut condition: impl A
 /// # Errors
 /// When none of many tried ports is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    let folder = std::env::temp_dir().join("vitalgate-ports");
+    // Another account's files could not be locked.
+    let folder = std::env::temp_dir().join(format!("vitalgate-ports-{}", nix::unistd::getuid()));
     std::fs::create_dir_all(&folder).with_context(|| format!("no folder {}", folder.display()))?;
     for _ in 0..PORT_ATTEMPTS {
         let port = fastrand::u16(PORTS);
