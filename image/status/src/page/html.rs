@@ -3,7 +3,7 @@
 use vitalgate_layout::StateWord;
 
 use super::panel::{Cell, Panel, Table, Tone};
-use super::{Language, STYLE, advice, panels};
+use super::{Language, STYLE, advice, panels, spell};
 use crate::snapshot::Snapshot;
 
 /// The sign of the product: a pulse that passes a gate. Coloured by the style.
@@ -65,7 +65,7 @@ fn top(html: &mut Html, snapshot: &Snapshot, language: Language) {
     let identity = &snapshot.identity;
     html.raw("<header><div class=\"brand\">").raw(MARK).raw("<div><p class=\"name\">Vitalgate</p><p class=\"place\">");
     let place: Vec<_> = [identity.site.as_deref(), identity.gateway.as_deref()].into_iter().flatten().collect();
-    html.text(&place.join(" · ")).raw("</p></div></div><nav><span class=\"moment\">").text(&moment(snapshot)).raw("</span>");
+    html.text(&place.join(" · ")).raw("</p></div></div><nav><span class=\"moment\">").text(&spell::moment(&snapshot.as_of)).raw("</span>");
     match language {
         Language::English => html.raw("<a href=\"/?lang=de\" lang=\"de\" hreflang=\"de\">Deutsch</a>"),
         Language::German => html.raw("<a href=\"/?lang=en\" lang=\"en\" hreflang=\"en\">English</a>"),
@@ -75,11 +75,6 @@ fn top(html: &mut Html, snapshot: &Snapshot, language: Language) {
         Language::German => html.raw("<a href=\"/?hold&amp;lang=de\">Anhalten</a>"),
     };
     html.raw("</nav></header>");
-}
-
-/// The moment as `2026-11-22 10:00:00 UTC`.
-fn moment(snapshot: &Snapshot) -> String {
-    snapshot.as_of.replace('T', " ").replace('Z', " UTC")
 }
 
 fn state(html: &mut Html, snapshot: &Snapshot, language: Language) {

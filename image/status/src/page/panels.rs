@@ -331,7 +331,7 @@ fn part(panel: &mut Panel, snapshot: &Snapshot, which: Part, name: &str, elsewhe
     }
     panel.row(name, cell);
     for (fact, value) in others {
-        let cell = Cell::text(value.clone());
+        let cell = Cell::text(spell::moment(value));
         let cell = if value.starts_with(fact::FAILED) { cell.tone(Tone::Attention) } else { cell };
         panel.rows.push((spell::fact(fact, language), cell));
     }

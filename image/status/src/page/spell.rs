@@ -34,6 +34,12 @@ pub(crate) fn since(seconds: u64, language: Language) -> String {
     format!("{} {}", language.pick("for", "seit"), age(seconds, language))
 }
 
+/// A moment in UTC (RFC 3339, to the second) as `2026-11-22 10:00:00 UTC`; any other text as it is.
+pub(crate) fn moment(text: &str) -> String {
+    let whole = text.len() == "2026-11-22T10:00:00Z".len() && text.ends_with('Z') && text.parse::<jiff::Timestamp>().is_ok();
+    if whole { text.replace('T', " ").replace('Z', " UTC") } else { text.to_owned() }
+}
+
 /// The name of a fact of a part.
 pub(crate) fn fact(name: &str, language: Language) -> String {
     let (english, german) = match name {
@@ -107,6 +113,8 @@ mod tests {
         assert_eq!(ago(5, Language::German), "vor 5 s");
         assert_eq!((count(7), count(1_234_567)), ("7".to_owned(), "1\u{202f}234\u{202f}567".to_owned()));
         assert_eq!((size(1_610_612_736), size(5_242_880)), ("1.5 GiB".to_owned(), "5 MiB".to_owned()));
+        assert_eq!(moment("2026-11-22T15:07:01Z"), "2026-11-22 15:07:01 UTC");
+        assert_eq!([moment(""), moment("ZT-2000Z"), moment("site root 5f1c")], ["", "ZT-2000Z", "site root 5f1c"]);
         let named = |name| fact(name, Language::German);
         assert_eq!([named("source-2"), named("device_m_1"), named("secure_boot"), named("")], ["Quelle 2", "Gerät m_1", "Secure boot", ""]);
         let left = |number| days(number, Language::English);
