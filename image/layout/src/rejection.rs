@@ -23,6 +23,8 @@ pub enum Rejection {
     DelegationRefused,
     /// 18
     OtherPurpose,
+    /// 19
+    CarriedOut,
     /// 20
     ErrorsInText,
     /// 21
@@ -39,7 +41,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them, by number.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NotReadable,
         Self::TooLarge,
         Self::NoSignature,
@@ -49,6 +51,7 @@ impl Rejection {
         Self::OtherSerial,
         Self::DelegationRefused,
         Self::OtherPurpose,
+        Self::CarriedOut,
         Self::ErrorsInText,
         Self::SecretInText,
         Self::NoSealedStorage,
@@ -69,6 +72,7 @@ impl Rejection {
             Self::OtherSerial => 16,
             Self::DelegationRefused => 17,
             Self::OtherPurpose => 18,
+            Self::CarriedOut => 19,
             Self::ErrorsInText => 20,
             Self::SecretInText => 21,
             Self::NoSealedStorage => 30,
@@ -90,6 +94,7 @@ impl Rejection {
             Self::OtherSerial => "the file is for another appliance",
             Self::DelegationRefused => "the right to sign was not given to this key, has expired, or does not cover this file",
             Self::OtherPurpose => "the file is signed, but as another kind of file",
+            Self::CarriedOut => "the request was carried out already",
             Self::ErrorsInText => "the text has errors; the report on the stick names line and remedy",
             Self::SecretInText => "the text holds a private key, a password or a token",
             Self::NoSealedStorage => "there is no sealed storage, and the file does not allow to go without",
@@ -111,6 +116,7 @@ impl Rejection {
             Self::OtherSerial => "compare the serial number on the label with serial in the file",
             Self::DelegationRefused => "ask the holder of the root key for a new delegation",
             Self::OtherPurpose => "copy the site file to PROVISION, the request to SUPPORT, RESET or CERTIFICATE",
+            Self::CarriedOut => "let imagectl make a new request: each is carried out once",
             Self::ErrorsInText => "correct every line that the report names, then sign again",
             Self::SecretInText => "remove it; the appliance makes its own keys. Treat what stood there as known to others",
             Self::NoSealedStorage => "switch the TPM on in the firmware, or sign a file with unsealed_allowed and its reason",

@@ -64,7 +64,7 @@ pub(crate) fn take(places: &Places, mounted: &dyn Mounted, name: &str, actions: 
     }
     let file = places.at(path::ESP).join(USED);
     if used(&file).contains(&request.id) {
-        return Err(SiteRefusal::new(Rejection::Expired, "this request was carried out already; let imagectl make a new one"));
+        return Err(SiteRefusal::new(Rejection::CarriedOut, ""));
     }
     Ok(Taken { request, signed_by, used: file })
 }

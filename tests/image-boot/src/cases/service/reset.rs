@@ -131,7 +131,7 @@ async fn asks_again(appliance: &mut Appliance, used: &Stick, evidence: &mut Evid
     evidence.check(&format!("it asks for a site file: {word:?}"), matches!(word, Heard::Yes((StateWord::AwaitProvision, _), _)));
     used.remove(REPORT).await?;
     let said = answered(&mut running, used, REPORT).await?;
-    evidence.check(&format!("the same request again is refused: {said:?}"), said.contains("REFUSED (15)"));
+    evidence.check(&format!("the same request again is refused: {said:?}"), said.contains("REFUSED (19)"));
     Ok(running)
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     evidence.check(&format!("a bundle is on the stick: {}", sealed.display()), true);
 
     let again = answered_again(&mut running, &stick).await?;
-    evidence.check(&format!("the same request again is refused: {again:?}"), again.contains("REFUSED (15)"));
+    evidence.check(&format!("the same request again is refused: {again:?}"), again.contains("REFUSED (19)"));
     exactly_once(&appliance, &mut devices, evidence).await?;
     running.cut().await?;
 
