@@ -18,7 +18,7 @@ use super::kernel_image::{ImageError, KernelImage};
 use super::running::Running;
 
 /// The machine that bundles are made for; also in the updater's configuration.
-pub(crate) const COMPATIBLE: &str = "vitalgate-amd64";
+pub(crate) const COMPATIBLE: &str = if cfg!(target_arch = "aarch64") { "vitalgate-arm64" } else { "vitalgate-amd64" };
 /// The kernel image in a bundle.
 const KERNEL_IMAGE: &str = "vitalgate.efi";
 /// The updater's manifest in a bundle.

@@ -102,6 +102,7 @@ fn what_the_updater_says(complaint: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::COMPATIBLE;
     use crate::command::Answer;
     use vitalgate_layout::Slot;
 
@@ -124,13 +125,14 @@ mod tests {
          signature verification failed: Verify error: self-signed certificate\n";
 
     fn offer(version: &str) -> Offer {
-        Offer { compatible: "vitalgate-amd64".into(), version: Version::parse(version).unwrap() }
+        Offer { compatible: COMPATIBLE.into(), version: Version::parse(version).unwrap() }
     }
 
     #[test]
     fn the_updater_s_answers_are_read() {
         let read = |rauc: Rauc| Offer::read(&rauc, Path::new("/b.raucb"));
-        assert_eq!(read(Rauc(true, GOOD, "rauc-Message: x\n")).unwrap(), offer("0.3.0"));
+        let amd64 = Offer { compatible: "vitalgate-amd64".into(), ..offer("0.3.0") };
+        assert_eq!(read(Rauc(true, GOOD, "rauc-Message: x\n")).unwrap(), amd64);
         let refused = read(Rauc(false, "", STRANGER)).unwrap_err().to_string();
         assert_eq!(refused, "the bundle is not accepted: signature verification failed: Verify error: self-signed certificate");
         let damaged = "rauc-Message: 1: Reading bundle: /b.raucb\nInvalid bundle format: Signature size (456312) exceeds 64KiB\n";
@@ -154,7 +156,7 @@ mod tests {
         assert!(check("0.1.9", true).unwrap_err().to_string().contains("older than 0.2.0"));
         assert!(check("0.4.0", false).unwrap_err().to_string().contains("no reading from m-2"));
         assert!(check("0.4.0", true).is_ok());
-        let other = Offer { compatible: "vitalgate-arm64".into(), ..offer("0.4.1") };
+        let other = Offer { compatible: "vitalgate-other".into(), ..offer("0.4.1") };
         assert!(matches!(other.check(running, floor, None, false), Err(Refused::NotForThis(_))));
     }
 }

@@ -142,7 +142,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             }
         }
         let Some((offer, bundle)) = wanted else {
-            let none = "no update on the stick: put the bundle (vitalgate-amd64-VERSION.raucb) into its top folder".to_owned();
+            let none = format!("no update on the stick: put the bundle ({COMPATIBLE}-VERSION.raucb) into its top folder");
             return Ok(Outcome::Nothing(if refusals.is_empty() { none } else { refusals.join("; ") }));
         };
         self.say_state(StateWord::Updating, &format!("copying {}", offer.version), BTreeMap::new());

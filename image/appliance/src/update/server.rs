@@ -128,10 +128,10 @@ mod tests {
     #[test]
     fn the_newest_bundle_is_found() {
         let sha = "0".repeat(64);
-        let list = ["0.9.0.raucb", "0.10.0.raucb", "0.11.0.img.zst", "next.raucb"].map(|end| format!("{sha}  vitalgate-amd64-{end}\n"));
-        let list = format!("{}{sha} *vitalgate-arm64-1.0.0.raucb\nshort  vitalgate-amd64-2.0.0.raucb\ngarbage\n", list.concat());
+        let list = ["0.9.0.raucb", "0.10.0.raucb", "0.11.0.img.zst", "next.raucb"].map(|end| format!("{sha}  {COMPATIBLE}-{end}\n"));
+        let list = format!("{}{sha} *vitalgate-other-1.0.0.raucb\nshort  {COMPATIBLE}-2.0.0.raucb\ngarbage\n", list.concat());
         let found = newest(&list).unwrap();
-        assert_eq!((found.version.to_string().as_str(), found.name.as_str()), ("0.10.0", "vitalgate-amd64-0.10.0.raucb"));
+        assert_eq!((found.version.to_string(), found.name), ("0.10.0".to_owned(), format!("{COMPATIBLE}-0.10.0.raucb")));
         assert_eq!(newest("<html>not found</html>"), None);
     }
 

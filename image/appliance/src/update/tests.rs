@@ -38,7 +38,7 @@ impl Programs for StandIn {
                     complaint: "signature verification failed\n".into(),
                 });
             }
-            return good(format!(r#"{{"compatible":"vitalgate-amd64","version":"{}"}}"#, text.trim()).into_bytes());
+            return good(format!(r#"{{"compatible":"{COMPATIBLE}","version":"{}"}}"#, text.trim()).into_bytes());
         }
         good(Vec::new())
     }
@@ -260,7 +260,7 @@ fn with_server(folder: &Path, window: &str, listed: &[(&str, &str)]) -> TestUpda
     fs::create_dir_all(&board).unwrap();
     fs::write(board.join("product_serial"), "VG-0001\n").unwrap();
     fs::write(updater.places.at(path::SITE_FILE), sign(&site, &Signer::root(key)).unwrap()).unwrap();
-    updater.programs.list = listed.iter().map(|(version, sha256)| format!("{sha256}  vitalgate-amd64-{version}.raucb\n")).collect();
+    updater.programs.list = listed.iter().map(|(version, sha256)| format!("{sha256}  {COMPATIBLE}-{version}.raucb\n")).collect();
     updater
 }
 
@@ -365,7 +365,7 @@ fn the_server_is_asked_by_somebody_without_rights() {
     let list = server::list(&updater.programs, &updater.places, &update).unwrap();
     let listed = server::newest(&list).unwrap();
     server::get(&updater.programs, &updater.places, &update, &listed).unwrap();
-    let asked = ["Text https://updates.example/v/SHA256SUMS by null", "File https://updates.example/v/vitalgate-amd64-0.3.0.raucb by null"];
-    assert_eq!(*updater.programs.asked.borrow(), asked);
+    let bundle = format!("File https://updates.example/v/{COMPATIBLE}-0.3.0.raucb by null");
+    assert_eq!(*updater.programs.asked.borrow(), ["Text https://updates.example/v/SHA256SUMS by null", &bundle]);
     assert!(!updater.places.at(fetch::FETCHED).exists() && updater.places.at(path::UPDATE_BUNDLE).exists());
 }

@@ -47,7 +47,7 @@ impl Bundle {
 
 fn manifest(version: &str) -> String {
     format!(
-        "[update]\ncompatible=vitalgate-amd64\nversion = {version}\n\n[bundle]\nformat=verity\n\n[image.rootfs]\nfilename=root.img\n\n[image.verity]\nsha256=00\nfilename=verity.img\n"
+        "[update]\ncompatible={COMPATIBLE}\nversion = {version}\n\n[bundle]\nformat=verity\n\n[image.rootfs]\nfilename=root.img\n\n[image.verity]\nsha256=00\nfilename=verity.img\n"
     )
 }
 
@@ -70,7 +70,7 @@ fn a_bundle_that_fits_is_prepared() {
 fn a_bundle_that_does_not_fit_is_refused() {
     let good = kernel_image("0.3.0", &own_root());
     let cases: [(String, Vec<u8>, &str); 7] = [
-        (manifest("0.3.0").replace("amd64", "arm64"), good.clone(), "vitalgate-arm64"),
+        (manifest("0.3.0").replace(COMPATIBLE, "vitalgate-other"), good.clone(), "vitalgate-other"),
         (manifest("0.1.9"), kernel_image("0.1.9", &own_root()), "older than 0.2.0"),
         (manifest("0.3.1"), good.clone(), "its kernel image 0.3.0"),
         (manifest("0.3.0"), kernel_image("0.3.0", &"0".repeat(64)), "does not belong to its root"),
