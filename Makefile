@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 EHR ?= built-in
 PROFILE ?= release
-export VERSION VARIANT PROFILE KEYS REFRESH
+export MACHINE VERSION VARIANT PROFILE KEYS REFRESH
 CARGO ?= cargo
 
 .PHONY: help setup setup-test build image image-reproducible demo test test-image lint torture bench yocto-crates cross cross-test clean
@@ -20,7 +20,7 @@ setup-test: ## Install what the tests need as well
 build: setup ## Build the gateway in release form
 	$(CARGO) build --release --locked --package vitalgate-daemon
 
-image: ## The appliance: disk image, update bundle, list of parts, checksums (VERSION=, VARIANT=, PROFILE=, KEYS=)
+image: ## The appliance: disk image, update bundle, list of parts, checksums (MACHINE=amd64|arm64, VERSION=, VARIANT=, PROFILE=, KEYS=)
 	@tools/setup image
 	@image/build/image
 

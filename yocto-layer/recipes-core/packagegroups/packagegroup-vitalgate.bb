@@ -45,4 +45,4 @@ RDEPENDS:${PN} = "\
 "
 
 # A driver that is built into the kernel, or that this machine's kernel has not, has no package.
-RRECOMMENDS:${PN} = "${@' '.join('kernel-module-' + name.replace('_', '-') for name in vitalgate_words(d, 'modules'))}"
+RRECOMMENDS:${PN} = "${@' '.join('kernel-module-' + name.replace('_', '-') for name in vitalgate_words(d, 'modules') + vitalgate_words(d, 'modules-amd64') + vitalgate_words(d, 'modules-arm64'))}"
