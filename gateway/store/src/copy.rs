@@ -146,6 +146,10 @@ pub trait KeyedCopy: Send + Sync {
     /// The journal no longer holds records up to here (settled everywhere and past retention): the
     /// keyed side may drop them too, when it likes.
     fn forget_up_to(&self, watermark: Watermark);
+
+    /// Every destination has all that the journal holds, and there is no room for readings: a keyed side that takes
+    /// more than so many bytes may begin anew with what the journal holds.
+    fn shrink(&self, _bytes_max: u64) {}
 }
 
 /// Why the journal could not be read.

@@ -10,6 +10,10 @@ use crate::journal::{CommitError, Journal};
 use crate::segment::Segment;
 use crate::space::Room;
 
+/// How much larger than the journal's segments the keyed store may be before it begins anew on a full disk, in eighths: the
+/// same records with what finds them.
+const KEYED_EIGHTHS_OF_JOURNAL: u64 = 12;
+
 /// What one round of upkeep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Maintained {
@@ -37,6 +41,7 @@ impl Journal {
         self.give_up_spare().map_err(failed)?;
         let keys_destroyed = if segments_reclaimed > 0 { self.destroy_keys().map_err(failed)? } else { 0 };
         let quarantine_cleared = self.clear_quarantine().map_err(failed)?;
+        self.shrink_keyed().map_err(failed)?;
         self.space.prepare();
         Ok(Maintained { segments_reclaimed, shadows_dropped, keys_destroyed, quarantine_cleared })
     }
@@ -59,6 +64,26 @@ impl Journal {
             outbox.files.create_dir_all(&outbox.quarantine_dir)?;
         }
         Ok(needless)
+    }
+
+    /// The keyed store keeps what it grew by while the disk filled. Once nothing waits for anybody that may keep readings
+    /// from being taken for good: then it begins anew. Until it has caught up the journal's copy is the only one of what
+    /// every destination has.
+    fn shrink_keyed(&self) -> io::Result<()> {
+        let outbox = &self.outbox;
+        let Some(keyed) = outbox.keyed() else { return Ok(()) };
+        if self.space.room()? == Room::Enough {
+            return Ok(());
+        }
+        let segments = outbox.segments();
+        let Some(oldest) = segments.first() else { return Ok(()) };
+        let (first, last) = (oldest.first, Sequence(self.next.sequence.0.saturating_sub(1)));
+        let state = self.keeper.state();
+        if last < first || state.settled_everywhere(first, last) && !state.unresolved_in(first, last) {
+            let journal_bytes = outbox.options.segment_bytes.saturating_mul(segments.len() as u64);
+            keyed.shrink(journal_bytes / 8 * KEYED_EIGHTHS_OF_JOURNAL);
+        }
+        Ok(())
     }
 
     fn drop_shadows(&self, checkpointed: Ordinal) -> io::Result<usize> {

@@ -175,6 +175,80 @@ fn a_checkpoint_without_space_is_no_damage_and_is_made_up_for() {
     assert_goes_on(&attached(&disk, folder.path(), &journal), folder.path(), &journal);
 }
 
+/// Bytes of the files of the store.
+fn store_bytes(dir: &Path) -> u64 {
+    std::fs::read_dir(dir.join("sled"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap())
+        .filter(|file| file.is_file())
+        .map(|file| file.len())
+        .sum()
+}
+
+fn wait_smaller(keyed: &Keyed, dir: &Path, than: u64) {
+    let until = Instant::now() + PATIENCE;
+    while dir.join("sled.removed").exists() || !dir.join("sled").exists() || store_bytes(dir) >= than {
+        assert!(Instant::now() < until, "{:?}", keyed.status());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// sled keeps what it grew by. Asked to, it begins anew with what the journal still holds: all of that is found, nothing
+/// counts as damaged or lost, it goes on following, and a next start knows of nothing.
+#[test]
+fn a_store_that_grew_gives_its_room_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(2_000);
+    let disk = NarrowDisk::with(PLENTY);
+    let keyed = attached(&disk, folder.path(), &journal);
+    let end = journal.committed();
+    assert!(keyed.wait_reached(end.ordinal, true, PATIENCE));
+    let grown = store_bytes(folder.path());
+    journal.reclaim_before(Ordinal(end.ordinal.0 - 20));
+    keyed.forget_up_to(Watermark { ordinal: Ordinal(end.ordinal.0 - 21), sequence: Sequence(0) });
+
+    keyed.shrink(u64::MAX);
+    keyed.shrink(grown / 2);
+    wait_smaller(&keyed, folder.path(), grown / 2);
+    assert_goes_on(&keyed, folder.path(), &journal);
+    journal.commit_readings(PER_BLOCK);
+    assert_goes_on(&keyed, folder.path(), &journal);
+    assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+    drop(keyed);
+    // A power cut in the middle of the removal leaves this.
+    std::fs::create_dir(folder.path().join("sled.removed")).unwrap();
+    std::fs::write(folder.path().join("sled.removed").join("db"), b"old").unwrap();
+    let keyed = attached(&disk, folder.path(), &journal);
+    assert_goes_on(&keyed, folder.path(), &journal);
+    assert!(!folder.path().join("sled.removed").exists());
+}
+
+/// What is not larger than allowed, or began anew just now, stays as it is: no store is made again and again.
+#[test]
+fn a_store_is_not_made_anew_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(20);
+    let disk = NarrowDisk::with(PLENTY);
+    let keyed = attached(&disk, folder.path(), &journal);
+    // sled does not look at it; it goes with its folder.
+    let mark = folder.path().join("sled").join("mark");
+    let asked = |bytes_max: u64| {
+        std::fs::write(&mark, b"").unwrap();
+        keyed.shrink(bytes_max);
+        journal.commit_readings(PER_BLOCK);
+        // What was asked before this commit is done when the commit is certain.
+        assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE), "{:?}", keyed.status());
+        !mark.exists()
+    };
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    assert!(!asked(u64::MAX), "it is small enough");
+    assert!(asked(0), "it is too large");
+    for _ in 0..5 {
+        assert!(!asked(0), "it began anew just now");
+    }
+    assert_goes_on(&keyed, folder.path(), &journal);
+}
+
 /// A stop while it waits ends in order, without another word to the full disk.
 #[test]
 fn a_stop_on_a_full_disk_ends_in_order() {

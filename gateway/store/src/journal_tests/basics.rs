@@ -116,7 +116,7 @@ fn settled_state_and_seen_ids_survive_rolling_and_reopening() {
 fn segments_go_when_every_destination_has_their_entries_and_come_back_as_spares() {
     let files = ForgetfulFiles::default();
     let OpenedJournal { mut journal, reader, .. } = open_on(&files);
-    journal.outbox.connect(Arc::new(super::second::AllCheckpointed));
+    journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
     journal.append(&[], &[destinations(&["ehr", "cloud"])]).unwrap();
     journal.append(&readings("m1", 0, 2_000), &[settle("ehr", 1, 2_000)]).unwrap();
     assert_eq!(journal.maintain().unwrap().segments_reclaimed, 0, "one destination still waits");
@@ -167,7 +167,7 @@ fn a_full_disk_goes_on_when_everything_is_delivered() {
         let options = StoreOptions { retention_ms, ..small_options() };
         let floor = options.free_space_floor_bytes;
         let OpenedJournal { mut journal, .. } = open_journal(options, wrap(), Arc::new(files.clone()), None).unwrap();
-        journal.outbox.connect(Arc::new(super::second::AllCheckpointed));
+        journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
         journal.append(&[], &[destinations(&["ehr"])]).unwrap();
         files.set_room(floor + 100 * 1024);
         let mut taken = 0;
@@ -187,6 +187,28 @@ fn a_full_disk_goes_on_when_everything_is_delivered() {
             }
         }
     }
+}
+
+/// While something waits for a destination each copy of it counts: only a store of which all is delivered begins anew.
+#[test]
+fn the_keyed_store_gives_way_only_when_nothing_waits_for_anybody() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    let keyed = Arc::new(super::second::AllCheckpointed::default());
+    journal.outbox.connect(Arc::clone(&keyed) as Arc<dyn crate::copy::KeyedCopy>);
+    let asked = |journal: &mut crate::journal::Journal| {
+        let before = keyed.shrinks.load(std::sync::atomic::Ordering::Relaxed);
+        journal.maintain().unwrap();
+        keyed.shrinks.load(std::sync::atomic::Ordering::Relaxed) > before
+    };
+    journal.append(&readings("m1", 0, 40), &[destinations(&["ehr"])]).unwrap();
+    journal.append(&[], &[settle("ehr", 1, 40)]).unwrap();
+    assert!(!asked(&mut journal), "there is room");
+    journal.append(&readings("m1", 40, 1), &[]).unwrap();
+    files.set_free_space(small_options().free_space_floor_bytes - 1);
+    assert!(!asked(&mut journal), "one reading waits for the EHR");
+    journal.append(&[], &[settle("ehr", 41, 41)]).unwrap();
+    assert!(asked(&mut journal), "all is delivered and nothing can be taken");
 }
 
 /// Promise 2: an empty segment that was made ahead is no reason to refuse readings.
@@ -298,7 +320,7 @@ fn a_dead_letter_of_the_largest_size_is_stored_and_its_segment_stays_until_it_is
     let files = ForgetfulFiles::default();
     let options = StoreOptions { segment_bytes: 256 * 1024, ..small_options() };
     let OpenedJournal { mut journal, reader, .. } = open_journal(options, wrap(), Arc::new(files.clone()), None).unwrap();
-    journal.outbox.connect(Arc::new(super::second::AllCheckpointed));
+    journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
     let letter = Entry::DeadLetter(vitalgate_domain::DeadLetter {
         device: vitalgate_domain::DeviceId::new("m1").unwrap(),
         channel: "vitals".into(),

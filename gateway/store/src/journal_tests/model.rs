@@ -50,7 +50,7 @@ struct Model {
 impl Model {
     fn open(&self) -> OpenedJournal {
         let opened = open_journal(small_options(), wrap(), Arc::new(self.files.clone()), None).unwrap();
-        opened.journal.outbox.connect(Arc::new(AllCheckpointed));
+        opened.journal.outbox.connect(Arc::new(AllCheckpointed::default()));
         opened
     }
 

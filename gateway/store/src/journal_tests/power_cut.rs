@@ -27,7 +27,7 @@ const MODES: [PowerCut; 6] =
 /// Opens, commits, settles, rolls, rotates the key, reclaims, until the power goes.
 fn work(files: &ForgetfulFiles, told: &mut Told) -> Option<()> {
     let OpenedJournal { mut journal, .. } = open_journal(small_options(), wrap(), Arc::new(files.clone()), None).ok()?;
-    journal.outbox.connect(Arc::new(AllCheckpointed));
+    journal.outbox.connect(Arc::new(AllCheckpointed::default()));
     journal.append(&[], &[destinations(&["ehr"])]).ok()?;
     for batch in 0..14u64 {
         let entries = readings("m1", told.acknowledged.len() as u64, 20 + batch * 11);

@@ -1,6 +1,7 @@
 //! Stand-ins for the keyed side.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vitalgate_domain::Sequence;
 
@@ -8,8 +9,11 @@ use crate::copy::{BlockKind, BlockSource, KeyedCopy, KeyedError, Ordinal, Sealed
 use crate::opening::OpenedJournal;
 use crate::source::Feed;
 
-/// Holds nothing, and says that all of it is on disk.
-pub(super) struct AllCheckpointed;
+/// Holds nothing, and says that all of it is on disk. Counts how often it is asked to take less room.
+#[derive(Default)]
+pub(super) struct AllCheckpointed {
+    pub(super) shrinks: AtomicU64,
+}
 
 impl KeyedCopy for AllCheckpointed {
     fn block_covering(&self, _sequence: Sequence) -> Result<Option<SealedBlock>, KeyedError> {
@@ -37,6 +41,10 @@ impl KeyedCopy for AllCheckpointed {
     }
 
     fn forget_up_to(&self, _watermark: Watermark) {}
+
+    fn shrink(&self, _bytes_max: u64) {
+        self.shrinks.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Holds everything that a journal had at some moment.

@@ -27,6 +27,24 @@ const SOURCE_PAUSE: Duration = Duration::from_millis(500);
 /// Longest sleep with nothing to do; a wish wakes it at once.
 const IDLE: Duration = Duration::from_secs(3_600);
 
+/// How following the journal came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// The store takes too much room: a new one begins where the journal does.
+    TooLarge,
+}
+
+/// What stands before a store that is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// Nothing is known, or a damaged store: history is salvaged or told as lost.
+    Unknown,
+    /// A sound store that was let go of; the journal holds all that is still needed.
+    LetGo,
+}
+
 /// The feeder's own state.
 struct Feeder {
     shared: Arc<Shared>,
@@ -38,15 +56,23 @@ struct Feeder {
     last_applied_at: Instant,
     oldest_unsynced_at: Instant,
     scrub: Scrub,
+    /// Since when it follows; a store that is too large soon after its beginning is not begun anew at once.
+    begun_at: Instant,
+    before: Before,
 }
 
 /// The body of the feeder's thread.
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut source = None;
+    let mut before = Before::Unknown;
     loop {
-        let ended = if shared.await_room() { live(shared, &mut source) } else { Ok(()) };
+        let ended = if shared.await_room() { live(shared, &mut source, before) } else { Ok(Ended::Stopped) };
         match ended {
-            Ok(()) => break shared.watch.enter(KeyedStatus::Stopped),
+            Ok(Ended::Stopped) => break shared.watch.enter(KeyedStatus::Stopped),
+            Ok(Ended::TooLarge) => {
+                before = Before::LetGo;
+                shared.watch.reopen();
+            }
             Err(failure) if !shared.watch.met_full() => break shared.watch.fail(failure),
             Err(failure) => {
                 tracing::warn!(%failure, "the keyed store met a full disk");
@@ -65,7 +91,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
 }
 
 /// From the opening to the closing. `known` is the journal once it was attached.
-fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>) -> Result<(), KeyedError> {
+fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>, before: Before) -> Result<Ended, KeyedError> {
     let opened = opening::open_store(shared)?;
     shared.publish(Some(Arc::clone(&opened.trees)));
     shared.reach(|reached| *reached = Reached { applied: opened.applied, checkpointed: Watermark::default() });
@@ -74,7 +100,7 @@ fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>) -> Result<(), Ke
         if shared.has_room() {
             opening::close(shared, opened.trees);
         }
-        return Ok(());
+        return Ok(Ended::Stopped);
     };
     *known = Some(Arc::clone(&source));
     let opened = compared(shared, source.as_ref(), opened)?;
@@ -88,18 +114,37 @@ fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>) -> Result<(), Ke
         last_applied_at: now,
         oldest_unsynced_at: now,
         scrub: Scrub::default(),
+        begun_at: now,
+        before,
     };
     if feeder.applied == Watermark::default() {
         feeder.begin_anew(opened.quarantined.as_deref())?;
     }
     *super::watch::lock(&shared.source) = Some(Arc::clone(&feeder.source));
     feeder.checkpoint()?;
-    feeder.follow()?;
-    // Closing writes; without room it is left to the end of the process.
-    if shared.has_room() {
-        opening::close(shared, feeder.trees);
+    match feeder.follow()? {
+        Ended::TooLarge => begin_smaller(shared, feeder.trees),
+        // Closing writes; without room it is left to the end of the process.
+        Ended::Stopped => {
+            if shared.has_room() {
+                opening::close(shared, feeder.trees);
+            }
+            Ok(Ended::Stopped)
+        }
     }
-    Ok(())
+}
+
+/// Removes a store that holds nothing which the journal does not hold as well.
+fn begin_smaller(shared: &Arc<Shared>, trees: Open) -> Result<Ended, KeyedError> {
+    shared.reach(|reached| *reached = Reached::default());
+    if !opening::close(shared, trees) {
+        let failure = KeyedError::Unavailable("the keyed store is too large and cannot be closed".into());
+        shared.watch.fail(failure.clone());
+        return Err(failure);
+    }
+    shared.places.remove_store(shared.sync.as_ref()).map_err(|error| shared.io_error("removing the store", &error))?;
+    tracing::warn!("the keyed store had grown too large for this disk; it begins anew with what the journal holds");
+    Ok(Ended::TooLarge)
 }
 
 /// Waits for the journal; `None` when it is asked to stop instead.
@@ -140,29 +185,35 @@ impl Feeder {
         let begin = rebuild::begin(&self.shared, &self.trees, self.source.as_ref())?;
         self.applied = begin;
         self.shared.reach(|reached| reached.applied = begin);
-        if begin.ordinal.0 == 0 {
+        if begin.ordinal.0 == 0 || self.before == Before::LetGo && old.is_none() {
             return Ok(());
         }
         rebuild::salvage(&self.shared, &self.trees, self.source.as_ref(), old, begin)
     }
 
-    fn follow(&mut self) -> Result<(), KeyedError> {
+    fn follow(&mut self) -> Result<Ended, KeyedError> {
         let mut pause = Duration::ZERO;
+        let mut shrink = None;
         loop {
-            let (stop, forget) = self.rest(pause);
+            let Rested { stop, forget, shrink: asked } = self.rest(pause);
+            shrink = asked.or(shrink);
             if self.shared.watch.met_full() {
                 return Err(too_little());
             }
             if !self.shared.await_room() {
-                return Ok(());
+                return Ok(Ended::Stopped);
             }
-            pause = match self.feed()? {
+            let fed = self.feed()?;
+            pause = match fed {
                 Fed::All => self.shared.times.checkpoint_idle,
                 Fed::Some => Duration::ZERO,
                 Fed::NotNow => SOURCE_PAUSE,
             };
             if let Some(stop) = stop {
-                return self.finish(stop);
+                return self.finish(stop).map(|()| Ended::Stopped);
+            }
+            if fed == Fed::All && shrink.take().is_some_and(|bytes_max| self.is_too_large(bytes_max)) {
+                return Ok(Ended::TooLarge);
             }
             if forget.ordinal > self.scrub.forgotten().ordinal && self.forget(forget)? {
                 pause = Duration::ZERO;
@@ -180,13 +231,16 @@ impl Feeder {
     }
 
     /// Waits for the next commit or another wish, then a moment more so that commits gather.
-    fn rest(&self, pause: Duration) -> (Option<Stop>, Watermark) {
+    fn rest(&self, pause: Duration) -> Rested {
         let applied = self.applied;
         let forgotten = self.scrub.forgotten();
         if !pause.is_zero() {
             let woken = self.shared.await_wish(
                 pause,
-                |wishes| wishes.committed || wishes.stop.is_some() || wishes.forget.ordinal.min(applied.ordinal) > forgotten.ordinal,
+                |wishes| {
+                    let forget = wishes.forget.ordinal.min(applied.ordinal) > forgotten.ordinal;
+                    wishes.committed || wishes.stop.is_some() || wishes.shrink.is_some() || forget
+                },
                 |wishes| wishes.committed,
             );
             if woken && self.source.committed().ordinal.0 < applied.ordinal.0.saturating_add(CHECKPOINT_RECORDS) {
@@ -198,9 +252,15 @@ impl Feeder {
             |_| true,
             |wishes| {
                 wishes.committed = false;
-                (wishes.stop, wishes.forget)
+                Rested { stop: wishes.stop, forget: wishes.forget, shrink: wishes.shrink.take() }
             },
         )
+    }
+
+    /// Whether it takes more than so many bytes, and has not begun anew just now.
+    fn is_too_large(&self, bytes_max: u64) -> bool {
+        let lately = self.before == Before::LetGo && self.begun_at.elapsed() < self.shared.times.shrink_pause;
+        !lately && self.shared.places.store_bytes().is_ok_and(|bytes| bytes > bytes_max)
     }
 
     /// Takes the next records from the journal.
@@ -311,6 +371,14 @@ impl Feeder {
         while Instant::now() < stop.until && self.shared.has_room() && matches!(self.feed()?, Fed::Some) {}
         if self.checkpointed == self.applied || !self.shared.has_room() { Ok(()) } else { self.checkpoint() }
     }
+}
+
+/// What it was asked meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Rested {
+    stop: Option<Stop>,
+    forget: Watermark,
+    shrink: Option<u64>,
 }
 
 /// How much one feeding took.

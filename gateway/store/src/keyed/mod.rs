@@ -15,6 +15,8 @@
 //!   `sled.damaged`; the process exits for a supervised restart, which sets the store aside.
 //! - A full disk is not damage. sled is left alone while there is little free space: the status is
 //!   [`KeyedStatus::Waiting`], lookups are unavailable, and it goes on by itself.
+//! - sled never gives back what it grew by. Where that keeps the gateway from taking readings though all is delivered, it
+//!   begins anew with what the journal still holds ([`KeyedCopy::shrink`]).
 //! - sled's flush does not make anything certain on Linux: each flush is followed by a sync of its own.
 //! - Records lost in every copy are passed over and told ([`KeyedEvent::Lost`]).
 //!
@@ -247,6 +249,10 @@ impl KeyedCopy for Keyed {
 
     fn forget_up_to(&self, watermark: Watermark) {
         self.shared.wish(|wishes| wishes.forget = wishes.forget.max(watermark));
+    }
+
+    fn shrink(&self, bytes_max: u64) {
+        self.shared.wish(|wishes| wishes.shrink = Some(bytes_max));
     }
 }
 

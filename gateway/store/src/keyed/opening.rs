@@ -29,6 +29,7 @@ pub(super) struct Opened {
 pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
     let dir = shared.places.store();
     let mut quarantined = None;
+    shared.places.remove_removed().map_err(|error| shared.io_error("removing an old store", &error))?;
     if let Some(reason) = shared.places.read_note() {
         quarantined = set_aside(shared, reason)?;
         shared.places.remove_note(shared.sync.as_ref()).map_err(|error| shared.io_error("removing the note", &error))?;

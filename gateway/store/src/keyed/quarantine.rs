@@ -110,6 +110,37 @@ impl Places {
         Ok(moved)
     }
 
+    /// Removes the whole store: a power cut leaves all of it, or nothing that is taken for one.
+    pub(super) fn remove_store(&self, sync: &dyn DiskSync) -> io::Result<()> {
+        let gone = self.root.join("sled.removed");
+        self.remove_removed()?;
+        fs::rename(self.store(), &gone)?;
+        sync.sync_all(&self.root)?;
+        fs::remove_dir_all(&gone)
+    }
+
+    /// What a removal that was cut short left.
+    pub(super) fn remove_removed(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.root.join("sled.removed")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes of the store's files.
+    pub(super) fn store_bytes(&self) -> io::Result<u64> {
+        let mut folders = vec![self.store()];
+        let mut bytes = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                if metadata.is_dir() { folders.push(entry.path()) } else { bytes += metadata.len() }
+            }
+        }
+        Ok(bytes)
+    }
+
     fn free_place(&self, stem: &str) -> io::Result<PathBuf> {
         fs::create_dir_all(self.quarantine())?;
         let taken = self.numbered(stem)?;

@@ -1,4 +1,4 @@
-//! Begins a new store where the journal begins, and brings over what only the old one held.
+//! Begins a new store where the journal begins, and brings over what only a damaged one held.
 
 use std::fs::File;
 use std::io::BufReader;

@@ -33,6 +33,8 @@ pub struct KeyedTimes {
     pub checkpoint_idle: Duration,
     /// Oldest record that waits for a checkpoint under steady load.
     pub checkpoint_age: Duration,
+    /// Shortest time between two new beginnings for want of space.
+    pub shrink_pause: Duration,
 }
 
 impl KeyedTimes {
@@ -62,6 +64,7 @@ impl Default for KeyedTimes {
             gather: Duration::from_millis(20),
             checkpoint_idle: Duration::from_secs(2),
             checkpoint_age: Duration::from_secs(30),
+            shrink_pause: Duration::from_secs(600),
         }
     }
 }
@@ -73,6 +76,8 @@ pub(super) struct Wishes {
     pub(super) stop: Option<Stop>,
     pub(super) forget: Watermark,
     pub(super) source: Option<SourceCell>,
+    /// Begin anew if it takes more than so many bytes.
+    pub(super) shrink: Option<u64>,
 }
 
 /// A source that has just been attached.
