@@ -10,8 +10,8 @@ use crate::journal::{CommitError, Journal};
 use crate::segment::Segment;
 use crate::space::Room;
 
-/// How much larger than the journal's segments the keyed store may be before it begins anew on a full disk, in eighths: the
-/// same records with what finds them.
+/// How large the keyed store may be on a full disk before it begins anew, in eighths of the journal's segments: it holds the
+/// same records, and what finds them.
 const KEYED_EIGHTHS_OF_JOURNAL: u64 = 12;
 
 /// What one round of upkeep did.

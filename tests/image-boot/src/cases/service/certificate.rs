@@ -53,8 +53,8 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
 
     let running = appliance.boot(evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
+    // After a power cut it is still let in.
     exactly_once(&appliance, &mut devices, evidence).await?;
-    evidence.check("after a power cut it is still let in", true);
     running.cut().await
 }
 
