@@ -214,13 +214,28 @@ fn a_store_that_grew_gives_its_room_back() {
     journal.commit_readings(PER_BLOCK);
     assert_goes_on(&keyed, folder.path(), &journal);
     assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
-    drop(keyed);
-    // A power cut in the middle of the removal leaves this.
-    std::fs::create_dir(folder.path().join("sled.removed")).unwrap();
-    std::fs::write(folder.path().join("sled.removed").join("db"), b"old").unwrap();
-    let keyed = attached(&disk, folder.path(), &journal);
-    assert_goes_on(&keyed, folder.path(), &journal);
-    assert!(!folder.path().join("sled.removed").exists());
+}
+
+/// A power cut while a store is let go of, or before its successor is certain: what every destination had is not told as
+/// lost, and the room comes back.
+#[test]
+fn a_power_cut_while_a_store_gives_its_room_back_loses_nothing() {
+    for successor_begun in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = full_journal(40);
+        filled_store(folder.path(), &journal);
+        journal.reclaim_before(Ordinal(journal.committed().ordinal.0 - 20));
+        let let_go = folder.path().join("sled.removed");
+        std::fs::rename(folder.path().join("sled"), &let_go).unwrap();
+        if successor_begun {
+            std::fs::create_dir(folder.path().join("sled")).unwrap();
+        }
+        let disk = NarrowDisk::with(PLENTY);
+        let keyed = attached(&disk, folder.path(), &journal);
+        assert_goes_on(&keyed, folder.path(), &journal);
+        assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+        assert!(!let_go.exists());
+    }
 }
 
 /// What is not larger than allowed, or began anew just now, stays as it is: no store is made again and again.

@@ -115,13 +115,14 @@ fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>, before: Before) 
         oldest_unsynced_at: now,
         scrub: Scrub::default(),
         begun_at: now,
-        before,
+        before: if opened.after_let_go { Before::LetGo } else { before },
     };
     if feeder.applied == Watermark::default() {
         feeder.begin_anew(opened.quarantined.as_deref())?;
     }
     *super::watch::lock(&shared.source) = Some(Arc::clone(&feeder.source));
     feeder.checkpoint()?;
+    shared.places.forget_removed(shared.sync.as_ref()).map_err(|error| shared.io_error("removing an old store", &error))?;
     match feeder.follow()? {
         Ended::TooLarge => begin_smaller(shared, feeder.trees),
         // Closing writes; without room it is left to the end of the process.

@@ -20,6 +20,8 @@ pub(super) struct Opened {
     pub(super) trees: Open,
     pub(super) applied: Watermark,
     pub(super) quarantined: Option<PathBuf>,
+    /// Whether it follows a sound store that was let go of.
+    pub(super) after_let_go: bool,
 }
 
 /// Opens the store.
@@ -29,7 +31,7 @@ pub(super) struct Opened {
 pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
     let dir = shared.places.store();
     let mut quarantined = None;
-    shared.places.remove_removed().map_err(|error| shared.io_error("removing an old store", &error))?;
+    let after_let_go = shared.places.empty_removed().map_err(|error| shared.io_error("removing an old store", &error))?;
     if let Some(reason) = shared.places.read_note() {
         quarantined = set_aside(shared, reason)?;
         shared.places.remove_note(shared.sync.as_ref()).map_err(|error| shared.io_error("removing the note", &error))?;
@@ -39,12 +41,12 @@ pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
         shared.tell(KeyedEvent::SnapshotSetAside { to });
     }
     match open_present(shared, &dir) {
-        Ok((trees, applied)) => return Ok(Opened { trees, applied, quarantined }),
+        Ok((trees, applied)) => return Ok(Opened { trees, applied, quarantined, after_let_go }),
         Err(reason) if shared.is_out_of_room(&reason) => return Err(without_room(shared, reason)),
         Err(reason) => quarantined = set_aside(shared, reason)?.or(quarantined),
     }
     let (trees, applied) = open_present(shared, &dir).map_err(|reason| without_room(shared, reason))?;
-    Ok(Opened { trees, applied, quarantined })
+    Ok(Opened { trees, applied, quarantined, after_let_go })
 }
 
 /// Only an opening that ended in order with an error can be tried again in this process.

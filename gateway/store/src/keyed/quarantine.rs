@@ -110,20 +110,42 @@ impl Places {
         Ok(moved)
     }
 
-    /// Removes the whole store: a power cut leaves all of it, or nothing that is taken for one.
-    pub(super) fn remove_store(&self, sync: &dyn DiskSync) -> io::Result<()> {
-        let gone = self.root.join("sled.removed");
-        self.remove_removed()?;
-        fs::rename(self.store(), &gone)?;
-        sync.sync_all(&self.root)?;
-        fs::remove_dir_all(&gone)
+    fn let_go(&self) -> PathBuf {
+        self.root.join("sled.removed")
     }
 
-    /// What a removal that was cut short left.
-    pub(super) fn remove_removed(&self) -> io::Result<()> {
-        match fs::remove_dir_all(self.root.join("sled.removed")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    /// Lets go of the whole store: a power cut leaves all of it, or nothing that is taken for one. Its folder stays under
+    /// another name until [`Places::forget_removed`]: a start in between knows by it that nothing was lost.
+    pub(super) fn remove_store(&self, sync: &dyn DiskSync) -> io::Result<()> {
+        match fs::remove_dir_all(self.let_go()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::rename(self.store(), self.let_go())?;
+        sync.sync_all(&self.root)?;
+        self.empty_removed().map(drop)
+    }
+
+    /// Gives back the room of a store that was let go of. Whether there was one whose successor is not certain yet.
+    pub(super) fn empty_removed(&self) -> io::Result<bool> {
+        let entries = match fs::read_dir(self.let_go()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+        }
+        Ok(true)
+    }
+
+    /// The successor of a store that was let go of is certain.
+    pub(super) fn forget_removed(&self, sync: &dyn DiskSync) -> io::Result<()> {
+        match fs::remove_dir(self.let_go()) {
+            Ok(()) => sync.sync_all(&self.root),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A full disk: what is acknowledged is stored, what has no room is not acknowledged, and it goes on by
 //! itself when the EHR has taken what waited.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use vitalgate_layout::{StateWord, stick as labels};
@@ -18,8 +18,10 @@ use crate::practice::{Devices, SiteOptions};
 const SMALL_DISK_BYTES: u64 = 832 * 1024 * 1024;
 /// Longest flood until nothing more is taken.
 const FULL_WITHIN: Duration = Duration::from_secs(1_200);
-/// How long it is watched while it takes nothing.
+/// How long it has to take nothing.
 const WATCHED_FOR: Duration = Duration::from_secs(60);
+/// Longest until that is so: what the store needs for a while only, it gives back once it has caught up.
+const STAYS_FULL_WITHIN: Duration = Duration::from_secs(600);
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Longest wait until the EHR has everything that waited.
 const DRAINED_WITHIN: Duration = Duration::from_secs(900);
@@ -42,13 +44,11 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     devices.more(SOME, READINGS_WITHIN).await?;
 
     flood(&mut running, &mut devices, evidence).await?;
-    takes_nothing(&appliance, &running, &mut devices, evidence).await?;
+    stays_full("filled", &appliance, &running, &mut devices, evidence).await?;
     running.cut().await?;
-    let before = devices.acknowledged();
     let (running, _) = appliance.machine.boot_to(&Surroundings::default(), &[StateWord::StoreFull]).await?;
     evidence.check("after a power cut it says again that it is full", true);
-    let more = devices.acknowledged() - before;
-    evidence.check(&format!("{more} readings were acknowledged by the start on the full disk"), more == 0);
+    stays_full("started", &appliance, &running, &mut devices, evidence).await?;
 
     goes_on(&appliance, &running, &mut devices, evidence).await?;
     running.cut().await
@@ -56,7 +56,7 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
 
 /// Until nothing more is taken.
 async fn flood(running: &mut Running, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let full = running.state(&[StateWord::StoreFull], FULL_WITHIN).await?;
     let (took, count) = (began.elapsed().as_secs_f64(), devices.acknowledged());
     evidence.check(
@@ -67,53 +67,91 @@ async fn flood(running: &mut Running, devices: &mut Devices, evidence: &mut Evid
     figure("full_readings_per_s", tenths(count as f64 / took))
 }
 
-/// Below the floor no reading is acknowledged, for as long as one looks; page and health say why.
-async fn takes_nothing(appliance: &Appliance, running: &Running, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
-    let status = appliance.status(running, "the page says that it is full", |status| status["word"] == "STORE-FULL").await?;
-    evidence.keep("page-full.json", serde_json::to_string_pretty(&status)?);
-    let bytes = |name: &str| status["queue"][name].as_f64().unwrap_or_default();
-    let (free, floor) = (bytes("free_bytes"), bytes("floor_bytes"));
-    let full = floor > 0.0 && free < floor + SEGMENT_BYTES;
-    evidence.check(&format!("{:.1} MiB are free, the floor is at {:.1}: no room for a segment", free / MIB, floor / MIB), full);
-    evidence.check("the floor is kept for others", free > floor - SEGMENT_BYTES);
+/// Below the floor no reading is acknowledged, for as long as one looks; page and health say why. Room that the store gives
+/// back first, once its second copy has caught up, it may fill again.
+async fn stays_full(
+    when: &str,
+    appliance: &Appliance,
+    running: &Running,
+    devices: &mut Devices,
+    evidence: &mut Evidence,
+) -> anyhow::Result<()> {
+    let (began, at_first) = (Instant::now(), devices.acknowledged());
+    let (mut quiet_since, mut before) = (began, at_first);
+    let mut watch = FloorWatch::default();
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    let full = loop {
+        tick.tick().await;
+        if began.elapsed() >= patience(STAYS_FULL_WITHIN) {
+            break None;
+        }
+        let now = devices.acknowledged();
+        // A page that answers late says nothing.
+        let Ok(status) = appliance.page(running)?.status().await else { continue };
+        watch.look(&status);
+        if now > before || status["word"] != "STORE-FULL" {
+            (quiet_since, before) = (Instant::now(), now);
+        }
+        if quiet_since.elapsed() >= patience(WATCHED_FOR) {
+            break Some(status);
+        }
+    };
+    evidence.keep(&format!("page-{when}.txt"), watch.trace);
+    let more = before - at_first;
+    evidence.check(
+        &format!(
+            "nothing is acknowledged for {:.0} s ({more} readings before, {:.0} s in all)",
+            patience(WATCHED_FOR).as_secs_f64(),
+            began.elapsed().as_secs_f64()
+        ),
+        full.is_some(),
+    );
+    let Some(status) = full else { return Ok(()) };
+    evidence.keep(&format!("page-{when}.json"), serde_json::to_string_pretty(&status)?);
+    evidence.check(
+        &format!("at least {:.1} MiB were free, the floor is at {:.1}: it is kept for others", watch.least / MIB, watch.floor / MIB),
+        watch.floor > 0.0 && watch.least > watch.floor - SEGMENT_BYTES,
+    );
+    let free = bytes_of(&status, "free_bytes").unwrap_or(f64::INFINITY);
+    evidence.check(&format!("{:.1} MiB are free: no room for a segment", free / MIB), free < watch.floor + SEGMENT_BYTES);
     let health = appliance.page(running)?.get("/health").await;
     let refusal = health.as_ref().err().map(ToString::to_string).unwrap_or_default();
     evidence.check(&format!("/health is not well: {refusal}"), refusal.contains("503"));
-
-    let before = devices.acknowledged();
-    let watched = tokio::time::timeout(patience(WATCHED_FOR), changed(appliance, running, devices, before)).await;
-    match watched {
-        Err(_) => evidence.check(&format!("nothing more is acknowledged for {:.0} s", patience(WATCHED_FOR).as_secs_f64()), true),
-        Ok(what) => evidence.check(&format!("nothing more is acknowledged, but {what}"), false),
-    }
     let waits = status["queue"]["depth"].as_u64().unwrap_or_default();
     evidence.check(&format!("{waits} readings wait for the EHR, {before} are acknowledged"), waits >= before);
     Ok(())
 }
 
-/// Ends when it takes a reading, or no longer says that it is full.
-async fn changed(appliance: &Appliance, running: &Running, devices: &mut Devices, before: u64) -> String {
-    let mut tick = tokio::time::interval(LOOK_EVERY);
-    loop {
-        tick.tick().await;
-        let more = devices.acknowledged() - before;
-        if more > 0 {
-            return format!("{more} were");
-        }
-        let Ok(page) = appliance.page(running) else { return "the page is gone".to_owned() };
-        // A page that answers late says nothing.
-        if let Ok(status) = page.status().await
-            && status["word"] != "STORE-FULL"
-        {
-            return format!("the page says {}", status["word"]);
-        }
+/// What the pages said of the disk's room.
+struct FloorWatch {
+    least: f64,
+    floor: f64,
+    trace: String,
+}
+
+impl Default for FloorWatch {
+    fn default() -> Self {
+        Self { least: f64::INFINITY, floor: 0.0, trace: String::new() }
     }
+}
+
+impl FloorWatch {
+    fn look(&mut self, status: &Value) {
+        let Some(free) = bytes_of(status, "free_bytes") else { return };
+        self.least = self.least.min(free);
+        self.floor = bytes_of(status, "floor_bytes").unwrap_or(self.floor);
+        self.trace.push_str(&format!("{} {free} {}\n", status["word"], status["queue"]["depth"]));
+    }
+}
+
+fn bytes_of(status: &Value, name: &str) -> Option<f64> {
+    status["queue"][name].as_f64()
 }
 
 /// The EHR is back: everything that waited arrives, readings are taken again without anybody's help.
 async fn goes_on(appliance: &Appliance, running: &Running, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
     let waited = devices.acknowledged();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     appliance.practice.ehr.up().await?;
     devices.more(SOME, DRAINED_WITHIN).await?;
     let took = tenths(began.elapsed().as_secs_f64());
