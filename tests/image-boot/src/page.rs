@@ -12,10 +12,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::pki_types::ServerName;
+use vitalgate_test_support::pinned;
 
 /// Longest wait for an answer of a machine without hardware virtualisation.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -25,52 +24,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Page {
     address: SocketAddr,
     config: Arc<ClientConfig>,
-}
-
-/// Takes the certificate with this SHA-256 and no other.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        shown: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if vitalgate_trust::fingerprint(shown) == self.fingerprint {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(rustls::Error::General("another certificate than the console's fingerprint says".to_owned()))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// The SHA-256 in a text: 64 hexadecimal digits in a row, colons and spaces between pairs or groups left out.
@@ -93,14 +46,7 @@ impl Page {
     /// # Errors
     /// When TLS cannot be set up.
     pub(crate) fn new(port: u16, fingerprint: [u8; 32]) -> anyhow::Result<Self> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Arc::new(Pinned { fingerprint, provider: provider.clone() });
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        Ok(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), config: Arc::new(config) })
+        Ok(Self { address: SocketAddr::from(([127, 0, 0, 1], port)), config: pinned::client_config(fingerprint)? })
     }
 
     /// What a GET of `path` gives.

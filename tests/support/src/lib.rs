@@ -7,6 +7,7 @@ pub mod ehr;
 pub mod gateway;
 pub mod http;
 pub mod oracle;
+pub mod pinned;
 pub mod wait;
 
 pub use ehr::{Ehr, EhrOptions, Fault, FaultMix, Poison};
