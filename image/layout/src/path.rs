@@ -24,6 +24,10 @@ pub const APPLIANCE: &str = "/data/appliance";
 pub const SITE_FILE: &str = "/data/appliance/site.provision";
 /// When and from whom the site file was accepted: a moment (RFC 3339) and a name, a line each.
 pub const SITE_FILE_ACCEPTED: &str = "/data/appliance/site.accepted";
+/// What a `PROVISION` stick with the site file in service still gets: the signed report, and credentials for these devices, one a line.
+pub const OWED_TO_STICK: &str = "/data/appliance/owed-to-stick";
+/// SHA-256 of the site files that were in service before, one a line: none of them comes back.
+pub const SITE_FILES_BEFORE: &str = "/data/appliance/site-files-before";
 /// The provisioning window is closed; the file holds when.
 pub const COMMISSIONED: &str = "/data/appliance/commissioned";
 /// The report that the technician got, for the support bundle.

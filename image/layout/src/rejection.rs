@@ -29,6 +29,8 @@ pub enum Rejection {
     ErrorsInText,
     /// 21
     SecretInText,
+    /// 22
+    NoSuccessor,
     /// 30
     NoSealedStorage,
     /// 31
@@ -41,7 +43,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them, by number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NotReadable,
         Self::TooLarge,
         Self::NoSignature,
@@ -54,6 +56,7 @@ impl Rejection {
         Self::CarriedOut,
         Self::ErrorsInText,
         Self::SecretInText,
+        Self::NoSuccessor,
         Self::NoSealedStorage,
         Self::NotApplied,
         Self::StickNotWritable,
@@ -75,6 +78,7 @@ impl Rejection {
             Self::CarriedOut => 19,
             Self::ErrorsInText => 20,
             Self::SecretInText => 21,
+            Self::NoSuccessor => 22,
             Self::NoSealedStorage => 30,
             Self::NotApplied => 31,
             Self::StickNotWritable => 32,
@@ -97,6 +101,7 @@ impl Rejection {
             Self::CarriedOut => "the request was carried out already",
             Self::ErrorsInText => "the text has errors; the report on the stick names line and remedy",
             Self::SecretInText => "the text holds a private key, a password or a token",
+            Self::NoSuccessor => "the file cannot follow the one in service",
             Self::NoSealedStorage => "there is no sealed storage, and the file does not allow to go without",
             Self::NotApplied => "the file is right, but applying it failed",
             Self::StickNotWritable => "the stick cannot be written to, so that device credentials and report have no place",
@@ -119,6 +124,7 @@ impl Rejection {
             Self::CarriedOut => "let imagectl make a new request: each is carried out once",
             Self::ErrorsInText => "correct every line that the report names, then sign again",
             Self::SecretInText => "remove it; the appliance makes its own keys. Treat what stood there as known to others",
+            Self::NoSuccessor => "do what the report on the stick says and sign the file again; the one in service stays",
             Self::NoSealedStorage => "switch the TPM on in the firmware, or sign a file with unsealed_allowed and its reason",
             Self::NotApplied => "read the report on the stick; power the appliance off and on, and try once more",
             Self::StickNotWritable => "open the write protection or take another stick",

@@ -84,7 +84,11 @@ pub(crate) async fn site_file(practice: &Practice, folder: &Path) -> anyhow::Res
     sign(&practice.site_text()?, folder).await
 }
 
-async fn sign(site: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+/// This text as a signed site file.
+///
+/// # Errors
+/// When it cannot be signed.
+pub(crate) async fn sign(site: &str, folder: &Path) -> anyhow::Result<PathBuf> {
     let (text, signed) = (folder.join("site.toml"), folder.join(labels::SITE_FILE));
     std::fs::write(&text, site)?;
     image::sign_site(&text, &signed).await?;

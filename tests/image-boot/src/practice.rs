@@ -181,10 +181,7 @@ write = "put"
 {ca}"""
 "#
         );
-        for device in PUBLISHERS {
-            let patient = format!("Patient/{device}-{PATIENT_MARK}");
-            let _ = write!(text, "\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"{patient}\"\n");
-        }
+        PUBLISHERS.iter().for_each(|device| text.push_str(&device_text(device)));
         if let Some((port, ca)) = &options.update {
             let _ = write!(text, "\n[update]\nserver = \"https://{HOST}:{port}/releases\"\nca_pem = \"\"\"\n{ca}\"\"\"\n");
         }
@@ -200,11 +197,21 @@ write = "put"
     }
 }
 
+/// The part of a site file that is about one publishing device.
+pub(crate) fn device_text(device: &str) -> String {
+    let patient = format!("Patient/{device}-{PATIENT_MARK}");
+    format!("\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"{patient}\"\n")
+}
+
 /// Publishing devices at work.
 pub(crate) struct Devices {
     /// What was acknowledged.
     pub(crate) oracle: Oracle,
+    acknowledge: mpsc::UnboundedSender<Acknowledged>,
     acknowledgements: mpsc::UnboundedReceiver<Acknowledged>,
+    recording: Recording,
+    mqtt_port: u16,
+    gap_longest: Duration,
     stop_sources: watch::Sender<bool>,
     monitors: BTreeMap<String, JoinHandle<MonitorReport>>,
 }
@@ -223,25 +230,32 @@ impl Devices {
     /// # Errors
     /// When credentials are missing or no certificates.
     pub(crate) fn start_with(folder: &Path, mqtt_port: u16, gap_longest: Duration) -> anyhow::Result<Self> {
-        let recording = recording()?;
-        let patients: Vec<_> = recording.patients().cloned().collect();
         let (acknowledge, acknowledgements) = mpsc::unbounded_channel();
-        let (stop_sources, sources_stopped) = watch::channel(false);
-        // Nobody stops them: each ends when its last message is acknowledged.
-        let (_, monitors_stopped) = watch::channel(false);
-        let mut monitors = BTreeMap::new();
-        for (index, device) in PUBLISHERS.into_iter().enumerate() {
-            let transport = transport(&folder.join(device)).with_context(|| format!("credentials of {device}"))?;
-            let monitor = MqttMonitor::new(DeviceId::new(device)?, SocketAddr::from(([127, 0, 0, 1], mqtt_port)), transport);
-            let sets = recording.sets(&patients[index % patients.len()]).to_vec();
-            let replay = Replay { sets, speed_up: 1e6, gap_longest, endless: true };
-            let (source, messages) = mpsc::channel(REPLAY_QUEUE);
-            let stopped = sources_stopped.clone();
-            tokio::spawn(async move { replay.run(source, stopped).await });
-            let (acknowledge, stopped) = (acknowledge.clone(), monitors_stopped.clone());
-            monitors.insert(device.to_owned(), tokio::spawn(async move { monitor.run(messages, acknowledge, stopped).await }));
-        }
-        Ok(Self { oracle: Oracle::new(), acknowledgements, stop_sources, monitors })
+        let (stop_sources, _) = watch::channel(false);
+        let (oracle, recording, monitors) = (Oracle::new(), recording()?, BTreeMap::new());
+        let mut devices = Self { oracle, acknowledge, acknowledgements, recording, mqtt_port, gap_longest, stop_sources, monitors };
+        PUBLISHERS.iter().try_for_each(|device| devices.join(device, &folder.join(device)))?;
+        Ok(devices)
+    }
+
+    /// Lets one more device publish, with the credentials in `folder`.
+    ///
+    /// # Errors
+    /// When credentials are missing or no certificates.
+    pub(crate) fn join(&mut self, device: &str, folder: &Path) -> anyhow::Result<()> {
+        let transport = transport(folder).with_context(|| format!("credentials of {device}"))?;
+        let monitor = MqttMonitor::new(DeviceId::new(device)?, SocketAddr::from(([127, 0, 0, 1], self.mqtt_port)), transport);
+        let patients: Vec<_> = self.recording.patients().cloned().collect();
+        let patient = patients.get(self.monitors.len() % patients.len().max(1)).context("an empty recording")?;
+        let replay = Replay { sets: self.recording.sets(patient).to_vec(), speed_up: 1e6, gap_longest: self.gap_longest, endless: true };
+        let (source, messages) = mpsc::channel(REPLAY_QUEUE);
+        let stopped = self.stop_sources.subscribe();
+        tokio::spawn(async move { replay.run(source, stopped).await });
+        let acknowledge = self.acknowledge.clone();
+        // Nobody stops it: it ends when its last message is acknowledged.
+        let (_, never) = watch::channel(false);
+        self.monitors.insert(device.to_owned(), tokio::spawn(async move { monitor.run(messages, acknowledge, never).await }));
+        Ok(())
     }
 
     /// Acknowledged readings so far.

@@ -104,7 +104,7 @@ pub(crate) fn keep_before(places: &Places, programs: &dyn Programs) -> std::io::
 }
 
 /// Asks for a restart and goes on.
-pub(crate) fn restart_in_order(programs: &impl Programs) {
+pub(crate) fn restart_in_order(programs: &dyn Programs) {
     ask_for_restart(programs, &["--no-block", "reboot"]);
 }
 
@@ -117,7 +117,7 @@ fn restart(programs: &impl Programs) {
     }
 }
 
-fn ask_for_restart(programs: &impl Programs, arguments: &[&str]) {
+fn ask_for_restart(programs: &dyn Programs, arguments: &[&str]) {
     let call = Call::new("systemctl", "switch the appliance off and on").arguments(arguments).deadline(MANAGER_DEADLINE);
     if let Err(error) = programs.run(call) {
         say_error(&error.into());

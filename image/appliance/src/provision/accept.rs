@@ -6,6 +6,7 @@ use vitalgate_layout::{Rejection, fact, path, stick};
 use vitalgate_site::{PublicKey, SignedBy, Site, SiteRefusal, open_signed};
 
 use super::Provisioning;
+use super::successor::InService;
 use crate::machine;
 use crate::places::Places;
 use crate::state_file::{now_unix_ms, replace};
@@ -75,6 +76,11 @@ impl Provisioning<'_> {
     /// Takes the site file of a stick, or says on the stick why not.
     pub(super) fn take(&self, stick: &Plugged, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
         let mounted = self.sticks.mount(stick).map_err(|error| SiteRefusal::new(Rejection::NotReadable, error.to_string()))?;
+        self.take_from(mounted, roots)
+    }
+
+    /// The same from a mounted stick.
+    pub(super) fn take_from(&self, mounted: Box<dyn Mounted>, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
         let taken = self.take_mounted(&*mounted, roots);
         if let Err(refusal) = &taken {
             let told = mounted.check_writable().and_then(|()| self.tell(&*mounted, &refused_text(refusal, self.places)));
@@ -91,16 +97,26 @@ impl Provisioning<'_> {
         if !self.storage_suits(&offered.site) {
             return Err(SiteRefusal::new(Rejection::NoSealedStorage, ""));
         }
+        let before = InService::read(self.places)?;
+        before.iter().try_for_each(|before| before.may_be_followed_by(&offered, self.places))?;
         mounted.check_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
-        self.keep(&offered).map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
+        self.keep(&offered, before.as_ref()).map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
     }
 
-    fn keep(&self, offered: &Offered) -> anyhow::Result<()> {
+    fn keep(&self, offered: &Offered, before: Option<&InService>) -> anyhow::Result<()> {
+        let put =
+            |file: &str, bytes: &[u8]| replace(&self.places.at(file), bytes, 0o600).context("sealed storage does not take the site file");
         let accepted = format!("{}\n{}\n", machine::moment(now_unix_ms()), offered.signed_by);
-        replace(&self.places.at(path::SITE_FILE_ACCEPTED), accepted.as_bytes(), 0o600)
-            .context("sealed storage does not take the site file")?;
-        // The site file comes last: it is the mark that the step is done.
-        replace(&self.places.at(path::SITE_FILE), &offered.bytes, 0o600).context("sealed storage does not take the site file")
+        let Some(before) = before else {
+            put(path::SITE_FILE_ACCEPTED, accepted.as_bytes())?;
+            // The site file comes last: it is the mark that the step is done.
+            return put(path::SITE_FILE, &offered.bytes);
+        };
+        put(path::OWED_TO_STICK, before.owed(offered, self.places).as_bytes())?;
+        put(path::SITE_FILES_BEFORE, before.and_those_before(self.places).as_bytes())?;
+        // On the day on which a new one is accepted, the one before it may have expired.
+        put(path::SITE_FILE, &offered.bytes)?;
+        put(path::SITE_FILE_ACCEPTED, accepted.as_bytes())
     }
 
     fn tell(&self, mounted: &dyn Mounted, text: &str) -> Result<(), StickError> {

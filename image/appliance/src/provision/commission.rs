@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use vitalgate_domain::DeviceId;
 use vitalgate_layout::state::StateWord;
 use vitalgate_layout::{path, stick};
 use vitalgate_site::{SigningKey, Site};
@@ -53,15 +54,28 @@ impl Provisioning<'_> {
             mounted.finish()?;
             return Ok(false);
         }
-        mounted.check_writable()?;
-        let credentials = self.credentials(site.publishing_devices())?;
-        let report = Report::new(self.places, &self.states, site, key, test, &credentials_of(&credentials))?;
-        let (json, text) = (report.signed_json(key)?, report.signed_text(key));
-        write_all(&*mounted, &credentials, &json, &text)?;
+        let json = self.report_to(&*mounted, site, key, test, site.publishing_devices())?;
         self.write_recovery_key(mounted.folder())?;
         mounted.finish()?;
         replace(&self.places.at(path::COMMISSIONING_REPORT), json.as_bytes(), 0o600)?;
         Ok(true)
+    }
+
+    /// Writes the credentials of these devices and the report to a stick; gives the report.
+    pub(super) fn report_to<'d>(
+        &self,
+        mounted: &dyn Mounted,
+        site: &Site,
+        key: &SigningKey,
+        test: &self_test::Outcome,
+        devices: impl Iterator<Item = &'d DeviceId>,
+    ) -> anyhow::Result<String> {
+        mounted.check_writable()?;
+        let credentials = self.credentials(devices)?;
+        let report = Report::new(self.places, &self.states, site, key, test, &credentials_of(&credentials))?;
+        let (json, text) = (report.signed_json(key)?, report.signed_text(key));
+        write_all(mounted, &credentials, &json, &text)?;
+        Ok(json)
     }
 
     fn write_recovery_key(&self, folder: &Path) -> anyhow::Result<()> {

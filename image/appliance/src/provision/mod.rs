@@ -4,11 +4,13 @@
 //! network, the clock and the gateway start from it. [`commission`] tests the appliance in its place,
 //! makes the devices' credentials, signs the report, writes all of that to the stick that the site file
 //! came from, hands the recovery key over, and closes the window. A power cut repeats the step that it
-//! met; a stick with garbage, or none at all, stops nothing.
+//! met; a stick with garbage, or none at all, stops nothing. After that a `PROVISION` stick brings a
+//! successor of the site file ([`in_service`]).
 
 mod accept;
 mod commission;
 mod credentials;
+mod successor;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ use vitalgate_site::Site;
 
 pub(crate) use accept::read_site;
 pub(crate) use credentials::make_credentials;
+pub(crate) use successor::in_service;
 
 use crate::command::{Programs, System};
 use crate::places::Places;
@@ -115,7 +118,8 @@ impl<'a> Provisioning<'a> {
         anyhow::ensure!(self.storage_suits(&site), "storage was opened without a seal, and the accepted site file does not allow that");
         let facts = self.facts(&site);
         if is_commissioned(self.places) {
-            return self.say(StateWord::Ready, None, "", facts);
+            let owed = if self.places.at(path::OWED_TO_STICK).exists() { successor::OWED } else { "" };
+            return self.say(StateWord::Ready, None, owed, facts);
         }
         self.say(StateWord::Enrolling, None, "leave the PROVISION stick in until the report is on it", facts)
     }

@@ -20,7 +20,7 @@ pub(crate) use request::{Taken, heading, refused_text, take};
 
 use crate::command::System;
 use crate::places::Places;
-use crate::{identity, reset, support, update};
+use crate::{identity, provision, reset, support, update};
 
 /// A stick that asks for something.
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,9 @@ enum Label {
     /// To be erased.
     #[value(name = "RESET")]
     Reset,
+    /// To go on with another site file.
+    #[value(name = "PROVISION")]
+    Provision,
     /// To show another certificate to the EHR.
     #[value(name = "CERTIFICATE")]
     Certificate,
@@ -55,6 +58,7 @@ impl Label {
             Self::Support => stick::SUPPORT,
             Self::Reset => stick::RESET,
             Self::Certificate => stick::CERTIFICATE,
+            Self::Provision => stick::PROVISION,
         }
     }
 }
@@ -79,6 +83,7 @@ pub(crate) fn stick(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Label::Support => support::support(&places, &System, mounted)?,
         Label::Reset => reset::reset(&places, &System, mounted)?,
         Label::Certificate => identity::take_certificate(&places, &System, mounted)?,
+        Label::Provision => provision::in_service(&places, &System, mounted)?,
     }
     Ok(ExitCode::SUCCESS)
 }

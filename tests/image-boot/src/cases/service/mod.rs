@@ -1,8 +1,9 @@
-//! What comes after commissioning: support, a certificate for the EHR, updates from a server, time with proof, the end.
+//! What comes after commissioning: support, a certificate for the EHR, another site file, updates from a server, time with proof, the end.
 
 mod certificate;
 mod reset;
 mod server;
+mod site;
 mod support;
 mod time;
 
@@ -37,6 +38,10 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
     if evidence.wants("certificate") {
         let outcome = certificate::run(&first, evidence).await;
         evidence.outcome("an EHR that demands a client certificate", outcome);
+    }
+    if evidence.wants("site") {
+        let outcome = site::run(&first, evidence).await;
+        evidence.outcome("another site file in service", outcome);
     }
     if evidence.wants("reset") {
         let outcome = reset::run(&first, evidence).await;

@@ -1,0 +1,180 @@
+//! An appliance in service goes on with another site file: a `PROVISION` stick brings its successor.
+//!
+//! The stick is attended to twice. First the file is checked and kept, and the appliance restarts, so that a change
+//! goes the way of every start. Once the gateway runs again, the same stick gets the signed report, and credentials
+//! for the devices that are new; those of the others stay as they are. What is owed to the stick is kept on disk: a
+//! power cut repeats the step that it met, and a stick that was pulled too early is plugged in once more.
+//!
+//! A successor takes nothing back that readings depend on: the gateway's name is part of their identity, a destination
+//! that is gone would leave what waits for it without a way, and of a device at another patient it has to be said since
+//! when. No site file comes back that was in service before: it may name patients of then.
+
+use std::fs;
+use std::io;
+
+use anyhow::{Context as _, bail};
+use aws_lc_rs::digest::{SHA256, digest};
+use vitalgate_layout::state::Part;
+use vitalgate_layout::{Rejection, path, stick};
+use vitalgate_site::{Site, SiteRefusal};
+
+use super::accept::Offered;
+use super::{Provisioning, is_commissioned};
+use crate::command::Programs;
+use crate::gate::restart_in_order;
+use crate::places::Places;
+use crate::state_file::{StateFiles, replace};
+use crate::stick::{ManagedSticks, Mounted, read_file};
+use crate::text::hex;
+use crate::{machine, report, self_test, site_file};
+
+/// Said in service while report and credentials wait for their stick.
+pub(super) const OWED: &str =
+    "plug in the PROVISION stick with the site file in service: the report and new devices' credentials are waiting";
+/// Said before the restart.
+const ACCEPTED: &str = "the new site file is accepted; restarting with it, leave the PROVISION stick in";
+/// Most earlier site files that are remembered; older ones have expired long since.
+const BEFORE_MAX: usize = 1_024;
+
+/// Attends to a `PROVISION` stick on an appliance in service.
+///
+/// # Errors
+/// When the file is refused, or the stick cannot be read or written.
+pub(crate) fn in_service(places: &Places, programs: &dyn Programs, mounted: Box<dyn Mounted>) -> anyhow::Result<()> {
+    if !is_commissioned(places) {
+        // The steps that wait for it attend to it.
+        return Ok(mounted.finish()?);
+    }
+    let step = Provisioning { programs, places, states: StateFiles::of(places), sticks: &ManagedSticks::of(places) };
+    let offered = read_file(mounted.folder(), stick::SITE_FILE, stick::SITE_FILE_BYTES_MAX);
+    match offered {
+        Ok(Some(bytes)) if fs::read(places.at(path::SITE_FILE)).is_ok_and(|kept| kept == bytes) => step.pay(mounted),
+        _ => step.change(mounted),
+    }
+}
+
+/// The site file in service.
+pub(super) struct InService {
+    site: Site,
+    sha256: String,
+}
+
+impl InService {
+    /// `None` before there is one.
+    pub(super) fn read(places: &Places) -> Result<Option<Self>, SiteRefusal> {
+        if !site_file::is_kept(places) {
+            return Ok(None);
+        }
+        let not_applied = |why: String| SiteRefusal::new(Rejection::NotApplied, why);
+        let site = site_file::kept(places).map_err(|error| not_applied(format!("{error:#}")))?;
+        let bytes =
+            fs::read(places.at(path::SITE_FILE)).map_err(|error| not_applied(format!("the file in service cannot be read: {error}")))?;
+        Ok(Some(Self { site, sha256: sha256(&bytes) }))
+    }
+
+    /// Whether it may.
+    pub(super) fn may_be_followed_by(&self, offered: &Offered, places: &Places) -> Result<(), SiteRefusal> {
+        let mut problems = problems(&self.site, &offered.site);
+        if before(places).contains(&sha256(&offered.bytes)) {
+            problems.push("it was in service before: if it is to come back, change expires and sign it again".to_owned());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(SiteRefusal::new(Rejection::NoSuccessor, problems.join("; "))) }
+    }
+
+    /// The devices that need credentials once `offered` is in service, one a line: those that are new, and those that
+    /// did not get theirs yet.
+    pub(super) fn owed(&self, offered: &Offered, places: &Places) -> String {
+        let owed = owed(places).unwrap_or_default();
+        let needs =
+            |device: &str| owed.lines().any(|line| line == device) || !self.site.publishing_devices().any(|known| known.as_str() == device);
+        offered.site.publishing_devices().filter(|device| needs(device.as_str())).map(|device| format!("{device}\n")).collect()
+    }
+
+    /// Itself and those before it, one a line.
+    pub(super) fn and_those_before(&self, places: &Places) -> String {
+        let before = before(places);
+        let skip = (before.len() + 1).saturating_sub(BEFORE_MAX);
+        before.iter().chain([&self.sha256]).skip(skip).map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// What keeps one site from following the other; neither patients nor secrets.
+fn problems(before: &Site, after: &Site) -> Vec<String> {
+    let mut problems = Vec::new();
+    if before.gateway != after.gateway {
+        problems.push(format!("gateway is {}: it stays {}, since readings are known by it", after.gateway, before.gateway));
+    }
+    for gone in before.destinations.iter().filter(|known| !after.destinations.iter().any(|one| one.id == known.id)) {
+        problems.push(format!("destination {} is missing: what waits for it would never arrive", gone.id));
+    }
+    for device in &after.devices {
+        let moved = before.devices.iter().find(|known| known.id == device.id).filter(|known| known.patient != device.patient);
+        if moved.is_some() && device.patient.is_some() && device.patient_since.is_none() {
+            problems.push(format!("device {} has another patient: say since when with patient_since", device.id));
+        }
+    }
+    problems
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
+}
+
+fn before(places: &Places) -> Vec<String> {
+    fs::read_to_string(places.at(path::SITE_FILES_BEFORE)).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// The devices whose credentials are owed to a stick; `None` where nothing is, no report either.
+fn owed(places: &Places) -> Option<String> {
+    fs::read_to_string(places.at(path::OWED_TO_STICK)).ok()
+}
+
+impl Provisioning<'_> {
+    /// Takes the successor and restarts with it, or says on stick and page why not.
+    fn change(&self, mounted: Box<dyn Mounted>) -> anyhow::Result<()> {
+        let roots = machine::site_roots(self.places)?;
+        if let Err(refusal) = self.take_from(mounted, &roots) {
+            let rejection = refusal.rejection();
+            let exactly = if refusal.detail().is_empty() { rejection.meaning() } else { refusal.detail() };
+            self.note(&format!("PROVISION refused ({}): {exactly}", rejection.code()))?;
+            bail!("PROVISION: {refusal}");
+        }
+        crate::cli::say(ACCEPTED);
+        self.note(ACCEPTED)?;
+        restart_in_order(self.programs);
+        Ok(())
+    }
+
+    /// Gives the stick with the site file in service what is owed to it.
+    fn pay(&self, mounted: Box<dyn Mounted>) -> anyhow::Result<()> {
+        let Some(owed) = owed(self.places) else {
+            crate::cli::say("the site file on the PROVISION stick is in service");
+            return Ok(mounted.finish()?);
+        };
+        let site = site_file::kept(self.places)?;
+        let key = report::key(self.places)?;
+        let test = self_test::run(&site, self.places, self.programs);
+        self_test::say(&test, &self.states)?;
+        let devices = site.publishing_devices().filter(|device| owed.lines().any(|line| line == device.as_str()));
+        let written = self.report_to(&*mounted, &site, &key, &test, devices).and_then(|json| Ok(mounted.finish().map(|()| json)?));
+        let json = written.context("the report is not on the stick; plug it in once more").or_else(|error| {
+            self.note(&format!("{error:#}"))?;
+            Err(error)
+        })?;
+        replace(&self.places.at(path::COMMISSIONING_REPORT), json.as_bytes(), 0o600)?;
+        match fs::remove_file(self.places.at(path::OWED_TO_STICK)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context("what the stick has now stays noted as owed to it");
+            }
+            _ => {}
+        }
+        self.say_step()
+    }
+
+    /// Says something beside the state, which stays.
+    fn note(&self, detail: &str) -> anyhow::Result<()> {
+        let Some(mut state) = self.states.read(Part::Provision) else { return Ok(()) };
+        detail.clone_into(&mut state.detail);
+        self.states.write(Part::Provision, &state).context("the state file cannot be written; restart the appliance")
+    }
+}

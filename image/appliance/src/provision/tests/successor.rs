@@ -1,0 +1,133 @@
+//! Site files for an appliance in service.
+
+use super::*;
+use crate::stick::drawer::Folder;
+
+/// An appliance in service with [`example`].
+fn in_service_already() -> Appliance {
+    let (appliance, stick) = accepted();
+    appliance.with(&Drawer::of([("PROVISION", stick)]), |step| step.commission()).unwrap();
+    appliance
+}
+
+/// The example with another publishing device.
+fn with_another(device: &str) -> String {
+    format!("{}\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"Patient/4712\"\n", example())
+}
+
+impl Appliance {
+    /// Plugs a stick with this signed text in; gives the stick.
+    fn plugged(&self, name: &str, text: &str) -> (PathBuf, anyhow::Result<()>) {
+        let stick = self.stick(name, sign(text, &signer()).unwrap());
+        let done = self.plugged_again(&stick);
+        (stick, done)
+    }
+
+    fn plugged_again(&self, stick: &Path) -> anyhow::Result<()> {
+        in_service(&self.places(), &self.programs, Box::new(Folder { folder: stick.to_owned(), protected: false }))
+    }
+
+    /// What every start says.
+    fn started(&self) {
+        self.with(&Drawer::default(), |step| step.accept().and_then(|()| step.commission())).unwrap();
+    }
+
+    fn site_in_service(&self) -> String {
+        fs::read_to_string(self.places().at(path::SITE_FILE)).unwrap()
+    }
+}
+
+/// A device more: the file is kept, the appliance restarts, and after that only the new device gets credentials.
+#[test]
+fn a_successor_is_kept_and_only_new_devices_get_credentials() {
+    let appliance = in_service_already();
+    let (stick, done) = appliance.plugged("next", &with_another("monitor-07"));
+    done.unwrap();
+    assert!(told(&stick).contains("ACCEPTED"), "{}", told(&stick));
+    assert_eq!((appliance.programs.restarts.get(), appliance.programs.added.get()), (1, 1));
+    assert!(!stick.join("devices").exists(), "the gateway does not know the device yet");
+
+    appliance.started();
+    assert_eq!((appliance.said().word, appliance.said().detail.as_str()), (StateWord::Ready, crate::provision::successor::OWED));
+    appliance.plugged_again(&stick).unwrap();
+    assert!(stick.join("devices/monitor-07/key.pem").exists());
+    assert!(!stick.join("devices/monitor-01").exists(), "a device that works got other credentials");
+    assert!(!stick.join("recovery-key.txt").exists());
+    let report = open_report(&fs::read(stick.join("commissioning-report.json")).unwrap()).unwrap();
+    assert_eq!(report.signed_by, report::key(&appliance.places()).unwrap().public());
+    assert!(report.text.contains("monitor-07") && !report.text.contains("Patient/4712"));
+    assert_eq!((appliance.said().word, appliance.said().detail.as_str()), (StateWord::Ready, ""));
+
+    // It stays plugged in: nothing more is made, and nothing restarts.
+    appliance.started();
+    appliance.plugged_again(&stick).unwrap();
+    assert_eq!((appliance.programs.restarts.get(), appliance.programs.added.get()), (1, 2));
+}
+
+/// What would lose readings, give them to another patient or bring an earlier site back is refused with its reason, on
+/// stick and page; the site file in service stays, and so does the service.
+#[test]
+fn a_file_that_cannot_follow_is_refused_and_changes_nothing() {
+    let appliance = in_service_already();
+    let first = example();
+    let wrong = [
+        ("gateway", first.replace("gateway = \"practice-01\"", "gateway = \"practice-02\""), "it stays practice-01"),
+        ("destination", first.replace("id = \"ehr\"", "id = \"other\""), "destination ehr is missing"),
+        ("patient", first.replace("Patient/4711", "Patient/4712"), "say since when with patient_since"),
+    ];
+    let kept = appliance.site_in_service();
+    for (name, text, why) in wrong {
+        let (stick, done) = appliance.plugged(name, &text);
+        assert!(done.is_err(), "{name}");
+        assert!(told(&stick).contains("REFUSED (22)") && told(&stick).contains(why), "{name}: {}", told(&stick));
+        assert!(!told(&stick).contains("Patient/"), "a patient in the report");
+        let said = appliance.said();
+        assert_eq!((said.word, said.code), (StateWord::Ready, None));
+        assert!(said.detail.contains("PROVISION refused (22)") && said.detail.contains(why), "{}", said.detail);
+    }
+    let unsigned = appliance.stick("unsigned", example());
+    assert!(appliance.plugged_again(&unsigned).is_err());
+    assert!(told(&unsigned).contains("REFUSED (12)"));
+    assert_eq!((appliance.site_in_service(), appliance.programs.restarts.get()), (kept, 0));
+
+    let moved = first.replace("patient = \"Patient/4711\"", "patient = \"Patient/4712\"\npatient_since = \"2026-11-22T10:00:00+01:00\"");
+    appliance.plugged("moved", &moved).1.unwrap();
+    let (back, done) = appliance.plugged("back", &first);
+    assert!(done.is_err() && told(&back).contains("it was in service before"), "{}", told(&back));
+    let signed_anew = first
+        .replace("2099-12-31", "2099-12-30")
+        .replace("Patient/4711\"", "Patient/4711\"\npatient_since = \"2026-11-23T10:00:00+01:00\"");
+    appliance.plugged("anew", &signed_anew).1.unwrap();
+    assert_eq!(appliance.programs.restarts.get(), 2);
+}
+
+/// A power cut leaves the earlier file or the new one in service, and the same stick brings it to its end.
+#[test]
+fn a_power_cut_in_between_is_made_up_for_by_the_same_stick() {
+    let appliance = in_service_already();
+    let places = appliance.places();
+    // Noted what is owed, the file not kept yet.
+    fs::write(places.at(path::OWED_TO_STICK), "monitor-07\n").unwrap();
+    appliance.started();
+    let (stick, done) = appliance.plugged("next", &with_another("monitor-07"));
+    done.unwrap();
+    // Kept, but not yet when: the day of before is as good.
+    fs::write(places.at(path::SITE_FILE_ACCEPTED), "2026-01-15T10:00:00Z\nroot\n").unwrap();
+    appliance.started();
+    // Another one before the stick got what was owed to it.
+    let (last, done) = appliance.plugged("last", &with_another("monitor-07").replace("2099-12-31", "2099-12-30"));
+    done.unwrap();
+    appliance.started();
+    appliance.plugged_again(&last).unwrap();
+    assert!(last.join("devices/monitor-07/key.pem").exists() && !stick.join("devices").exists());
+    assert!(!places.at(path::OWED_TO_STICK).exists());
+}
+
+/// Before the window is closed the stick is the other steps' business.
+#[test]
+fn while_the_window_is_open_nothing_is_done_here() {
+    let (appliance, stick) = accepted();
+    appliance.plugged_again(&stick).unwrap();
+    assert_eq!((appliance.programs.restarts.get(), appliance.programs.added.get()), (0, 0));
+    assert_eq!(fs::read_dir(stick).unwrap().count(), 2, "the site file, and what the first step said");
+}
