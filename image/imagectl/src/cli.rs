@@ -181,6 +181,9 @@ pub(crate) struct Check {
     /// Serial number of the appliance
     #[arg(long, requires = "root")]
     pub(crate) serial: Option<String>,
+    /// The site file that is in service: whether this one may follow it
+    #[arg(long)]
+    pub(crate) after: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -4,6 +4,7 @@ mod dialog;
 
 use std::path::{Path, PathBuf};
 
+use vitalgate_layout::Rejection;
 use vitalgate_layout::stick::{SITE_FILE, SITE_FILE_BYTES_MAX};
 use vitalgate_site::{Delegation, PublicKey, Purpose, Signer, SigningKey, Site, SiteError, SiteFile, open_signed};
 
@@ -72,6 +73,7 @@ fn check(arguments: &cli::Check) -> Outcome {
     let name = arguments.file.display().to_string();
     if arguments.root.is_empty() {
         let site = checked(&text_of(&arguments.file)?, &name)?;
+        may_follow(&site, arguments)?;
         say::result(format_args!("{name}: the text is right; its signature was not checked (--root)"));
         summary(&site);
         return Ok(());
@@ -84,6 +86,7 @@ fn check(arguments: &cli::Check) -> Outcome {
     };
     match open_signed(&bytes, &roots, &serial, files::today()) {
         Ok((site, signed_by)) => {
+            may_follow(&site, arguments)?;
             say::result(format_args!("{name}: right, and signed by {signed_by}"));
             summary(&site);
             Ok(())
@@ -95,6 +98,18 @@ fn check(arguments: &cli::Check) -> Outcome {
             Err(Failure::refused(format!("{name} would be refused with PROVISION-REJECTED{rejection}{detail}"), rejection.remedy()))
         }
     }
+}
+
+/// Whether it may follow the site file in service, where that one is given.
+fn may_follow(site: &Site, arguments: &cli::Check) -> Outcome {
+    let Some(before) = &arguments.after else { return Ok(()) };
+    let obstacles = site.obstacles_after(&checked(&text_of(before)?, &before.display().to_string())?);
+    if obstacles.is_empty() {
+        return Ok(());
+    }
+    obstacles.iter().for_each(say::note);
+    let rejection = Rejection::NoSuccessor;
+    Err(Failure::refused(format!("{} would be refused with PROVISION-REJECTED{rejection}", arguments.file.display()), rejection.remedy()))
 }
 
 /// A serial number that the file is for, so that nothing but the serial number is left out of the check.

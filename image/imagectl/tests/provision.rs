@@ -42,6 +42,20 @@ fn a_text_becomes_a_file_that_an_appliance_takes() {
     refused(1, "PROVISION-REJECTED(14)", ["provision", "check", &signed, "--root", &other]);
 }
 
+/// Whether an appliance in service would take another site file is known before anybody goes there.
+#[test]
+fn a_successor_is_held_against_the_file_in_service() {
+    let folder = folder();
+    let text = String::from_utf8(folder.read("site.toml")).unwrap();
+    let check = |file: &str| ["provision".to_owned(), "check".to_owned(), file.to_owned(), "--after".to_owned(), folder.text("site.toml")];
+    folder.write("more.toml", format!("{text}\n[[device]]\nid = \"monitor-99\"\nprofile = \"vitals-json\"\n"));
+    assert!(ok(check(&folder.text("more.toml")).each_ref().map(String::as_str)).contains("the text is right"));
+    folder.write("other.toml", text.replace("\"practice-01\"", "\"practice-02\""));
+    let other = check(&folder.text("other.toml"));
+    refused(1, "it stays practice-01", other.each_ref().map(String::as_str));
+    refused(1, "PROVISION-REJECTED(22)", other.each_ref().map(String::as_str));
+}
+
 /// `new --from` checks, and signs at once when it gets a key.
 #[test]
 fn answers_may_come_from_a_file() {

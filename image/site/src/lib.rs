@@ -26,6 +26,7 @@ mod secrets;
 mod signature;
 mod signed;
 mod site;
+mod successor;
 mod window;
 
 pub use day::Day;

@@ -74,11 +74,11 @@ impl InService {
 
     /// Whether it may.
     pub(super) fn may_be_followed_by(&self, offered: &Offered, places: &Places) -> Result<(), SiteRefusal> {
-        let mut problems = problems(&self.site, &offered.site);
+        let mut obstacles = offered.site.obstacles_after(&self.site);
         if before(places).contains(&sha256(&offered.bytes)) {
-            problems.push("it was in service before: if it is to come back, change expires and sign it again".to_owned());
+            obstacles.push("it was in service before: if it is to come back, change expires and sign it again".to_owned());
         }
-        if problems.is_empty() { Ok(()) } else { Err(SiteRefusal::new(Rejection::NoSuccessor, problems.join("; "))) }
+        if obstacles.is_empty() { Ok(()) } else { Err(SiteRefusal::new(Rejection::NoSuccessor, obstacles.join("; "))) }
     }
 
     /// The devices that need credentials once `offered` is in service, one a line: those that are new, and those that
@@ -96,24 +96,6 @@ impl InService {
         let skip = (before.len() + 1).saturating_sub(BEFORE_MAX);
         before.iter().chain([&self.sha256]).skip(skip).map(|line| format!("{line}\n")).collect()
     }
-}
-
-/// What keeps one site from following the other; neither patients nor secrets.
-fn problems(before: &Site, after: &Site) -> Vec<String> {
-    let mut problems = Vec::new();
-    if before.gateway != after.gateway {
-        problems.push(format!("gateway is {}: it stays {}, since readings are known by it", after.gateway, before.gateway));
-    }
-    for gone in before.destinations.iter().filter(|known| !after.destinations.iter().any(|one| one.id == known.id)) {
-        problems.push(format!("destination {} is missing: what waits for it would never arrive", gone.id));
-    }
-    for device in &after.devices {
-        let moved = before.devices.iter().find(|known| known.id == device.id).filter(|known| known.patient != device.patient);
-        if moved.is_some() && device.patient.is_some() && device.patient_since.is_none() {
-            problems.push(format!("device {} has another patient: say since when with patient_since", device.id));
-        }
-    }
-    problems
 }
 
 fn sha256(bytes: &[u8]) -> String {
