@@ -60,9 +60,9 @@ pub(super) struct InService {
 }
 
 impl InService {
-    /// `None` before there is one.
+    /// `None` until the window is closed.
     pub(super) fn read(places: &Places) -> Result<Option<Self>, SiteRefusal> {
-        if !site_file::is_kept(places) {
+        if !is_commissioned(places) {
             return Ok(None);
         }
         let not_applied = |why: String| SiteRefusal::new(Rejection::NotApplied, why);
@@ -115,7 +115,11 @@ impl Provisioning<'_> {
     /// Takes the successor and restarts with it, or says on stick and page why not.
     fn change(&self, mounted: Box<dyn Mounted>) -> anyhow::Result<()> {
         let roots = machine::site_roots(self.places)?;
-        if let Err(refusal) = self.take_from(mounted, &roots) {
+        let kept = || fs::read(self.places.at(path::SITE_FILE)).ok();
+        let before = kept();
+        let taken = self.take_from(mounted, &roots);
+        // A stick that was pulled too early has no report; what is kept is in service with the next start all the same.
+        if let (Err(refusal), true) = (taken, kept() == before) {
             let rejection = refusal.rejection();
             let exactly = if refusal.detail().is_empty() { rejection.meaning() } else { refusal.detail() };
             self.note(&format!("PROVISION refused ({}): {exactly}", rejection.code()))?;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::stick::drawer::Folder;
+use crate::stick::{Mounted, StickError};
 
 /// An appliance in service with [`example`].
 fn in_service_already() -> Appliance {
@@ -121,6 +122,33 @@ fn a_power_cut_in_between_is_made_up_for_by_the_same_stick() {
     appliance.plugged_again(&last).unwrap();
     assert!(last.join("devices/monitor-07/key.pem").exists() && !stick.join("devices").exists());
     assert!(!places.at(path::OWED_TO_STICK).exists());
+}
+
+/// A stick that is pulled while it gets its answer: what is kept by then comes into service.
+#[test]
+fn a_stick_that_is_pulled_too_early_leaves_no_file_that_is_kept_but_not_in_service() {
+    let appliance = in_service_already();
+    let stick = appliance.stick("next", sign(&with_another("monitor-07"), &signer()).unwrap());
+    in_service(&appliance.places(), &appliance.programs, Box::new(Pulled(stick))).unwrap();
+    assert!(appliance.site_in_service().contains("monitor-07"));
+    assert_eq!(appliance.programs.restarts.get(), 1);
+}
+
+/// Takes what is written to it, and is gone when it is to be let go of.
+struct Pulled(PathBuf);
+
+impl Mounted for Pulled {
+    fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    fn check_writable(&self) -> Result<(), StickError> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), StickError> {
+        Err(StickError::NotWritable(std::io::Error::other("pulled")))
+    }
 }
 
 /// Before the window is closed the stick is the other steps' business.
