@@ -38,6 +38,7 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     evidence.check("a site file with a device more is accepted", said.contains("ACCEPTED"));
     // The machine of these tests ends where the appliance restarts, so that the stick is plugged in once more.
     running.ended(RESTART_WITHIN).await?;
+    drop(running);
     evidence.check("the appliance restarts with it", true);
 
     let mut running = appliance.boot(evidence).await?;
