@@ -53,6 +53,8 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
 async fn nothing_around(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()> {
     let mut appliance = Appliance::commissioned(first, "survived-machine", evidence).await?;
     let mut devices = appliance.devices()?;
+    // An appliance that was commissioned just now has delivered what it polled.
+    let before = appliance.practice.ehr.observation_count();
     let alone = Surroundings { clock: Some("1970-01-01T00:00:00".to_owned()), cut_off: true, ..Surroundings::default() };
     let (mut running, _) = appliance.machine.boot_to(&alone, &IN_SERVICE).await?;
     let garbage = Stick::garbage(&evidence.folder().join("garbage.img"), 7)?;
@@ -63,7 +65,7 @@ async fn nothing_around(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     if let Some(status) = evidence.outcome("the status page answers", told) {
         evidence.keep("page-alone.json", serde_json::to_string_pretty(&status)?);
     }
-    evidence.check("nothing arrived in the EHR", appliance.practice.ehr.observation_count() == 0);
+    evidence.check("nothing arrived in the EHR", appliance.practice.ehr.observation_count() == before);
     running.cut().await?;
     let running = appliance.boot(evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
