@@ -148,13 +148,18 @@ impl Provisioning<'_> {
             Err(error)
         })?;
         replace(&self.places.at(path::COMMISSIONING_REPORT), json.as_bytes(), 0o600)?;
+        self.owes_nothing().context("what the stick has now stays noted as owed to it; restart the appliance and plug it in once more")?;
+        self.say_step()
+    }
+
+    /// Certain before anybody is told: were the note to come back with a power cut, a device that works would get other
+    /// credentials.
+    fn owes_nothing(&self) -> io::Result<()> {
         match fs::remove_file(self.places.at(path::OWED_TO_STICK)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).context("what the stick has now stays noted as owed to it");
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.say_step()
+        fs::File::open(self.places.at(path::APPLIANCE))?.sync_all()
     }
 
     /// Says something beside the state, which stays.

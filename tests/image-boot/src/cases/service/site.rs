@@ -44,18 +44,21 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     let mut running = appliance.boot(evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
     let owed = |status: &serde_json::Value| status.to_string().contains("plug in the PROVISION stick");
-    let owed = appliance.status(&running, "that report and credentials wait for the stick", owed).await;
-    evidence.outcome("the page says that report and credentials wait for the stick", owed);
+    let waits = appliance.status(&running, "that report and credentials wait for the stick", owed).await;
+    evidence.outcome("the page says that report and credentials wait for the stick", waits);
     let handed_over = paid(&mut running, &next, evidence).await?;
     evidence.check("the devices of before get no other credentials", !handed_over.join("monitor-01").exists());
     devices.join(NEW, &handed_over.join(NEW))?;
     devices.more(SOME, READINGS_WITHIN).await?;
-    let ready = appliance.status(&running, "READY", |status| status["word"] == StateWord::Ready.word()).await;
+    let nothing_owed = |status: &serde_json::Value| status["word"] == StateWord::Ready.word() && !owed(status);
+    let ready = appliance.status(&running, "READY", nothing_owed).await;
     evidence.outcome("READY, and nothing waits for a stick any more", ready);
     running.cut().await?;
 
     let running = appliance.boot(evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
+    let ready = appliance.status(&running, "READY", nothing_owed).await;
+    evidence.outcome("nor after a power cut", ready);
     exactly_once(&appliance, &mut devices, evidence).await?;
     let of_the_new = appliance.practice.ehr.sightings().iter().filter(|sighting| sighting.device == NEW).count();
     evidence.check(&format!("{of_the_new} readings of the new device are in the EHR"), of_the_new > 0);
