@@ -6,7 +6,7 @@ use vitalgate_layout::{Rejection, fact, path, stick};
 use vitalgate_site::{PublicKey, SignedBy, Site, SiteRefusal, open_signed};
 
 use super::Provisioning;
-use super::successor::InService;
+use super::successor::{InService, expect_no_others};
 use crate::machine;
 use crate::places::Places;
 use crate::state_file::{now_unix_ms, replace};
@@ -113,6 +113,7 @@ impl Provisioning<'_> {
             return put(path::SITE_FILE, &offered.bytes);
         };
         put(path::OWED_TO_STICK, before.owed(offered, self.places).as_bytes())?;
+        expect_no_others(offered, self.places).context("sealed storage does not take the site file")?;
         put(path::SITE_FILES_BEFORE, before.and_those_before(self.places).as_bytes())?;
         // On the day on which a new one is accepted, the one before it may have expired.
         put(path::SITE_FILE, &offered.bytes)?;

@@ -21,7 +21,7 @@ use vitalgate_site::{Site, SiteRefusal};
 use super::accept::Offered;
 use super::{Provisioning, is_commissioned};
 use crate::command::Programs;
-use crate::gate::restart_in_order;
+use crate::gate::{Before, restart_in_order};
 use crate::places::Places;
 use crate::state_file::{StateFiles, replace};
 use crate::stick::{ManagedSticks, Mounted, read_file};
@@ -96,6 +96,13 @@ impl InService {
         let skip = (before.len() + 1).saturating_sub(BEFORE_MAX);
         before.iter().chain([&self.sha256]).skip(skip).map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// An update that waits for its restart is not to be undone for a device that is gone on purpose.
+pub(super) fn expect_no_others(offered: &Offered, places: &Places) -> io::Result<()> {
+    let Some(mut expected) = Before::read(places) else { return Ok(()) };
+    expected.devices.retain(|id| offered.site.devices.iter().any(|device| device.id.as_str() == id));
+    expected.keep(places)
 }
 
 fn sha256(bytes: &[u8]) -> String {

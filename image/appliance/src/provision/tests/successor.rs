@@ -1,6 +1,7 @@
 //! Site files for an appliance in service.
 
 use super::*;
+use crate::gate::Before;
 use crate::stick::drawer::Folder;
 use crate::stick::{Mounted, StickError};
 
@@ -122,6 +123,18 @@ fn a_power_cut_in_between_is_made_up_for_by_the_same_stick() {
     appliance.plugged_again(&last).unwrap();
     assert!(last.join("devices/monitor-07/key.pem").exists() && !stick.join("devices").exists());
     assert!(!places.at(path::OWED_TO_STICK).exists());
+}
+
+/// A device that is gone on purpose is no reason to undo an update that waits for its restart.
+#[test]
+fn an_update_is_not_held_to_a_device_that_is_gone() {
+    let appliance = in_service_already();
+    let places = appliance.places();
+    let devices = ["monitor-01", "monitor-09"].map(str::to_owned).to_vec();
+    Before { devices, destinations: vec!["ehr".to_owned()], ..Before::default() }.keep(&places).unwrap();
+    appliance.plugged("next", &with_another("monitor-07")).1.unwrap();
+    let expected = Before::read(&places).unwrap();
+    assert_eq!((expected.devices, expected.destinations), (vec!["monitor-01".to_owned()], vec!["ehr".to_owned()]));
 }
 
 /// A stick that is pulled while it gets its answer: what is kept by then comes into service.
