@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::say;
 use crate::command::{Call, CommandError, Programs, System};
 use crate::places::Places;
-use crate::{gate, provision, self_test, support, update};
+use crate::{gate, provision, replay, self_test, support, update};
 
 /// Where questions are left, by the errand's name.
 const QUESTIONS: &str = "/run/vitalgate/errand";
@@ -45,6 +45,8 @@ pub(crate) enum Errand {
     Network,
     /// Reach devices by TCP.
     Reach,
+    /// Have the daemon send dead letters again, as its account.
+    Replay,
 }
 
 impl Errand {
@@ -55,6 +57,7 @@ impl Errand {
             Self::Fetch => "fetch",
             Self::Network => "network",
             Self::Reach => "reach",
+            Self::Replay => "replay",
         }
     }
 
@@ -70,7 +73,7 @@ impl Errand {
     const fn mode(self) -> u32 {
         match self {
             Self::Credentials => 0o640,
-            Self::Before | Self::Fetch | Self::Network | Self::Reach => 0o644,
+            Self::Before | Self::Fetch | Self::Network | Self::Reach | Self::Replay => 0o644,
         }
     }
 
@@ -147,6 +150,7 @@ pub(crate) fn run(errand: Errand, places: &Places, programs: &dyn Programs) -> a
         Errand::Fetch => answer(errand, places, |wanted: update::Wanted| update::fetch(places, &wanted)),
         Errand::Network => answer(errand, places, |(): ()| support::network(programs)),
         Errand::Reach => answer(errand, places, |devices| Ok(self_test::reach(devices))),
+        Errand::Replay => answer(errand, places, |(): ()| replay::send_again(places, programs)),
     }
 }
 

@@ -18,6 +18,7 @@ mod machine;
 mod pause;
 mod places;
 mod provision;
+mod replay;
 mod report;
 mod reset;
 mod self_test;

@@ -21,7 +21,7 @@ pub(crate) enum Command {
     /// Make, check and sign site files, and the keys for it
     #[command(subcommand)]
     Provision(Provision),
-    /// Make and sign a request for a stick SUPPORT, RESET or CERTIFICATE
+    /// Make and sign a request for a stick SUPPORT, RESET, REPLAY or CERTIFICATE
     Request(Request),
     /// Look into an update bundle
     #[command(subcommand)]
@@ -226,6 +226,8 @@ pub(crate) enum RequestAction {
     Decommission,
     /// Take a certificate that an authority issued for the appliance's key, on a stick CERTIFICATE
     Certificate,
+    /// Send all dead letters again, on a stick REPLAY
+    Replay,
 }
 
 #[derive(Subcommand)]

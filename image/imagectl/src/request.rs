@@ -1,9 +1,9 @@
-//! `imagectl request`: what a stick SUPPORT, RESET or CERTIFICATE carries.
+//! `imagectl request`: what a stick SUPPORT, RESET, REPLAY or CERTIFICATE carries.
 
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use vitalgate_layout::stick::{CERTIFICATE, CERTIFICATE_REQUEST, RESET, RESET_REQUEST, SUPPORT, SUPPORT_REQUEST};
+use vitalgate_layout::stick::{CERTIFICATE, CERTIFICATE_REQUEST, REPLAY, REPLAY_REQUEST, RESET, RESET_REQUEST, SUPPORT, SUPPORT_REQUEST};
 use vitalgate_site::{Action, Request, Serial, sign_request};
 use vitalgate_trust::{ClientChain, ClientChainError};
 
@@ -20,6 +20,7 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
         RequestAction::Reset => (Action::Reset, RESET, RESET_REQUEST),
         RequestAction::Decommission => (Action::Decommission, RESET, RESET_REQUEST),
         RequestAction::Certificate => (Action::Certificate, CERTIFICATE, CERTIFICATE_REQUEST),
+        RequestAction::Replay => (Action::Replay, REPLAY, REPLAY_REQUEST),
     };
     let expires = files::day(&arguments.expires)?;
     if expires < files::today() {

@@ -120,7 +120,7 @@ impl Rejection {
             Self::Expired => "set a later date in expires and sign again; check the appliance's clock",
             Self::OtherSerial => "compare the serial number on the label with serial in the file",
             Self::DelegationRefused => "ask the holder of the root key for a new delegation",
-            Self::OtherPurpose => "copy the site file to PROVISION, the request to SUPPORT, RESET or CERTIFICATE",
+            Self::OtherPurpose => "copy the site file to PROVISION, the request to SUPPORT, RESET, REPLAY or CERTIFICATE",
             Self::CarriedOut => "let imagectl make a new request: each is carried out once",
             Self::ErrorsInText => "correct every line that the report names, then sign again",
             Self::SecretInText => "remove it; the appliance makes its own keys. Treat what stood there as known to others",

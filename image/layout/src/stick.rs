@@ -13,6 +13,9 @@ pub const RECOVERY: &str = "RECOVERY";
 /// A certificate for the appliance's own key, in a signed request.
 pub const CERTIFICATE: &str = "CERTIFICATE";
 
+/// A signed request to send dead letters again.
+pub const REPLAY: &str = "REPLAY";
+
 /// The signed site file on `PROVISION`.
 pub const SITE_FILE: &str = "site.provision";
 /// Largest site file, in bytes.
@@ -37,3 +40,7 @@ pub const RESET_REQUEST: &str = "reset.request";
 pub const CERTIFICATE_REQUEST: &str = "certificate.request";
 /// What became of it, and the appliance's own request to an authority, on `CERTIFICATE`.
 pub const CERTIFICATE_REPORT: &str = "certificate-report.txt";
+/// The signed request on `REPLAY`.
+pub const REPLAY_REQUEST: &str = "replay.request";
+/// What became of the dead letters, on `REPLAY`.
+pub const REPLAY_REPORT: &str = "replay-report.txt";

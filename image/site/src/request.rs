@@ -1,4 +1,4 @@
-//! Signed requests on a stick: support data, factory reset, decommissioning, a certificate for the appliance.
+//! Signed requests on a stick: support data, factory reset, decommissioning, a certificate for the appliance, dead letters again.
 
 use std::fmt;
 
@@ -26,11 +26,13 @@ pub enum Action {
     Decommission,
     /// Take the certificate that an authority issued for the appliance's own key.
     Certificate,
+    /// Decode, admit and send all dead letters again.
+    Replay,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Support, Self::Reset, Self::Decommission, Self::Certificate];
+    pub const ALL: [Self; 5] = [Self::Support, Self::Reset, Self::Decommission, Self::Certificate, Self::Replay];
 
     /// As it is written.
     pub const fn word(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Action {
             Self::Reset => "reset",
             Self::Decommission => "decommission",
             Self::Certificate => "certificate",
+            Self::Replay => "replay",
         }
     }
 

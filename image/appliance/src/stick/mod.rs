@@ -20,7 +20,7 @@ pub(crate) use request::{Taken, heading, refused_text, take};
 
 use crate::command::System;
 use crate::places::Places;
-use crate::{identity, provision, reset, support, update};
+use crate::{identity, provision, replay, reset, support, update};
 
 /// A stick that asks for something.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,9 @@ enum Label {
     /// To tell support how it is.
     #[value(name = "SUPPORT")]
     Support,
+    /// To send dead letters again.
+    #[value(name = "REPLAY")]
+    Replay,
     /// To be erased.
     #[value(name = "RESET")]
     Reset,
@@ -56,6 +59,7 @@ impl Label {
         match self {
             Self::Update => stick::UPDATE,
             Self::Support => stick::SUPPORT,
+            Self::Replay => stick::REPLAY,
             Self::Reset => stick::RESET,
             Self::Certificate => stick::CERTIFICATE,
             Self::Provision => stick::PROVISION,
@@ -81,6 +85,7 @@ pub(crate) fn stick(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
         }
         Label::Support => support::support(&places, &System, mounted)?,
+        Label::Replay => replay::replay(&places, &System, mounted)?,
         Label::Reset => reset::reset(&places, &System, mounted)?,
         Label::Certificate => identity::take_certificate(&places, &System, mounted)?,
         Label::Provision => provision::in_service(&places, &System, mounted)?,

@@ -1,6 +1,7 @@
-//! What comes after commissioning: support, a certificate for the EHR, another site file, updates from a server, time with proof, the end.
+//! What comes after commissioning: support, a certificate for the EHR, another site file, dead letters again, updates from a server, time with proof, the end.
 
 mod certificate;
+mod replay;
 mod reset;
 mod server;
 mod site;
@@ -42,6 +43,10 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
     if evidence.wants("site") {
         let outcome = site::run(&first, evidence).await;
         evidence.outcome("another site file in service", outcome);
+    }
+    if evidence.wants("replay") {
+        let outcome = replay::run(&first, evidence).await;
+        evidence.outcome("dead letters sent again", outcome);
     }
     if evidence.wants("reset") {
         let outcome = reset::run(&first, evidence).await;

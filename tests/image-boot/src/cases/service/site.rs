@@ -17,7 +17,7 @@ use crate::stick::Stick;
 /// The device that comes later.
 const NEW: &str = "monitor-04";
 /// Longest way down to a restart: the gateway drains to disk first.
-const RESTART_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const RESTART_WITHIN: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()> {
     let mut appliance = Appliance::commissioned(first, "site-machine", evidence).await?;
@@ -26,13 +26,13 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     devices.more(SOME, READINGS_WITHIN).await?;
 
     let text = appliance.practice.site_text()?;
-    let other = stick(evidence, "other-gateway", &text.replace("boot-test-01", "boot-test-02")).await?;
+    let other = site_stick(evidence, "other-gateway", &text.replace("boot-test-01", "boot-test-02")).await?;
     let said = answered(&mut running, &other, labels::PROVISION_REPORT).await?;
     evidence
         .check("a site file with another gateway is refused (22)", said.contains("REFUSED (22)") && said.contains("it stays boot-test-01"));
     devices.more(SOME, READINGS_WITHIN).await?;
 
-    let next = stick(evidence, "next", &format!("{text}{}", device_text(NEW))).await?;
+    let next = site_stick(evidence, "next", &format!("{text}{}", device_text(NEW))).await?;
     running.plug(&next).await?;
     let said = next.written(labels::PROVISION_REPORT, STICK_WITHIN).await?;
     evidence.check("a site file with a device more is accepted", said.contains("ACCEPTED"));
@@ -76,7 +76,8 @@ async fn paid(running: &mut Running, stick: &Stick, evidence: &mut Evidence) -> 
     Ok(back.join(labels::DEVICES))
 }
 
-async fn stick(evidence: &Evidence, name: &str, site: &str) -> anyhow::Result<Stick> {
+/// A stick with this text as a signed site file.
+pub(super) async fn site_stick(evidence: &Evidence, name: &str, site: &str) -> anyhow::Result<Stick> {
     let signed = sign(site, &folder(evidence, name)?).await?;
     Stick::new(&evidence.folder().join(format!("{name}.img")), labels::PROVISION, &[(labels::SITE_FILE, Path::new(&signed))]).await
 }
