@@ -11,7 +11,7 @@ use vitalgate_store::Reader;
 use crate::devices::Devices;
 
 /// Most dead letters that one request resolves.
-const RESOLVED_PER_REQUEST_MAX: usize = 1_000;
+pub(crate) const RESOLVED_PER_REQUEST_MAX: usize = 1_000;
 
 /// Reads dead letters again.
 pub(crate) struct Replay {

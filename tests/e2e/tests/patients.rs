@@ -27,7 +27,7 @@ async fn publish(site: &Site, times: &[UnixMs], oracle: &mut Oracle) -> u64 {
     let recording = recording().unwrap();
     let sets = recording.sets(recording.patients().next().unwrap()).to_vec();
     let (source, messages) = mpsc::channel(times.len());
-    for (counter, (time, set)) in (0..).zip(times.iter().zip(&sets)) {
+    for (counter, (time, set)) in (0..).zip(times.iter().zip(sets.iter().cycle())) {
         source.send(Message::of_set(set, *time, counter)).await.unwrap();
     }
     drop(source);
@@ -93,7 +93,8 @@ async fn a_device_without_a_patient_is_held_and_shown_and_goes_once_when_its_pat
     let mut site = Site::start(vec![device(None)], |_| {}).await.unwrap();
     let mut oracle = Oracle::new();
     let begin = wall_now();
-    let unassigned = publish(&site, &moments(begin, 12), &mut oracle).await;
+    let unassigned = publish(&site, &moments(begin.plus_ms(-600_000), 500), &mut oracle).await;
+    assert!(unassigned > 1_000, "more than one request takes");
     held(&site, unassigned).await;
     let listed = command(site.gateway.config_file(), &["dead-letters", "list"]).await.unwrap();
     assert!(listed.contains("Unassigned") && listed.contains(DEVICE) && listed.contains("no patient was associated"), "{listed}");

@@ -7,6 +7,7 @@ use vitalgate_console::{Answered, DeadLetterView, Resolution, ResolveRequest};
 use super::print_json;
 use crate::admin::Admin;
 use crate::cli::DeadLetterAction;
+use crate::replay::RESOLVED_PER_REQUEST_MAX;
 
 /// Lists, replays or discards.
 pub(super) async fn dead_letters(admin: &Admin, action: DeadLetterAction) -> anyhow::Result<ExitCode> {
@@ -32,8 +33,20 @@ async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution) -> anyhow::Result<ExitCode> {
-    let answered: Answered = admin.post("/dead-letters/resolve", &ResolveRequest { sequences, resolution }).await?;
+    let all = sequences.is_empty();
+    let request = ResolveRequest { sequences, resolution };
+    let mut answered: Answered = admin.post("/dead-letters/resolve", &request).await?;
+    let mut resolved = answered.resolved;
+    // All of them may take several requests. What is refused again at once is there anew: so many requests, and no more.
+    let more = (answered.resolved + answered.remaining) / RESOLVED_PER_REQUEST_MAX as u64;
+    for _ in 0..more {
+        if !all || answered.resolved == 0 || answered.remaining == 0 {
+            break;
+        }
+        answered = admin.post("/dead-letters/resolve", &request).await?;
+        resolved += answered.resolved;
+    }
     let word = if resolution == Resolution::Replay { "replayed" } else { "discarded" };
-    println!("{} {word}, {} remain", answered.resolved, answered.remaining);
+    println!("{resolved} {word}, {} remain", answered.remaining);
     Ok(ExitCode::SUCCESS)
 }
