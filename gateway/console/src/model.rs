@@ -193,8 +193,11 @@ pub enum Resolution {
 /// Which dead letters, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolveRequest {
-    /// Their places; empty means all that are unresolved.
+    /// Their places; empty means all that are unresolved, as many as one request takes, the oldest first.
     pub sequences: Vec<u64>,
+    /// Of all only those from the first to the last of these places.
+    #[serde(default)]
+    pub among: Option<(u64, u64)>,
     /// What to do.
     pub resolution: Resolution,
 }
@@ -206,6 +209,9 @@ pub struct Answered {
     pub resolved: u64,
     /// Still dead letters, or dead letters again.
     pub remaining: u64,
+    /// Between these places lie those that this request did not come to; to be asked for next.
+    #[serde(default)]
+    pub not_reached: Option<(u64, u64)>,
 }
 
 /// Why a question has no answer.

@@ -19,7 +19,7 @@ use vitalgate_store::{CommitError, Journal};
 
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
-use crate::replay::Replay;
+use crate::replay::{RESOLVED_PER_REQUEST_MAX, Replay};
 use crate::rotation::Rotation;
 use crate::shared::{Settlement, Shared};
 
@@ -194,12 +194,15 @@ impl CommitLoop {
         let held = self.shared.settlement().dead_letters;
         let (ready, waiting) = std::mem::take(&mut self.undated).into_iter().partition(|sequence| held.contains(*sequence));
         self.undated = waiting;
-        let ready: Vec<Sequence> = ready;
+        let mut ready: Vec<Sequence> = ready;
         if ready.is_empty() {
             return;
         }
+        // The rest with the next round of upkeep.
+        self.undated.extend(ready.drain(ready.len().min(RESOLVED_PER_REQUEST_MAX)..));
         tracing::info!(readings = ready.len(), "the clock is set: readings that waited for it get their moment");
-        let request = ResolveRequest { sequences: ready.iter().map(|sequence| sequence.0).collect(), resolution: Resolution::Replay };
+        let request =
+            ResolveRequest { sequences: ready.iter().map(|sequence| sequence.0).collect(), among: None, resolution: Resolution::Replay };
         match self.replay.plan(&request, &held, &self.associations, &self.clock.now(), "dated when the clock was set") {
             Ok(plan) => {
                 group.entries.extend(plan.entries);

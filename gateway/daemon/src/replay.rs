@@ -49,7 +49,8 @@ impl Replay {
     ) -> Result<Plan, ReadModelError> {
         let mut plan = Plan::default();
         let mut resolved = Vec::new();
-        for sequence in wanted(request, unresolved) {
+        let (wanted, not_reached) = wanted(request, unresolved);
+        for sequence in wanted {
             let taken = match request.resolution {
                 Resolution::Discard => true,
                 Resolution::Replay => self.read_again(sequence, associations, now, &mut plan)?,
@@ -58,7 +59,7 @@ impl Replay {
                 resolved.push(sequence);
             }
         }
-        plan.answered = Answered { resolved: resolved.len() as u64, remaining: count(unresolved) - resolved.len() as u64 };
+        plan.answered = Answered { resolved: resolved.len() as u64, remaining: count(unresolved) - resolved.len() as u64, not_reached };
         if !resolved.is_empty() {
             plan.change = Some(Change::DeadLettersResolved { sequences: resolved, note: note.into() });
         }
@@ -111,16 +112,50 @@ fn bound_again(mut reading: Reading, associations: &Associations, now: &Now) -> 
     reading
 }
 
-fn wanted(request: &ResolveRequest, unresolved: &SequenceRanges) -> Vec<Sequence> {
-    if request.sequences.is_empty() {
-        let every = unresolved.ranges().iter().flat_map(|(first, last)| (first.0..=last.0).map(Sequence));
-        return every.take(RESOLVED_PER_REQUEST_MAX).collect();
+/// What one request takes, and between which places lies what it leaves to the next.
+fn wanted(request: &ResolveRequest, unresolved: &SequenceRanges) -> (Vec<Sequence>, Option<(u64, u64)>) {
+    if !request.sequences.is_empty() {
+        let named = request.sequences.iter().map(|sequence| Sequence(*sequence));
+        return (named.filter(|sequence| unresolved.contains(*sequence)).take(RESOLVED_PER_REQUEST_MAX).collect(), None);
     }
-    let named = request.sequences.iter().map(|sequence| Sequence(*sequence));
-    named.filter(|sequence| unresolved.contains(*sequence)).take(RESOLVED_PER_REQUEST_MAX).collect()
+    let (from, until) = request.among.unwrap_or((0, u64::MAX));
+    let mut every = unresolved.ranges().iter().flat_map(|(first, last)| first.0.max(from)..=last.0.min(until));
+    let taken = every.by_ref().take(RESOLVED_PER_REQUEST_MAX).map(Sequence).collect();
+    let next = every.next();
+    let newest = unresolved.ranges().last().map(|(_, last)| last.0.min(until));
+    (taken, next.zip(newest))
 }
 
 /// How many sequences a set holds.
 pub(crate) fn count(ranges: &SequenceRanges) -> u64 {
     ranges.ranges().iter().map(|(first, last)| last.0 - first.0 + 1).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise 4: all means all, also behind a thousand that cannot be read again, and what comes meanwhile is not waited for.
+    #[test]
+    fn request_after_request_comes_to_each_dead_letter_once() {
+        let mut unresolved = SequenceRanges::default();
+        unresolved.insert(Sequence(5), Sequence(1_199));
+        unresolved.insert(Sequence(2_000), Sequence(3_899));
+        let mut request = ResolveRequest { sequences: Vec::new(), among: None, resolution: Resolution::Replay };
+        let mut reached = Vec::new();
+        loop {
+            let (taken, rest) = wanted(&request, &unresolved);
+            assert!(!taken.is_empty() && taken.len() <= RESOLVED_PER_REQUEST_MAX);
+            reached.extend(taken.iter().map(|sequence| sequence.0));
+            let came = Sequence(10_000 + reached.len() as u64);
+            unresolved.insert(came, came);
+            if rest.is_none() {
+                break;
+            }
+            request.among = rest;
+        }
+        assert_eq!(reached, (5..1_200).chain(2_000..3_900).collect::<Vec<_>>());
+        request = ResolveRequest { sequences: vec![7, 4, 2_000], among: None, ..request };
+        assert_eq!(wanted(&request, &unresolved), (vec![Sequence(7), Sequence(2_000)], None));
+    }
 }

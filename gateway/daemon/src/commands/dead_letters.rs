@@ -7,7 +7,6 @@ use vitalgate_console::{Answered, DeadLetterView, Resolution, ResolveRequest};
 use super::print_json;
 use crate::admin::Admin;
 use crate::cli::DeadLetterAction;
-use crate::replay::RESOLVED_PER_REQUEST_MAX;
 
 /// Lists, replays or discards.
 pub(super) async fn dead_letters(admin: &Admin, action: DeadLetterAction) -> anyhow::Result<ExitCode> {
@@ -33,16 +32,11 @@ async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution) -> anyhow::Result<ExitCode> {
-    let all = sequences.is_empty();
-    let request = ResolveRequest { sequences, resolution };
+    let mut request = ResolveRequest { sequences, among: None, resolution };
     let mut answered: Answered = admin.post("/dead-letters/resolve", &request).await?;
     let mut resolved = answered.resolved;
-    // All of them may take several requests. What is refused again at once is there anew: so many requests, and no more.
-    let more = (answered.resolved + answered.remaining) / RESOLVED_PER_REQUEST_MAX as u64;
-    for _ in 0..more {
-        if !all || answered.resolved == 0 || answered.remaining == 0 {
-            break;
-        }
+    while answered.not_reached.is_some() {
+        request.among = answered.not_reached;
         answered = admin.post("/dead-letters/resolve", &request).await?;
         resolved += answered.resolved;
     }

@@ -21,8 +21,8 @@ use crate::places::Places;
 use crate::stick::{Mounted, heading, refused_text, take, write_file};
 use crate::text::for_windows;
 
-/// What the gateway may take to answer.
-const DEADLINE: Duration = Duration::from_secs(120);
+/// What the gateway may take: it answers for a thousand at a time.
+const DEADLINE: Duration = Duration::from_secs(240);
 const REMEDY: &str = "see whether the status page says READY, and try once more";
 
 /// What the gateway said.
