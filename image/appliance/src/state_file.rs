@@ -98,10 +98,7 @@ pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let temporary = folder.join(name);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(&temporary)?;
     let mut opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     // Whatever mask the unit has: the status page reads state files.
     opened.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -109,6 +106,22 @@ pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     opened.sync_all()?;
     fs::rename(&temporary, file)?;
     fs::File::open(folder)?.sync_all()
+}
+
+/// Removes a file for certain: after a power cut it is gone too. One that is not there is gone already.
+///
+/// # Errors
+/// When it stays, or its folder cannot be synced.
+pub(crate) fn remove(file: &Path) -> io::Result<()> {
+    remove_if_there(file)?;
+    fs::File::open(file.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn remove_if_there(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

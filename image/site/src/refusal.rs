@@ -34,6 +34,11 @@ impl SiteRefusal {
         &self.detail
     }
 
+    /// The same, or the reason's meaning where there is no more to say.
+    pub fn exactly(&self) -> &str {
+        if self.detail.is_empty() { self.rejection.meaning() } else { &self.detail }
+    }
+
     /// Every error of the text, by line.
     pub fn errors(&self) -> &[SiteError] {
         &self.errors

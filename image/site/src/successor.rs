@@ -13,10 +13,14 @@ impl Site {
         for gone in before.destinations.iter().filter(|known| !self.destinations.iter().any(|one| one.id == known.id)) {
             obstacles.push(format!("destination {} is missing: what waits for it would never arrive", gone.id));
         }
-        for device in self.devices.iter().filter(|device| device.patient.is_some() && device.patient_since.is_none()) {
-            if before.devices.iter().any(|known| known.id == device.id && known.patient != device.patient) {
-                obstacles.push(format!("device {} has another patient: say since when with patient_since", device.id));
-            }
+        // Without a moment the patient is taken to have been there since ever: so it may only stay as it was.
+        let since_ever = |site: &Self| -> Vec<_> {
+            let devices = site.devices.iter().filter(|device| device.patient.is_some() && device.patient_since.is_none());
+            devices.map(|device| (device.id.clone(), device.patient.clone())).collect()
+        };
+        let known = since_ever(before);
+        for (device, _) in since_ever(self).iter().filter(|one| !known.contains(one)) {
+            obstacles.push(format!("device {device}: say since when it has its patient, with patient_since"));
         }
         obstacles
     }

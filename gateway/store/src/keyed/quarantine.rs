@@ -117,9 +117,8 @@ impl Places {
     /// Lets go of the whole store: a power cut leaves all of it, or nothing that is taken for one. Its folder stays under
     /// another name until [`Places::forget_removed`]: a start in between knows by it that nothing was lost.
     pub(super) fn remove_store(&self, sync: &dyn DiskSync) -> io::Result<()> {
-        match fs::remove_dir_all(self.let_go()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if self.empty_removed()? {
+            fs::remove_dir(self.let_go())?;
         }
         fs::rename(self.store(), self.let_go())?;
         sync.sync_all(&self.root)?;

@@ -33,9 +33,8 @@ pub(crate) fn take_certificate(places: &Places, programs: &dyn Programs, mounted
     let taken = match kept {
         Ok(taken) => taken,
         Err(refusal) => {
-            let rejection = refusal.rejection();
-            let exactly = if refusal.detail().is_empty() { rejection.meaning() } else { refusal.detail() };
-            say(&states, None, &format!("CERTIFICATE refused ({}): {exactly}", rejection.code()), facts(places))?;
+            let why = format!("CERTIFICATE refused ({}): {}", refusal.rejection().code(), refusal.exactly());
+            say(&states, None, &why, facts(places))?;
             told?;
             anyhow::bail!("CERTIFICATE: {refusal}");
         }

@@ -69,8 +69,12 @@ impl Provisioning<'_> {
     pub(super) fn refuse(&self, refusal: &SiteRefusal) -> anyhow::Result<()> {
         crate::cli::say(&refusal.to_string());
         let rejection = refusal.rejection();
-        let exactly = if refusal.detail().is_empty() { rejection.meaning() } else { refusal.detail() };
-        self.say(StateWord::ProvisionRejected, Some(rejection.code()), &format!("{exactly}; {}", rejection.remedy()), self.bare_facts())
+        self.say(
+            StateWord::ProvisionRejected,
+            Some(rejection.code()),
+            &format!("{}; {}", refusal.exactly(), rejection.remedy()),
+            self.bare_facts(),
+        )
     }
 
     /// Takes the site file of a stick, or says on the stick why not.

@@ -12,7 +12,7 @@ use vitalgate_site::{SigningKey, Site};
 use super::credentials::Credentials;
 use super::{Provisioning, is_commissioned};
 use crate::report::{self, Report};
-use crate::state_file::{now_unix_ms, replace};
+use crate::state_file::{now_unix_ms, remove, replace};
 use crate::stick::{Mounted, Plugged, StickError, read_file, write_file};
 use crate::text::for_windows;
 use crate::{machine, self_test, site_file};
@@ -93,10 +93,7 @@ impl Provisioning<'_> {
 
     /// From here on no stick is waited for.
     fn close_window(&self) -> anyhow::Result<()> {
-        match fs::remove_file(self.places.at(path::RECOVERY_KEY)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("the recovery key cannot be removed"),
-            _ => {}
-        }
+        remove(&self.places.at(path::RECOVERY_KEY)).context("the recovery key cannot be removed")?;
         let now = format!("{}\n", machine::moment(now_unix_ms()));
         replace(&self.places.at(path::COMMISSIONED), now.as_bytes(), 0o600)
             .context("sealed storage does not take the mark; restart the appliance")

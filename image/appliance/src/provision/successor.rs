@@ -23,7 +23,7 @@ use super::{Provisioning, is_commissioned};
 use crate::command::Programs;
 use crate::gate::{Before, restart_in_order};
 use crate::places::Places;
-use crate::state_file::{StateFiles, replace};
+use crate::state_file::{StateFiles, remove, replace};
 use crate::stick::{ManagedSticks, Mounted, read_file};
 use crate::text::hex;
 use crate::{machine, report, self_test, site_file};
@@ -127,9 +127,7 @@ impl Provisioning<'_> {
         let taken = self.take_from(mounted, &roots);
         // A stick that was pulled too early has no report; what is kept is in service with the next start all the same.
         if let (Err(refusal), true) = (taken, kept() == before) {
-            let rejection = refusal.rejection();
-            let exactly = if refusal.detail().is_empty() { rejection.meaning() } else { refusal.detail() };
-            self.note(&format!("PROVISION refused ({}): {exactly}", rejection.code()))?;
+            self.note(&format!("PROVISION refused ({}): {}", refusal.rejection().code(), refusal.exactly()))?;
             bail!("PROVISION: {refusal}");
         }
         crate::cli::say(ACCEPTED);
@@ -155,18 +153,10 @@ impl Provisioning<'_> {
             Err(error)
         })?;
         replace(&self.places.at(path::COMMISSIONING_REPORT), json.as_bytes(), 0o600)?;
-        self.owes_nothing().context("what the stick has now stays noted as owed to it; restart the appliance and plug it in once more")?;
+        // Certain before anybody is told: were the note to come back with a power cut, a device that works would get other credentials.
+        remove(&self.places.at(path::OWED_TO_STICK))
+            .context("what the stick has now stays noted as owed to it; restart the appliance and plug it in once more")?;
         self.say_step()
-    }
-
-    /// Certain before anybody is told: were the note to come back with a power cut, a device that works would get other
-    /// credentials.
-    fn owes_nothing(&self) -> io::Result<()> {
-        match fs::remove_file(self.places.at(path::OWED_TO_STICK)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        fs::File::open(self.places.at(path::APPLIANCE))?.sync_all()
     }
 
     /// Says something beside the state, which stays.

@@ -14,7 +14,10 @@ fn in_service_already() -> Appliance {
 
 /// The example with another publishing device.
 fn with_another(device: &str) -> String {
-    format!("{}\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"Patient/4712\"\n", example())
+    format!(
+        "{}\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"Patient/4712\"\npatient_since = \"2026-11-22T10:00:00+01:00\"\n",
+        example()
+    )
 }
 
 impl Appliance {
@@ -75,7 +78,12 @@ fn a_file_that_cannot_follow_is_refused_and_changes_nothing() {
     let wrong = [
         ("gateway", first.replace("gateway = \"practice-01\"", "gateway = \"practice-02\""), "it stays practice-01"),
         ("destination", first.replace("id = \"ehr\"", "id = \"other\""), "destination ehr is missing"),
-        ("patient", first.replace("Patient/4711", "Patient/4712"), "say since when with patient_since"),
+        ("patient", first.replace("Patient/4711", "Patient/4712"), "device monitor-01: say since when it has its patient"),
+        (
+            "came",
+            with_another("monitor-07").replace("patient_since = \"2026-11-22T10:00:00+01:00\"\n", ""),
+            "device monitor-07: say since when",
+        ),
     ];
     let kept = appliance.site_in_service();
     for (name, text, why) in wrong {
@@ -94,6 +102,9 @@ fn a_file_that_cannot_follow_is_refused_and_changes_nothing() {
 
     let moved = first.replace("patient = \"Patient/4711\"", "patient = \"Patient/4712\"\npatient_since = \"2026-11-22T10:00:00+01:00\"");
     appliance.plugged("moved", &moved).1.unwrap();
+    // Without its moment the new patient would have been there since ever.
+    let (widened, done) = appliance.plugged("widened", &first.replace("Patient/4711", "Patient/4712"));
+    assert!(done.is_err() && told(&widened).contains("device monitor-01: say since when"), "{}", told(&widened));
     let (back, done) = appliance.plugged("back", &first);
     assert!(done.is_err() && told(&back).contains("it was in service before"), "{}", told(&back));
     let signed_anew = first

@@ -32,7 +32,7 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
         .check("a site file with another gateway is refused (22)", said.contains("REFUSED (22)") && said.contains("it stays boot-test-01"));
     devices.more(SOME, READINGS_WITHIN).await?;
 
-    let next = site_stick(evidence, "next", &format!("{text}{}", device_text(NEW))).await?;
+    let next = site_stick(evidence, "next", &format!("{text}{}patient_since = \"2020-01-01T00:00:00Z\"\n", device_text(NEW))).await?;
     running.plug(&next).await?;
     let said = next.written(labels::PROVISION_REPORT, STICK_WITHIN).await?;
     evidence.check("a site file with a device more is accepted", said.contains("ACCEPTED"));
