@@ -285,12 +285,34 @@ fn damage_is_listed() {
 #[test]
 fn one_identity_is_never_in_two_requests() {
     let again = |number: u64, patient| Entry::Reading(reading(Metric::HeartRate, number, patient, 1_000));
-    let mut rig = Rig::new(DeliveryPolicy::default(), vec![again(1, 1), again(2, 1), again(1, 1), again(1, 2)]);
+    let mut rig = Rig::new(DeliveryPolicy::default(), vec![again(1, 1), again(2, 1), again(1, 1)]);
     rig.tick();
     assert_eq!(rig.batches().iter().map(numbers).collect::<Vec<_>>(), [vec![1, 2]]);
     rig.answer_all(all_accepted);
-    assert_eq!(rig.settled.ranges(), [(Sequence(1), Sequence(4))]);
+    assert_eq!(rig.settled.ranges(), [(Sequence(1), Sequence(3))]);
     assert_eq!(rig.delivery.status().held, 0);
+}
+
+/// Promise: what corrects the patient is sent too, after the answer to what it corrects: whichever the answer, the
+/// corrected patient is the last that the destination hears of.
+#[test]
+fn another_patient_for_the_same_identity_is_sent_after_the_answer_to_the_first() {
+    let rejected = |batch: &Batch| Answer::Items(batch.items.iter().map(|_| ItemAnswer::Rejected { detail: "unknown".into() }).collect());
+    let answers: [&dyn Fn(&Batch) -> Answer; 2] = [&all_accepted, &rejected];
+    for (answer, metric) in answers.iter().flat_map(|answer| [(answer, Metric::HeartRate), (answer, Metric::SystolicCuff)]) {
+        let stated = |patient| reading(metric, 1, patient, 1_000);
+        let mut rig = Rig::new(DeliveryPolicy::default(), [1, 2, 2].map(|patient| Entry::Reading(stated(patient))).to_vec());
+        rig.tick();
+        for (patient, answer) in [(1, *answer), (2, &all_accepted)] {
+            while rig.sent.is_empty() {
+                assert!(rig.sleep(), "{metric:?}: nothing is sent for patient {patient}");
+            }
+            let patients: Vec<_> = rig.batches().into_iter().map(|batch| batch.patient).collect();
+            assert_eq!(patients, [stated(patient).subject_patient()], "{metric:?}");
+            rig.answer_all(answer);
+        }
+        assert_eq!((rig.settled.ranges(), rig.delivery.status().held), (&[(Sequence(1), Sequence(3))][..], 0));
+    }
 }
 
 /// Promise: a patient whose requests always fail does not block the others, even when memory is full of it.

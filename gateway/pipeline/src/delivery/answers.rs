@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, DeadLetterReason, ItemAnswer};
+use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, DeadLetterReason, ItemAnswer, ReadingId, Sequence};
 
 use super::gate::Failed;
 use super::message::{AlarmKind, RequestId};
@@ -179,11 +179,7 @@ impl Delivery {
         let Parcel { item, lane } = parcel;
         for (sequence, reading) in item.readings {
             self.queue.release(lane, 1);
-            let again = self.identities.remove(&reading.id).unwrap_or_default();
-            for (lane, _) in &again {
-                self.queue.release(*lane, 1);
-            }
-            for sequence in std::iter::once(sequence).chain(again.into_iter().map(|(_, sequence)| sequence)) {
+            for sequence in std::iter::once(sequence).chain(self.answered(&reading.id)) {
                 turn.settlement.settle(sequence);
                 if let Some(id) = &known_as {
                     turn.settlement.known_as(sequence, Arc::clone(id));
@@ -209,12 +205,22 @@ impl Delivery {
         let Parcel { item, lane } = parcel;
         for (sequence, reading) in item.readings {
             self.queue.release(lane, 1);
-            turn.settlement.reject(sequence, reading.id, reason.clone());
-            for (lane, sequence) in self.identities.remove(&reading.id).unwrap_or_default() {
-                self.queue.release(lane, 1);
+            for sequence in std::iter::once(sequence).chain(self.answered(&reading.id)) {
                 turn.settlement.reject(sequence, reading.id, reason.clone());
             }
         }
+    }
+
+    /// Where else the same statement stands, to be settled with it; the identity may come with another patient now.
+    fn answered(&mut self, id: &ReadingId) -> Vec<Sequence> {
+        let Some(known) = self.identities.remove(id) else { return Vec::new() };
+        self.corrected.extend(known.corrected);
+        let queue = &mut self.queue;
+        let free = |(lane, sequence)| {
+            queue.release(lane, 1);
+            sequence
+        };
+        known.again.into_iter().map(free).collect()
     }
 }
 

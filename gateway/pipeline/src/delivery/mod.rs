@@ -75,8 +75,10 @@ pub struct Delivery {
     queue: Queue,
     in_flight: BTreeMap<RequestId, Work>,
     next_request: u64,
-    /// Every identity in memory, with the places where the same identity came again.
-    identities: HashMap<ReadingId, Vec<(Lane, Sequence)>>,
+    /// Every identity in memory.
+    identities: HashMap<ReadingId, Known>,
+    /// Whose identity has just been answered with another patient: taken before anything else.
+    corrected: Vec<(Lane, Sequence, Reading)>,
     /// Items that the destination takes in one request, as far as it showed.
     items_limit: usize,
     /// Answers that showed a working destination.
@@ -92,6 +94,16 @@ pub struct Delivery {
     alarms: Vec<Alarm>,
     unassigned: DeadLetterReason,
     time_unknown: DeadLetterReason,
+}
+
+/// An identity that is on its way.
+#[derive(Debug)]
+struct Known {
+    patient: PatientReference,
+    /// Where the same statement came again.
+    again: Vec<(Lane, Sequence)>,
+    /// Where it came with another patient, which corrects it: after the answer, and never in a request beside it.
+    corrected: Vec<(Lane, Sequence, Reading)>,
 }
 
 /// What one event leads to.
@@ -119,6 +131,7 @@ impl Delivery {
             in_flight: BTreeMap::new(),
             next_request: 1,
             identities: HashMap::new(),
+            corrected: Vec::new(),
             items_limit: policy.batch_items_max,
             taken: 0,
             failing: HashMap::new(),
@@ -151,7 +164,10 @@ impl Delivery {
                 panels_due = true;
             }
             DeliveryEvent::ReadFailed { lane } => self.lanes.failed(lane, now.monotonic_ms),
-            DeliveryEvent::Answered { request, answer } => self.take_answer(request, answer, &mut turn),
+            DeliveryEvent::Answered { request, answer } => {
+                self.take_answer(request, answer, &mut turn);
+                panels_due |= self.take_corrected();
+            }
             DeliveryEvent::Tick => {}
         }
         self.queue.wake(now.monotonic_ms);
@@ -275,18 +291,40 @@ impl Delivery {
             turn.settlement.reject(sequence, reading.id, self.unassigned.clone());
             return;
         };
-        if let Some(again) = self.identities.get_mut(&reading.id) {
-            // The same statement of the source a second time: it is settled with the first.
-            again.push((lane, sequence));
+        let patient = patient.clone();
+        self.take_reading(lane, sequence, patient, reading);
+    }
+
+    fn take_reading(&mut self, lane: Lane, sequence: Sequence, patient: PatientReference, reading: Reading) {
+        if let Some(known) = self.identities.get_mut(&reading.id) {
             self.queue.hold(lane, 1);
+            if known.patient == patient {
+                // The same statement of the source a second time: it is settled with the first.
+                known.again.push((lane, sequence));
+            } else {
+                known.corrected.push((lane, sequence, reading));
+            }
             return;
         }
-        self.identities.insert(reading.id, Vec::new());
-        let patient = patient.clone();
+        self.identities.insert(reading.id, Known { patient: patient.clone(), again: Vec::new(), corrected: Vec::new() });
         match reading.metric.definition().panel {
             Some(panel) => self.join.add(panel, patient, lane, sequence, reading),
             None => self.queue.push(&patient, Parcel { item: single(sequence, reading), lane }),
         }
+    }
+
+    /// Whether there was any.
+    fn take_corrected(&mut self) -> bool {
+        let corrected = std::mem::take(&mut self.corrected);
+        let any = !corrected.is_empty();
+        for (lane, sequence, reading) in corrected {
+            self.queue.release(lane, 1);
+            if let Subject::Patient(patient) = &reading.subject {
+                let patient = patient.clone();
+                self.take_reading(lane, sequence, patient, reading);
+            }
+        }
+        any
     }
 
     fn close_panels(&mut self, now: &Now) {
