@@ -43,7 +43,7 @@ test: setup-test lint ## Format, lints and all tests
 	$(CARGO) build --locked --package vitalgate-daemon
 	$(CARGO) nextest run --workspace --locked --no-fail-fast
 
-test-image: setup-test ## Boot the appliance's image in a virtual machine and test it from outside (CASES="day refused scan survived service", PROFILE=)
+test-image: setup-test ## Boot the appliance's image in a virtual machine and test it from outside (CASES="day refused scan survived service", MACHINE=, PROFILE=)
 	@tools/setup image
 	VERSION=0.1.0 image/build/image
 	VERSION=0.2.0 image/build/image

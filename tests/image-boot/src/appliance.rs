@@ -11,6 +11,7 @@ use vitalgate_test_support::wait_until;
 use crate::evidence::{Evidence, FOLDER, figure};
 use crate::image::{self, DISK_BYTES, Image};
 use crate::machine::console::Heard;
+use crate::machine::model::Model;
 use crate::machine::{Machine, Running, Surroundings, patience};
 use crate::page::{Page, fingerprint_in};
 use crate::practice::{Devices, PUBLISHERS, Practice};
@@ -233,7 +234,11 @@ impl Appliance {
 }
 
 async fn wait_commissioned(running: &mut Running, usual: bool, evidence: &mut Evidence) -> anyhow::Result<()> {
-    let outcomes = [&IN_SERVICE[..], &[StateWord::ProvisionRejected, StateWord::Tamper]].concat();
+    let mut outcomes = [&IN_SERVICE[..], &[StateWord::ProvisionRejected]].concat();
+    // Without a TPM that is the first word: the site file's leave to go on without is still on the stick.
+    if Model::wanted()?.has_tpm() {
+        outcomes.push(StateWord::Tamper);
+    }
     match running.state(&outcomes, COMMISSIONING_WITHIN * 2).await? {
         Heard::Off => bail!("it went off; the console ends with\n{}", running.console.end()),
         Heard::Yes((word, detail), at) => {

@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::command::{self, setting};
+use crate::machine::model::Model;
 
 /// Folder of the images.
 const FOLDER: &str = "target/image";
@@ -15,6 +16,7 @@ const FOLDER: &str = "target/image";
 pub(crate) struct Image {
     /// Its version.
     pub(crate) version: String,
+    model: Model,
     folder: PathBuf,
 }
 
@@ -24,10 +26,12 @@ impl Image {
     /// # Errors
     /// When it was not built.
     pub(crate) fn find(name: &str) -> anyhow::Result<Self> {
-        let folder = Path::new(&setting("VITALGATE_IMAGES", FOLDER)).join(name);
+        let model = Model::wanted()?;
+        let folder = Path::new(&setting("VITALGATE_IMAGES", FOLDER)).join(format!("{name}{}", model.suffix()));
         let version = name.split('-').next().unwrap_or(name).to_owned();
-        let image = Self { version, folder };
-        ensure!(image.folder.is_dir(), "{} is missing; build it with make image VERSION={}", image.folder.display(), image.version);
+        let image = Self { version, model, folder };
+        let (missing, version, machine) = (image.folder.display(), &image.version, model.name());
+        ensure!(image.folder.is_dir(), "{missing} is missing; build it with make image VERSION={version} MACHINE={machine}");
         Ok(image)
     }
 
@@ -56,7 +60,7 @@ impl Image {
     }
 
     fn file(&self, ending: &str) -> PathBuf {
-        self.folder.join(format!("vitalgate-amd64-{}.{ending}", self.version))
+        self.folder.join(format!("vitalgate-{}-{}.{ending}", self.model.name(), self.version))
     }
 
     /// The compressed disk image.

@@ -20,6 +20,7 @@ use vitalgate_test_support::{Ehr, EhrOptions, Oracle, Verdict, free_port, wait_u
 use vitalgate_trust::{ClientProfile, client_config};
 
 use crate::clock_source::ClockSource;
+use crate::machine::model::Model;
 use crate::machine::patience;
 
 /// The host as the appliance sees it.
@@ -185,8 +186,12 @@ write = "put"
         if let Some((port, ca)) = &options.update {
             let _ = write!(text, "\n[update]\nserver = \"https://{HOST}:{port}/releases\"\nca_pem = \"\"\"\n{ca}\"\"\"\n");
         }
+        text.push_str("\n[storage]\n");
         if let Some(days) = options.retention_days {
-            let _ = write!(text, "\n[storage]\nretention_days = {days}\n");
+            let _ = writeln!(text, "retention_days = {days}");
+        }
+        if !Model::wanted()?.has_tpm() {
+            text.push_str("unsealed_allowed = true\nunsealed_reason = \"the machine of the boot tests has no TPM\"\n");
         }
         Ok(text)
     }

@@ -1,26 +1,23 @@
-//! OVMF with Secure Boot, our keys enrolled.
+//! The firmware with Secure Boot, our keys enrolled.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+
+use super::model::Model;
 
 use crate::command::{self, setting};
 
 /// Owner of the enrolled keys: any number that is always the same.
 const OWNER: &str = "5f0f7f7a-6f0c-4d43-9a6d-9a6a2f1f5e10";
 
-/// Where Debian keeps the firmware that enforces Secure Boot.
-pub(crate) fn code() -> PathBuf {
-    PathBuf::from(setting("VITALGATE_OVMF_CODE", "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"))
-}
-
 /// Writes the firmware's variables with PK, KEK and db of `keys` and Secure Boot switched on.
 ///
 /// # Errors
 /// When a key or the tool is missing.
-pub(crate) async fn enrol(keys: &Path, variables: &Path) -> anyhow::Result<()> {
+pub(crate) async fn enrol(model: Model, keys: &Path, variables: &Path) -> anyhow::Result<()> {
     let tool = setting("VITALGATE_VIRT_FW_VARS", "target/venv-image/bin/virt-fw-vars");
-    let empty = setting("VITALGATE_OVMF_VARS", "/usr/share/OVMF/OVMF_VARS_4M.fd");
+    let before = model.variables();
     let certificate = |name: &str| -> anyhow::Result<String> {
         let path = keys.join(name);
         ensure!(path.is_file(), "{} is missing; make image writes it", path.display());
@@ -28,7 +25,8 @@ pub(crate) async fn enrol(keys: &Path, variables: &Path) -> anyhow::Result<()> {
     };
     let (pk, kek, db) = (certificate("PK.crt")?, certificate("KEK.crt")?, certificate("db.crt")?);
     let output = variables.to_str().context("a path that is not UTF-8")?;
-    let arguments =
-        ["--input", &empty, "--set-pk", OWNER, &pk, "--add-kek", OWNER, &kek, "--add-db", OWNER, &db, "--secure-boot", "--output", output];
+    let strangers = ["--delete", "PK", "--delete", "KEK", "--delete", "db", "--delete", "dbx"];
+    let ours = ["--set-pk", OWNER, &pk, "--add-kek", OWNER, &kek, "--add-db", OWNER, &db, "--secure-boot", "--output", output];
+    let arguments = ["--input", &before].into_iter().chain(strangers).chain(ours);
     command::run(tool, arguments).await.map(drop)
 }

@@ -1,7 +1,8 @@
 //! The virtual machine: what stays when the power is off, and one run of it.
 
 pub(crate) mod console;
-pub(crate) mod firmware;
+mod firmware;
+pub(crate) mod model;
 pub(crate) mod qmp;
 pub(crate) mod shell;
 pub(crate) mod tpm;
@@ -23,6 +24,7 @@ use vitalgate_test_support::free_port;
 use crate::command::{copy, setting};
 use crate::stick::Stick;
 use console::{Console, Heard, state_of};
+use model::Model;
 use qmp::Qmp;
 use shell::Shell;
 
@@ -67,6 +69,7 @@ pub(crate) struct Surroundings {
 
 /// What stays when the power is off.
 pub(crate) struct Machine {
+    model: Model,
     /// The disk, raw.
     pub(crate) disk: PathBuf,
     variables: PathBuf,
@@ -88,7 +91,7 @@ pub(crate) struct Running {
     pub(crate) shell: Option<Shell>,
     qmp: Qmp,
     sticks: u32,
-    _tpm: Child,
+    _tpm: Option<Child>,
     _sockets: TempDir,
     _turn: Flock<File>,
 }
@@ -102,6 +105,7 @@ impl Machine {
         std::fs::create_dir_all(folder)?;
         std::fs::create_dir_all(evidence)?;
         Ok(Self {
+            model: Model::wanted()?,
             disk: folder.join("disk.img"),
             variables: folder.join("variables.fd"),
             tpm: folder.join("tpm"),
@@ -117,8 +121,8 @@ impl Machine {
     /// # Errors
     /// When a tool is missing.
     pub(crate) async fn manufacture(&self, secure_boot_keys: &Path) -> anyhow::Result<()> {
-        firmware::enrol(secure_boot_keys, &self.variables).await?;
-        tpm::manufacture(&self.tpm).await
+        firmware::enrol(self.model, secure_boot_keys, &self.variables).await?;
+        self.replace_tpm().await
     }
 
     /// Another machine in the same condition, in `folder`.
@@ -130,18 +134,20 @@ impl Machine {
         if twin.tpm.exists() {
             std::fs::remove_dir_all(&twin.tpm)?;
         }
-        for (from, to) in [(&self.disk, &twin.disk), (&self.variables, &twin.variables), (&self.tpm, &twin.tpm)] {
-            copy(from, to).await?;
+        copy(&self.disk, &twin.disk).await?;
+        copy(&self.variables, &twin.variables).await?;
+        if self.model.has_tpm() {
+            copy(&self.tpm, &twin.tpm).await?;
         }
         Ok(twin)
     }
 
-    /// Takes the TPM out and puts a new one in.
+    /// Takes the TPM out and puts a new one in, where the machine has one.
     ///
     /// # Errors
     /// When it cannot be made.
     pub(crate) async fn replace_tpm(&self) -> anyhow::Result<()> {
-        tpm::manufacture(&self.tpm).await
+        if self.model.has_tpm() { tpm::manufacture(&self.tpm).await } else { Ok(()) }
     }
 
     /// How often it was started.
@@ -163,12 +169,15 @@ impl Machine {
         let sockets = tempfile::tempdir().context("no folder for sockets")?;
         let tpm_socket = sockets.path().join("tpm");
         let qmp_socket = sockets.path().join("qmp");
-        let tpm = tpm::start(&self.tpm, &tpm_socket).await?;
+        let tpm = if self.model.has_tpm() { Some(tpm::start(&self.tpm, &tpm_socket).await?) } else { None };
         self.starts += 1;
-        let mut command = Command::new("qemu-system-x86_64");
+        let emulator = self.model.emulator();
+        let mut command = Command::new(emulator);
         command.args(self.arguments(surroundings));
-        command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
-        command.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+        if tpm.is_some() {
+            command.arg("-chardev").arg(format!("socket,id=tpm,path={}", tpm_socket.display()));
+            command.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+        }
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", qmp_socket.display()));
         let shell_socket = sockets.path().join("shell");
         if surroundings.shell {
@@ -184,7 +193,7 @@ impl Machine {
             .stderr(complaints)
             .kill_on_drop(true)
             .spawn()
-            .context("qemu-system-x86_64 cannot be started; `make setup-image` installs it")?;
+            .with_context(|| format!("{emulator} cannot be started; tools/setup installs it"))?;
         let output = qemu.stdout.take().context("QEMU without a console")?;
         let console = Console::read(output, &self.console_file(number))?;
         let qmp = Qmp::connect(&qmp_socket).await.with_context(|| console.end())?;
@@ -197,7 +206,7 @@ impl Machine {
     }
 
     fn arguments(&self, surroundings: &Surroundings) -> Vec<String> {
-        let code = firmware::code();
+        let code = self.model.firmware();
         let cut_off = if surroundings.cut_off { ",restrict=on" } else { "" };
         let forward =
             format!("hostfwd=tcp:127.0.0.1:{}-:{MQTT_PORT},hostfwd=tcp:127.0.0.1:{}-:{PAGE_PORT}", self.mqtt_port, self.page_port);
@@ -205,10 +214,8 @@ impl Machine {
         let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
         let (disk, variables) = (self.disk.display(), self.variables.display());
         let mut arguments: Vec<String> = [
-            "-nodefaults -no-user-config -no-reboot -display none -serial stdio -device VGA",
-            // A processor of five-level page tables costs time in translation and brings nothing here.
-            "-accel tcg,tb-size=512 -cpu max,la57=off -smp 1",
-            "-machine q35,smm=on,vmport=off -global driver=cfi.pflash01,property=secure,value=on",
+            "-nodefaults -no-user-config -no-reboot -display none -serial stdio -accel tcg,tb-size=512 -smp 1",
+            self.model.board(),
             "-device qemu-xhci,id=usb -device virtio-rng-pci -device i6300esb -action watchdog=reset",
         ]
         .join(" ")
