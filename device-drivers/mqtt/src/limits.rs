@@ -136,3 +136,17 @@ impl EndpointConfig {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every size that the configuration lets pass is kept as it was written: a smaller or larger one in secret would be an untrue refusal.
+    #[test]
+    fn what_the_configuration_may_say_is_not_changed() {
+        for packet_bytes_max in [8_192, 16_384, 65_536] {
+            let config = EndpointConfig { packet_bytes_max, ..EndpointConfig::default() };
+            assert_eq!(config.clamped().packet_bytes_max, packet_bytes_max);
+        }
+    }
+}

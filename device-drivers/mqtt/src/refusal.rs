@@ -88,7 +88,7 @@ impl Refusal {
             Self::Malformed => "malformed packet; check the device's MQTT library",
             Self::Protocol => "packet not allowed here; check the device's MQTT library",
             Self::Version => "only MQTT 3.1.1 and 5 are spoken; set the device to one of them",
-            Self::Oversize => "packet too large; send less in one message or raise packet_bytes_max",
+            Self::Oversize => "packet too large; send less in one message, or raise packet_bytes_max where it is below 65536",
             Self::TopicAlias => "topic aliases are not offered; send the full topic",
             Self::Authentication => "enhanced authentication is not offered; use a certificate or user name and password",
             Self::ReceiveMaximum => "too many QoS 2 messages without PUBREL; let go of them or use QoS 1",

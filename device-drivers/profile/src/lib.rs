@@ -6,7 +6,7 @@
 //!
 //! - [`Profiles`]: the built-in profiles and those of the site.
 //! - [`decode_publish`]: a JSON payload of a publishing device.
-//! - [`decode_block`]: a block of registers of a polled device.
+//! - [`decode_block`]: a block of registers of a polled device; [`decode_block_again`]: from a dead letter.
 
 #![forbid(unsafe_code)]
 
@@ -27,5 +27,5 @@ pub use error::{ProfileError, ProfileErrors};
 pub use json_profile::PublishProfile;
 pub use profiles::{Kind, PROFILE_FILE_BYTES_MAX, Profile, Profiles};
 pub use publish::decode_publish;
-pub use registers::decode_block;
+pub use registers::{decode_block, decode_block_again};
 pub use registers_profile::{BLOCK_REGISTERS_MAX, Block, IdentityCheck, PolledProfile, ReadFunction};

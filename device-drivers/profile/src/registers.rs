@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use vitalgate_domain::{
-    DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, Flags, NoReading, Quantity, Received, Reported,
+    DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, Flags, NoReading, Quantity, RawSample, Received, Reported,
     SourceIdentity, Value,
 };
 
 use crate::meaning::Meaning;
 use crate::number;
 use crate::profiles::{Kind, Profile};
-use crate::registers_profile::{Block, Encoding, Layout, Order, Register, Scaling};
+use crate::registers_profile::{Block, Encoding, Layout, Order, ReadFunction, Register, Scaling};
 
 /// Most decimal places of a value whose divisor is no power of ten.
 const DIVIDED_PLACES_MAX: u32 = 6;
@@ -34,7 +34,7 @@ pub fn decode_block(profile: &Profile, block: &Block, device: &DeviceId, words: 
         return sample;
     };
     if words.len() != usize::from(block.count) {
-        let detail = format!("block {} has {} registers, the answer holds {}; correct the profile", block.name, block.count, words.len());
+        let detail = format!("{} has {} registers, the answer holds {}; correct the profile", place_of(block), block.count, words.len());
         sample.unreadable = Some((DeadLetterReason::new(DeadLetterKind::Undecodable, &detail), bytes_of(words)));
         return sample;
     }
@@ -45,8 +45,8 @@ pub fn decode_block(profile: &Profile, block: &Block, device: &DeviceId, words: 
             None if sample.unreadable.is_none() => {
                 let address = usize::from(block.address) + register.index;
                 let detail = format!(
-                    "register {address} of block {} holds no number that can be kept exactly; check type, order and scaling in the profile",
-                    block.name
+                    "register {address} of {} holds no number that can be kept exactly; check type, order and scaling in the profile",
+                    place_of(block)
                 );
                 sample.unreadable = Some((DeadLetterReason::new(DeadLetterKind::Undecodable, &detail), bytes_of(words)));
             }
@@ -54,6 +54,32 @@ pub fn decode_block(profile: &Profile, block: &Block, device: &DeviceId, words: 
         }
     }
     sample
+}
+
+/// Reads a block again from the bytes that [`decode_block`] gave with this reason. `None` where the
+/// profile has no block of that name at that place any more: from elsewhere the registers would be
+/// taken for something that they are not.
+#[must_use]
+pub fn decode_block_again(profile: &Profile, reason: &DeadLetterReason, sample: &RawSample) -> Option<DecodedSample> {
+    let Kind::Polled(polled) = profile.kind() else { return None };
+    let block = polled.blocks().iter().find(|block| block.name == sample.channel)?;
+    if !reason.detail.contains(&place_of(block)) {
+        return None;
+    }
+    let (pairs, []) = sample.bytes.as_chunks::<2>() else { return None };
+    let words: Vec<u16> = pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
+    Some(decode_block(profile, block, &sample.device, &words, sample.received))
+}
+
+/// The block with where it lies in the device. A dead letter says it, so that its bytes are only read as what they were.
+fn place_of(block: &Block) -> String {
+    let function = match block.function {
+        ReadFunction::Coils => "coils",
+        ReadFunction::DiscreteInputs => "discrete inputs",
+        ReadFunction::HoldingRegisters => "holding registers",
+        ReadFunction::InputRegisters => "input registers",
+    };
+    format!("block {} ({} {function} from address {})", block.name, block.count, block.address)
 }
 
 fn bytes_of(words: &[u16]) -> Vec<u8> {

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use vitalgate_domain::{BootId, ClockTrust, DeadLetterKind, DecodedSample, DeviceId, Flags, Received, SourceIdentity, UnixMs, Value};
-use vitalgate_profile::{Block, Kind, PolledProfile, Profile, Profiles, ReadFunction, decode_block};
+use vitalgate_domain::{
+    BootId, ClockTrust, DeadLetterKind, DecodedSample, DeviceId, Flags, RawSample, Received, SourceIdentity, UnixMs, Value,
+};
+use vitalgate_profile::{Block, Kind, PolledProfile, Profile, Profiles, ReadFunction, decode_block, decode_block_again};
 
 fn loaded(text: &str) -> Arc<Profile> {
     let mut profiles = Profiles::builtin().unwrap();
@@ -267,4 +269,35 @@ proptest! {
         prop_assert_eq!(shown(&decoded), vec![expected]);
         prop_assert!(shown(&decoded)[0].len() <= "body_temp#0 9999.9 Cel".len());
     }
+}
+
+/// Promise 4: what a poll could not read is read once the profile is mended, and by no profile that reads another place.
+#[test]
+fn kept_registers_are_read_again_by_the_mended_profile_of_the_same_place() {
+    let of = |function: &str, address: u16, count: u16, encoding: &str| {
+        loaded(&format!(
+            r#"
+            id = "test"
+            version = "1"
+            source = "Test"
+            [polled]
+            min_poll_interval_ms = 100
+            block = [{{ name = "b", function = "{function}", address = {address}, count = {count}, source = "Test" }}]
+            register = [{{ block = "b", address = {address}, type = "{encoding}", metric = "body_weight", unit = "kg", source = "Test" }}]
+        "#
+        ))
+    };
+    let kept = first(&of("holding_registers", 100, 2, "f32"), &[0x7F7F, 0xFFFF]);
+    let (reason, bytes) = kept.unreadable.unwrap();
+    let sample = RawSample { device: kept.device, channel: kept.channel, bytes, received: kept.received };
+    let again = |profile: &Profile, sample: &RawSample| decode_block_again(profile, &reason, sample);
+    let read = again(&of("holding_registers", 100, 2, "u16"), &sample).unwrap();
+    assert_eq!((shown(&read), read.unreadable, read.received), (vec!["body_weight#0 32639 kg".to_owned()], None, sample.received));
+    assert!(again(&of("holding_registers", 100, 2, "f32"), &sample).unwrap().unreadable.is_some(), "still not readable");
+    for elsewhere in [of("holding_registers", 102, 2, "u16"), of("input_registers", 100, 2, "u16"), of("holding_registers", 100, 3, "u16")]
+    {
+        assert!(again(&elsewhere, &sample).is_none());
+    }
+    let odd = RawSample { bytes: vec![1, 2, 3], ..sample };
+    assert!(again(&of("holding_registers", 100, 2, "u16"), &odd).is_none());
 }

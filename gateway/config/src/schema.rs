@@ -25,8 +25,8 @@ pub const RETENTION_DAYS: Bounds = bounds(0, 3_650, 7, "days");
 pub const CONNECTIONS_MAX: Bounds = bounds(1, 10_000, 1_000, "connections");
 /// `[mqtt] messages_per_second_max`
 pub const MESSAGES_PER_SECOND_MAX: Bounds = bounds(1, 100_000, 2_000, "messages/s");
-/// `[mqtt] packet_bytes_max`
-pub const PACKET_BYTES_MAX: Bounds = bounds(256, 131_072, 65_536, "bytes");
+/// `[mqtt] packet_bytes_max`: from a CONNECT's largest to what one sample may hold; the endpoint keeps to the same
+pub const PACKET_BYTES_MAX: Bounds = bounds(8_192, vitalgate_domain::limits::PAYLOAD_BYTES_MAX as u64, 65_536, "bytes");
 /// `modbus = { unit }` (Modbus Messaging on TCP/IP Implementation Guide V1.0b, 4.4.2.2: 0 and 255 address a device directly)
 pub const UNIT: Bounds = Bounds { min: 0, max: 255, default: None, unit: "unit id" };
 /// `modbus = { poll_interval_ms }`

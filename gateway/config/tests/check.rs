@@ -84,7 +84,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(mqtt.server_names, ["gateway.local", "192.0.2.7", "2001:db8::1"]);
     assert_eq!(mqtt.client_certificate, ClientCertificate::Optional);
     assert_eq!(mqtt.plain_listen, Some("127.0.0.1:1883".parse().unwrap()));
-    assert_eq!((mqtt.connections_max, mqtt.messages_per_second_max, mqtt.packet_bytes_max), (500, 100, 4096));
+    assert_eq!((mqtt.connections_max, mqtt.messages_per_second_max, mqtt.packet_bytes_max), (500, 100, 16_384));
     assert_eq!(config.profiles.dir, Some(folder.path().join("profiles")));
     let [first, second, third, fourth] = config.devices.as_slice() else { panic!("{:?}", config.devices) };
     assert_eq!((first.id.as_str(), first.profile.as_str(), &first.source), ("monitor-01", "vitals-json", &DeviceSource::Mqtt));
@@ -235,6 +235,18 @@ fn a_folder_of_profiles_that_cannot_be_listed_is_said_once_and_no_profile_is_cal
     let said = lines(&full(&folder, &FULL.replace("\"profiles\"", "\"absent\"").replace("vitals-json", "own")).unwrap_err());
     assert!(said.contains(":22: dir in [profiles]: ") && said.contains("absent cannot be listed"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// A number that the endpoint cannot keep is refused here, not changed there.
+#[test]
+fn a_packet_size_that_the_endpoint_cannot_keep_is_refused() {
+    let said = |bytes: u64| errors_of(&format!("{MINIMAL}[mqtt]\npacket_bytes_max = {bytes}\n"));
+    for kept in [8_192, 65_536] {
+        assert_eq!(said(kept), "");
+    }
+    for lost in [256, 8_191, 65_537, 131_072] {
+        assert!(said(lost).contains("outside its range") && said(lost).contains("8192"), "{}", said(lost));
+    }
 }
 
 #[test]

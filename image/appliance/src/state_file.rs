@@ -105,6 +105,8 @@ pub(crate) fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     opened.write_all(bytes)?;
     opened.sync_all()?;
     fs::rename(&temporary, file)?;
+    // On the boot partition: vfat gives the new name a length of 0 until the file itself is written once more.
+    opened.sync_all()?;
     fs::File::open(folder)?.sync_all()
 }
 

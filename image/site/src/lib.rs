@@ -41,6 +41,6 @@ pub use render::{
 pub use report::{REPORT_BYTES_MAX, Report, open_report, seal_report_json, seal_report_text};
 pub use request::{Action, Request, check_request, open_request, sign_request};
 pub use signature::{Delegation, Purpose, SignElsewhere, SignedBy, Signer};
-pub use signed::{SignError, open_signed, sign};
+pub use signed::{SignError, open_for_any_serial, open_signed, sign};
 pub use site::{Authority, Mqtt, Serial, Site, SiteFile, Storage, Time, Update};
 pub use window::Window;

@@ -5,6 +5,9 @@ use vitalgate_config::DestinationKind;
 use crate::hosts::Endpoint;
 use crate::site::Site;
 
+/// Most devices that one note names; a report is one page.
+const NAMED_MAX: usize = 8;
+
 pub(crate) fn warnings(site: &Site) -> Vec<String> {
     let mut notes = Vec::new();
     let time = &site.time;
@@ -29,10 +32,22 @@ pub(crate) fn warnings(site: &Site) -> Vec<String> {
     if site.devices.is_empty() {
         notes.push("no device".to_owned());
     }
+    without_patient(site, &mut notes);
     if site.networks.iter().all(|network| !network.dhcp && network.dns.is_empty()) && names_a_host(site) {
         notes.push("servers are given by name, but no name server is".to_owned());
     }
     notes
+}
+
+/// Its readings are dead letters from the first one on: nothing of it reaches the EHR.
+fn without_patient(site: &Site, notes: &mut Vec<String>) {
+    let devices: Vec<_> = site.devices.iter().filter(|device| device.patient.is_none()).map(|device| device.id.as_str()).collect();
+    let Some(named) = devices.get(..devices.len().min(NAMED_MAX)).filter(|named| !named.is_empty()) else { return };
+    let more = match devices.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    notes.push(format!("no patient for {}{more}: readings are kept and never sent; add patient to each [[device]]", named.join(", ")));
 }
 
 fn names_a_host(site: &Site) -> bool {

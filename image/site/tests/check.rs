@@ -45,6 +45,20 @@ fn the_shortest_file_has_defaults_and_warnings() {
     assert_eq!(site.warnings().len(), 3);
 }
 
+/// Promise 4: a device whose readings nobody will get is named before they are missed, and no page is filled with names.
+#[test]
+fn a_device_without_a_patient_is_noted_by_name() {
+    let device = |number: usize| format!("[[device]]\nid = \"m{number}\"\nprofile = \"vitals-json\"\n");
+    let noted = |extra: &str| -> Vec<_> {
+        site(&format!("{SMALL}[mqtt]\n{extra}")).warnings().into_iter().filter(|note| note.contains("no patient for")).collect()
+    };
+    assert_eq!(noted(&format!("{}patient = \"Patient/4711\"\n", device(1))), Vec::<String>::new());
+    let one = noted(&format!("{}{}patient = \"Patient/4711\"\n", device(1), device(2)));
+    assert!(one.len() == 1 && one[0].starts_with("no patient for m1: ") && !one[0].contains("4711"), "{one:?}");
+    let many = noted(&(1..=10).map(device).collect::<String>());
+    assert!(many.len() == 1 && many[0].contains("m8 and 2 more:") && !many[0].contains("m9"), "{many:?}");
+}
+
 /// What an editor on Windows does to a file changes nothing.
 #[test]
 fn windows_line_ends_and_a_byte_order_mark_are_taken() {

@@ -5,8 +5,8 @@
 use proptest::prelude::*;
 use vitalgate_layout::Rejection;
 use vitalgate_site::{
-    Action, Day, Delegation, PublicKey, Purpose, Request, Serial, SignError, Signer, SigningKey, open_report, open_request, open_signed,
-    seal_report_json, seal_report_text, sign, sign_request,
+    Action, Day, Delegation, PublicKey, Purpose, Request, Serial, SignError, Signer, SigningKey, open_for_any_serial, open_report,
+    open_request, open_signed, seal_report_json, seal_report_text, sign, sign_request,
 };
 
 const FULL: &str = include_str!("golden/full.toml");
@@ -76,6 +76,22 @@ fn each_refusal_has_its_number() {
     assert!(open(SERIAL, "2026-12-31").is_ok(), "the last day counts");
     let bytes = open_signed(&[0xff, 0xfe], &roots(), SERIAL, today()).expect_err("a refusal");
     assert_eq!(bytes.rejection(), Rejection::NotReadable);
+}
+
+/// Without the serial number everything else is still looked at.
+#[test]
+fn a_file_for_another_serial_number_is_read_by_the_same_rules() {
+    let read = |text: &str, day: &str| {
+        let opened = open_for_any_serial(text.as_bytes(), &roots(), Day::parse(day).unwrap());
+        opened.map(|(_, by)| by.key).map_err(|error| error.rejection())
+    };
+    let text = sign(FULL, &root()).unwrap();
+    assert_eq!(read(&text, "2026-11-22"), Ok(key(1).public()));
+    assert_eq!(read(&text, "2027-01-01"), Err(Rejection::Expired));
+    assert_eq!(read(&text.replace("monitor-01", "monitor-02"), "2026-11-22"), Err(Rejection::SignatureWrong));
+    assert_eq!(read(&sign(FULL, &Signer::root(key(3))).unwrap(), "2026-11-22"), Err(Rejection::SignerUnknown));
+    let delegated = sign(FULL, &delegated("2026-12-01", &[Purpose::Request])).unwrap();
+    assert_eq!(read(&delegated, "2026-11-22"), Err(Rejection::DelegationRefused));
 }
 
 /// A file that was signed elsewhere, past our check, is judged all the same.

@@ -9,6 +9,7 @@ use super::Provisioning;
 use super::successor::{InService, expect_no_others};
 use crate::machine;
 use crate::places::Places;
+use crate::site_file::OtherSerial;
 use crate::state_file::{now_unix_ms, replace};
 use crate::stick::{Mounted, Plugged, StickError, heading, read_file, refused_text, write_file};
 
@@ -51,14 +52,13 @@ impl Provisioning<'_> {
             }
         }
         self.say_step().inspect_err(|error| {
-            let remedy = Rejection::NotApplied.remedy();
+            let (rejection, detail) = if error.is::<OtherSerial>() {
+                (Rejection::OtherSerial, error.to_string())
+            } else {
+                (Rejection::NotApplied, format!("{error:#}; {}", Rejection::NotApplied.remedy()))
+            };
             // The step fails with the error itself, which the journal shows.
-            let _ = self.say(
-                StateWord::ProvisionRejected,
-                Some(Rejection::NotApplied.code()),
-                &format!("{error:#}; {remedy}"),
-                self.bare_facts(),
-            );
+            let _ = self.say(StateWord::ProvisionRejected, Some(rejection.code()), &detail, self.bare_facts());
         })
     }
 
@@ -110,7 +110,7 @@ impl Provisioning<'_> {
     fn keep(&self, offered: &Offered, before: Option<&InService>) -> anyhow::Result<()> {
         let put =
             |file: &str, bytes: &[u8]| replace(&self.places.at(file), bytes, 0o600).context("sealed storage does not take the site file");
-        let accepted = format!("{}\n{}\n", machine::moment(now_unix_ms()), offered.signed_by);
+        let accepted = format!("{}\n", machine::moment(now_unix_ms()));
         let Some(before) = before else {
             put(path::SITE_FILE_ACCEPTED, accepted.as_bytes())?;
             // The site file comes last: it is the mark that the step is done.

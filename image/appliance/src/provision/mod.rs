@@ -96,10 +96,10 @@ impl<'a> Provisioning<'a> {
             (fact::SERIAL.to_owned(), machine::serial(self.places)),
             (fact::TECHNICIAN.to_owned(), site.technician.clone()),
         ]);
-        let mut lines = accepted.lines();
-        for name in [fact::ACCEPTED, fact::SIGNED_BY] {
-            facts.extend(lines.next().map(|value| (name.to_owned(), value.to_owned())));
-        }
+        facts.extend(accepted.lines().next().map(|moment| (fact::ACCEPTED.to_owned(), moment.to_owned())));
+        // By the file itself: a power cut may have left the moment of the one before it.
+        let signer = site_file::kept_and_signer(self.places).ok();
+        facts.extend(signer.map(|(_, signed_by)| (fact::SIGNED_BY.to_owned(), signed_by.to_string())));
         // What a report is compared with: `imagectl report verify` prints the key that signed it.
         facts.extend(crate::report::existing_key(self.places).map(|key| (fact::REPORT_KEY.to_owned(), key.public().fingerprint())));
         facts.extend(crate::identity::facts(self.places));

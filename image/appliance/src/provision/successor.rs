@@ -66,7 +66,8 @@ impl InService {
             return Ok(None);
         }
         let not_applied = |why: String| SiteRefusal::new(Rejection::NotApplied, why);
-        let site = site_file::kept(places).map_err(|error| not_applied(format!("{error:#}")))?;
+        // Its serial number is not looked at: a successor for a board that was replaced is the way back into service.
+        let (site, _) = site_file::kept_for_any_serial(places).map_err(|error| not_applied(format!("{error:#}")))?;
         let bytes =
             fs::read(places.at(path::SITE_FILE)).map_err(|error| not_applied(format!("the file in service cannot be read: {error}")))?;
         Ok(Some(Self { site, sha256: sha256(&bytes) }))

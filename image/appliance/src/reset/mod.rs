@@ -7,21 +7,21 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use vitalgate_layout::{partition, path, stick};
+use vitalgate_layout::{path, stick};
 use vitalgate_site::{Action, SigningKey, seal_report_json, seal_report_text};
 
 use crate::command::{Call, Programs};
 use crate::machine;
 use crate::places::Places;
 use crate::report;
-use crate::state_file::now_unix_ms;
+use crate::state_file::{now_unix_ms, remove};
 use crate::stick::{Mounted, Taken, heading, refused_text, take, write_file};
 use crate::storage::{self, Partition};
 use crate::text::for_windows;
@@ -37,6 +37,8 @@ const CERTIFICATE_TEXT: &str = "erase-certificate.txt";
 const HEADER_MIB: usize = 32;
 /// What erasing may take, in seconds: a large disk that really erases what it is told to forget.
 const ERASE_DEADLINE_S: u64 = 1800;
+
+const ANOTHER_REQUEST: &str = "Each request is carried out once: for another try let imagectl make a new one.";
 
 /// What was erased.
 #[derive(Debug, Serialize)]
@@ -78,39 +80,75 @@ pub(crate) fn reset(places: &Places, programs: &dyn Programs, mounted: Box<dyn M
         taken.request.action
     );
     write_file(&mounted.folder().join(REPORT), for_windows(&begun).as_bytes())?;
-    taken.remember().context("the request cannot be remembered, so that it would be done again and again; nothing was erased")?;
+    let remembered = taken.remember().context("the request cannot be remembered, so that it would be done again and again");
+    let partition = match remembered.and_then(|()| give_up(places, programs)) {
+        Ok(partition) => partition,
+        Err(error) => {
+            tell_end(places, mounted, &format!("NOT DONE: {error:#}; nothing was erased. {ANOTHER_REQUEST}"));
+            return Err(error);
+        }
+    };
+    let action = taken.request.action;
+    let (text, ended) = match erase(places, programs, &taken, &partition) {
+        Ok((certificate, key)) => certified(action, write_certificate(&*mounted, &certificate, &key)),
+        Err(error) => (format!("NOT DONE: {error:#}. {} {ANOTHER_REQUEST}", what_follows(action)), Err(error)),
+    };
+    tell_end(places, mounted, &text);
+    // However it ended: what goes on running would store what is lost with the next start.
+    leave(programs, action).and(ended)
+}
+
+/// Calls the partition unfinished: what it holds is not used again, whatever becomes of the rest.
+fn give_up(places: &Places, programs: &dyn Programs) -> anyhow::Result<Partition> {
+    let Some(partition) = storage::data_partition(places, programs)? else { bail!("there is no data partition; nothing is stored") };
+    storage::give_up(programs, &partition)?;
+    Ok(partition)
+}
+
+/// What becomes of an appliance that is not erased for certain.
+const fn what_follows(action: Action) -> &'static str {
+    match action {
+        Action::Decommission => "The appliance switches off; with the next start it makes its storage anew.",
+        _ => "The appliance restarts and makes its storage anew.",
+    }
+}
+
+/// Says on stick and console how it ended. A stick that is gone by now stops nothing.
+fn tell_end(places: &Places, mounted: Box<dyn Mounted>, text: &str) {
+    crate::cli::say(&format!("RESET: {text}"));
+    let report = for_windows(&format!("{}{text}\n", heading(places)));
+    if let Err(error) = write_file(&mounted.folder().join(REPORT), report.as_bytes()).and_then(|()| mounted.finish()) {
+        crate::cli::say(&format!("the report is not on the stick: {error}"));
+    }
+}
+
+/// What is said of what was erased.
+fn certified(action: Action, written: anyhow::Result<()>) -> (String, anyhow::Result<()>) {
+    match written {
+        Ok(()) => (format!("{action} done; the certificate is beside this file"), Ok(())),
+        Err(error) => (format!("{action} done, but the certificate of it is not on the stick: {error:#}"), Err(error)),
+    }
+}
+
+/// Erases what a partition holds; gives the certificate of that, and the key to sign it with.
+fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, partition: &Partition) -> anyhow::Result<(Certificate, SigningKey)> {
     // Signed with the key that the commissioning report was signed with, as long as that can be read.
     let (key, signature_by) = match report::existing_key(places) {
         Some(key) => (key, "the appliance's own key"),
         None => (SigningKey::generate()?, "a key made for this certificate: the appliance's own was not accessible"),
     };
-    let certificate = erase(places, programs, &taken, signature_by)?;
-    write_certificate(&*mounted, &certificate, &key)?;
-    let done = format!("{}{} done; the certificate is beside this file\n", heading(places), taken.request.action);
-    write_file(&mounted.folder().join(REPORT), for_windows(&done).as_bytes())?;
-    mounted.finish()?;
-    crate::cli::say(&format!("{}: everything that was stored is erased", taken.request.action));
-    leave(programs, taken.request.action)
-}
-
-fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, signature_by: &'static str) -> anyhow::Result<Certificate> {
-    let Some(partition) = storage::data_partition(places, programs)? else { bail!("there is no data partition; nothing is stored") };
-    let volume = volume_name(programs, &partition);
-    storage::rename(programs, &partition, partition::DATA_UNFINISHED)?;
+    let volume = volume_name(programs, partition);
     // A volume whose header is gone already has no slots to destroy.
-    let slots = programs.attempt(luks("luksErase", &partition).arguments(["--batch-mode"]))?;
+    let slots = programs.attempt(luks("luksErase", partition).arguments(["--batch-mode"]))?;
     overwrite(&partition.device)
         .with_context(|| format!("the header on {} cannot be overwritten; destroy the disk", partition.device.display()))?;
-    match fs::remove_file(places.at(path::UNSEALED_KEY)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context("the key beside the storage cannot be removed"),
-        _ => {}
-    }
-    if programs.attempt(luks("isLuks", &partition))?.success {
+    remove_key_beside(places).context("the key beside the storage cannot be removed; destroy the disk")?;
+    if programs.attempt(luks("isLuks", partition))?.success {
         bail!("{} still has a header; destroy the disk", partition.device.display());
     }
     let discard = Call::new("blkdiscard", "").arguments(["--force"]).arguments([&partition.device]);
     let discarded = programs.attempt(discard.deadline(Duration::from_secs(ERASE_DEADLINE_S))).is_ok_and(|answer| answer.success);
-    Ok(Certificate {
+    let certificate = Certificate {
         format: "vitalgate-erase-1",
         serial: machine::serial(places),
         version: machine::version(places),
@@ -125,7 +163,15 @@ fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, signature_by: 
         header: format!("{HEADER_MIB} MiB overwritten with zeros, read back as no header"),
         discarded,
         signature_by,
-    })
+    };
+    Ok((certificate, key))
+}
+
+/// The key of storage without a seal.
+fn remove_key_beside(places: &Places) -> io::Result<()> {
+    let key = places.at(path::UNSEALED_KEY);
+    // Its folder is made with the first such key.
+    if key.try_exists()? { remove(&key) } else { Ok(()) }
 }
 
 fn luks(what: &str, partition: &Partition) -> Call {

@@ -1,6 +1,7 @@
 //! Erasing a real LUKS2 volume in a file, with the real program.
 
 use std::cell::RefCell;
+use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
@@ -101,6 +102,42 @@ fn a_reset_that_is_cut_is_finished_by_the_next_start() {
         assert!(reset(&rig.places, &programs, mounted).is_err());
         assert!(programs.renamed.borrow()[0].ends_with("6 data-new"), "{cut}");
     }
+}
+
+/// What goes wrong is on the stick with its remedy. Nothing goes on storing on a partition that was given up; where it was
+/// not, the appliance goes on.
+#[test]
+fn a_reset_that_fails_says_why() {
+    let verbs = [(Action::Reset, "reboot"), (Action::Decommission, "poweroff")];
+    for (cut, given_up, why) in [
+        ("cryptsetup luksErase", true, "no power"),
+        ("cryptsetup isLuks", true, "no power"),
+        ("sfdisk --no-reread", false, "nothing was erased"),
+    ] {
+        for (action, verb) in verbs {
+            let (rig, programs, key) = appliance(Some(cut));
+            let (stick, mounted) = rig.stick("reset", stick::RESET_REQUEST, &Rig::request(action, 4, 1));
+            assert!(reset(&rig.places, &programs, mounted).is_err());
+            let report = fs::read_to_string(stick.join(REPORT)).unwrap();
+            assert!(report.contains("NOT DONE: ") && report.contains(why) && report.contains(ANOTHER_REQUEST), "{cut}: {report}");
+            assert!(!stick.join(CERTIFICATE).exists());
+            let left = programs.renamed.borrow().contains(&format!("systemctl --force {verb}"));
+            assert_eq!((left, opens(&programs.device, &key)), (given_up, cut != "cryptsetup isLuks"), "{cut}");
+        }
+    }
+}
+
+/// A stick that takes no certificate any more is no reason to go on without storage.
+#[test]
+fn an_erased_appliance_restarts_without_its_certificate_too() {
+    let (rig, programs, key) = appliance(None);
+    let (stick, mounted) = rig.stick("reset", stick::RESET_REQUEST, &Rig::request(Action::Reset, 3, 1));
+    fs::create_dir(stick.join(CERTIFICATE)).unwrap();
+    assert!(reset(&rig.places, &programs, mounted).is_err());
+    let report = fs::read_to_string(stick.join(REPORT)).unwrap();
+    assert!(report.contains("reset done, but the certificate of it is not on the stick"), "{report}");
+    assert!(!opens(&programs.device, &key));
+    assert_eq!(programs.renamed.borrow().last().unwrap(), "systemctl --force reboot");
 }
 
 /// A request that nobody of ours signed erases nothing.

@@ -1,7 +1,8 @@
 //! Signed requests on sticks: each is done once.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use vitalgate_layout::{Rejection, path, stick};
 use vitalgate_site::{Action, Request, SignedBy, SiteRefusal, open_request};
@@ -15,6 +16,8 @@ use crate::state_file::{now_unix_ms, replace};
 const USED: &str = "vitalgate/used-requests";
 /// Most ids that are remembered; older requests have expired long since.
 const USED_MAX: usize = 256;
+const NOT_READ: &str = "which requests were carried out already cannot be read on the boot partition";
+const NOT_READ_REMEDY: &str = "power off and on; where that stays so, let it deliver what waits and flash the appliance anew";
 
 /// A request that may be carried out.
 pub(crate) struct Taken {
@@ -30,8 +33,8 @@ impl Taken {
     ///
     /// # Errors
     /// When that cannot be kept.
-    pub(crate) fn remember(&self) -> std::io::Result<()> {
-        let before = used(&self.used);
+    pub(crate) fn remember(&self) -> io::Result<()> {
+        let before = used(&self.used)?;
         let lines = before.iter().map(String::as_str).chain([self.request.id.as_str()]);
         let skip = (before.len() + 1).saturating_sub(USED_MAX);
         let text: String = lines.skip(skip).map(|id| format!("{id}\n")).collect();
@@ -42,8 +45,14 @@ impl Taken {
     }
 }
 
-fn used(file: &std::path::Path) -> Vec<String> {
-    fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
+/// Ids of requests that were done. A list that is there and cannot be read is not an empty one: a `RESET` stick that was
+/// left lying about would erase once more.
+fn used(file: &Path) -> io::Result<Vec<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens the request on a mounted stick.
@@ -63,7 +72,8 @@ pub(crate) fn take(places: &Places, mounted: &dyn Mounted, name: &str, actions: 
         return Err(SiteRefusal::new(Rejection::OtherPurpose, format!("it asks for {}", request.action)));
     }
     let file = places.at(path::ESP).join(USED);
-    if used(&file).contains(&request.id) {
+    let unknown = |error| SiteRefusal::new(Rejection::NotApplied, format!("{NOT_READ} ({error}); {NOT_READ_REMEDY}"));
+    if used(&file).map_err(unknown)?.contains(&request.id) {
         return Err(SiteRefusal::new(Rejection::CarriedOut, ""));
     }
     Ok(Taken { request, signed_by, used: file })
@@ -86,4 +96,33 @@ pub(crate) fn refused_text(refusal: &SiteRefusal, places: &Places) -> String {
         text.push_str(&format!("\n{error}\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use vitalgate_layout::stick::SUPPORT_REQUEST;
+
+    use super::*;
+    use crate::stick::rig::Rig;
+
+    /// Only a list that was never begun says that nothing was carried out.
+    #[test]
+    fn a_list_that_cannot_be_read_is_no_empty_one() {
+        let rig = Rig::new();
+        let list = rig.places.at(path::ESP).join(USED);
+        let (_, mounted) = rig.stick("support", SUPPORT_REQUEST, &Rig::request(Action::Support, 7, 1));
+        let taken = || take(&rig.places, &*mounted, SUPPORT_REQUEST, &[Action::Support]);
+        let first = taken().ok().unwrap();
+        fs::create_dir_all(list.parent().unwrap()).unwrap();
+        fs::write(&list, [0xff; 33]).unwrap();
+        let refusal = taken().err().unwrap();
+        assert_eq!(refusal.rejection(), Rejection::NotApplied);
+        assert!(refusal.detail().contains("flash the appliance anew"), "{refusal}");
+        assert!(first.remember().is_err());
+        assert_eq!(fs::read(&list).unwrap(), [0xff; 33], "what was there is not written over");
+
+        fs::remove_file(&list).unwrap();
+        first.remember().unwrap();
+        assert_eq!(taken().err().unwrap().rejection(), Rejection::CarriedOut);
+    }
 }

@@ -35,6 +35,9 @@ pub(crate) enum StorageError {
     /// The TPM does not seal.
     #[error("storage cannot be sealed: {0}")]
     NotSealed(CommandError),
+    /// The TPM does not seal, and the client key is made with a seal only.
+    #[error("the appliance's client key cannot be kept without a TPM that seals: switch it on in the firmware and start again")]
+    ClientKeyNotSealed,
     /// The TPM does not open what it sealed, or what another sealed.
     #[error("sealed storage does not open; plug in a stick labelled RECOVERY with recovery-key.txt, or RESET to begin anew ({0})")]
     DoesNotOpen(CommandError),

@@ -48,36 +48,60 @@ impl Storage<'_> {
     }
 
     /// Opens with the key of a stick and seals anew.
-    fn recover(&self, stick: &Plugged) -> Result<Option<Opened>, StorageError> {
+    pub(super) fn recover(&self, stick: &Plugged) -> Result<Option<Opened>, StorageError> {
         let DataPartition::Complete(partition) = self.partition()? else { return Ok(None) };
         let mounted = self.sticks.mount(stick)?;
         let file = read_file(mounted.folder(), stick::RECOVERY_KEY, RECOVERY_FILE_BYTES_MAX)?.ok_or(RecoveryKeyError::None)?;
         let recovery = RecoveryKey::parse(&String::from_utf8_lossy(&file))?;
         let volume = self.volume(&partition);
         volume.open_by_key(recovery.text().as_bytes()).map_err(StorageError::WrongKey)?;
-        Ok(Some(Opened::Recovered(self.seal_anew(&partition, &recovery))))
-    }
-
-    /// Whether the TPM opens everything from now on. That it does not is no reason to keep the data closed.
-    fn seal_anew(&self, partition: &Partition, recovery: &RecoveryKey) -> bool {
-        let volume = self.volume(partition);
-        match volume.unseal(recovery).and_then(|()| volume.seal(recovery)).and_then(|()| self.seal_key(recovery)) {
-            Ok(()) => true,
+        match self.seal_anew(&partition, &recovery) {
+            Ok(sealed) => Ok(Some(Opened::Recovered(sealed))),
             Err(error) => {
-                crate::cli::say(&error.to_string());
-                false
+                // Open, it would have the gateway started again and again with a key that it cannot read.
+                volume.close()?;
+                Err(error)
             }
         }
     }
 
-    /// Makes the daemon's credential anew from the copy that the recovery key opens.
-    fn seal_key(&self, recovery: &RecoveryKey) -> Result<(), StorageError> {
+    /// Whether the TPM opens everything from now on. Where it only refuses, the data is not kept closed for that.
+    fn seal_anew(&self, partition: &Partition, recovery: &RecoveryKey) -> Result<bool, StorageError> {
+        let volume = self.volume(partition);
+        volume.unseal(recovery)?;
+        match self.renew_keys(recovery, true) {
+            // The seal comes last, so that a power cut before it asks for the stick again: storage that opens by itself would
+            // leave the gateway with keys of another TPM for good.
+            Ok(()) => Ok(volume.seal(recovery).inspect_err(|error| crate::cli::say(&error.to_string())).is_ok()),
+            Err(StorageError::NotSealed(refusal)) => match self.renew_keys(recovery, false) {
+                Ok(()) => {
+                    crate::cli::say(&refusal.to_string());
+                    Ok(false)
+                }
+                Err(error) => {
+                    crate::cli::say(&error.to_string());
+                    Err(StorageError::NotSealed(refusal))
+                }
+            },
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Makes the daemon's credentials anew from the copies that the recovery key opens. Those without a seal are no weaker
+    /// than the storage that they lie in: nothing but the recovery key opens that then.
+    fn renew_keys(&self, recovery: &RecoveryKey, sealed: bool) -> Result<(), StorageError> {
         let mounted = (self.mount)(self.places, &Volume::mapping(self.places))?;
         let at = |file: &str| mounted.folder().join(file.trim_start_matches(path::DATA).trim_start_matches('/'));
+        if !sealed && at(path::IDENTITY).exists() {
+            // That credential is made with a seal only; the gateway does not start without it.
+            return Err(StorageError::ClientKeyNotSealed);
+        }
         let copy = fs::read(at(path::KEY_COPY)).map_err(|_| StorageError::CopyDamaged)?;
-        let credential = KeyEncryptionKey::unwrap(&copy, recovery)?.credential(self.programs, self.places, true)?;
+        let credential = KeyEncryptionKey::unwrap(&copy, recovery)?.credential(self.programs, self.places, sealed)?;
         replace(&at(path::KEY_CREDENTIAL), &credential, 0o600).map_err(StorageError::Synchronise)?;
-        crate::identity::seal_anew(self.programs, self.places, &at(path::IDENTITY), recovery);
+        if sealed {
+            crate::identity::seal_anew(self.programs, self.places, &at(path::IDENTITY), recovery);
+        }
         Ok(mounted.finish()?)
     }
 

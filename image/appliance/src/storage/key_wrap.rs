@@ -17,6 +17,8 @@ use crate::places::Places;
 
 /// What a TPM may take, in seconds.
 const TPM_DEADLINE_S: u64 = 120;
+/// What to do where only the service manager's own rule speaks against a credential without a seal.
+const REFUSED_REMEDY: &str = "the TPM is there and refuses to seal: clear it in the firmware, or switch it off, and start again";
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
 const CONTEXT: &[u8] = b"vitalgate key-encryption key under the recovery key 1";
@@ -56,7 +58,7 @@ impl KeyEncryptionKey {
 }
 
 /// A secret as a credential for `LoadCredentialEncrypted=`. Without a seal it is only obscured (by a key of
-/// zeros): the site file's signer has allowed that then.
+/// zeros): the site file's signer has allowed that then, or storage opens by the recovery key only.
 pub(crate) fn credential(
     programs: &dyn Programs,
     places: &Places,
@@ -75,8 +77,19 @@ pub(crate) fn credential(
     } else {
         call.arguments(["--with-key=tpm2-absent"])
     };
-    let answer = programs.run(call.arguments(["-", "-"]).input(secret)).map_err(StorageError::NotSealed)?;
-    Ok(answer.output)
+    let made = programs.run(call.arguments(["-", "-"]).input(secret)).map_err(StorageError::NotSealed)?.output;
+    if !sealed {
+        check_taken(programs, name, &made)?;
+    }
+    Ok(made)
+}
+
+/// Whether the service manager opens a credential without a seal: under Secure Boot it does so only where the firmware
+/// has no TPM. The program asks the same question in the same way.
+fn check_taken(programs: &dyn Programs, name: &str, credential: &[u8]) -> Result<(), StorageError> {
+    let call = Call::new("systemd-creds", REFUSED_REMEDY).arguments(["decrypt", &format!("--name={name}"), "-", "-"]);
+    let opened = programs.run(call.deadline(Duration::from_secs(TPM_DEADLINE_S)).input(credential));
+    opened.map(|answer| drop(Zeroizing::new(answer.output))).map_err(StorageError::NotSealed)
 }
 
 /// A secret for the recovery key: nonce, secret, tag. `context` says what it is, so that no copy passes as another.

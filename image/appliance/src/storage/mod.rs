@@ -38,13 +38,13 @@ use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
 use crate::stick::{ManagedSticks, Mounted, StickError, Sticks};
 
-pub(crate) use disk::{Partition, of_root, rename};
+pub(crate) use disk::{Partition, of_root};
 pub(crate) use error::StorageError;
 pub(crate) use recovery_key::RecoveryKey;
 pub(crate) use volume::has_tpm;
 
 use content::{Skeleton, ensure_folders};
-use disk::DataPartition;
+use disk::{DataPartition, rename};
 use key_wrap::KeyEncryptionKey;
 use volume::Volume;
 
@@ -81,6 +81,16 @@ pub(crate) fn data_partition(places: &Places, programs: &dyn Programs) -> Result
         DataPartition::Absent => None,
         DataPartition::Unfinished(partition) | DataPartition::Complete(partition) => Some(partition),
     })
+}
+
+/// Calls the data partition unfinished: the next start makes it anew.
+///
+/// # Errors
+/// When it keeps its name.
+pub(crate) fn give_up(programs: &dyn Programs, partition: &Partition) -> Result<(), StorageError> {
+    // The table may have been written although the program complains.
+    let is_unfinished = || matches!(disk::look(programs, &partition.disk), Ok(DataPartition::Unfinished(_)));
+    rename(programs, partition, partition::DATA_UNFINISHED).or_else(|error| if is_unfinished() { Ok(()) } else { Err(error) })
 }
 
 /// Who signed the site file on a stick, if it allows to go without a seal.

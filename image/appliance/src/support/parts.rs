@@ -62,7 +62,8 @@ const FILES_OF_EVENTS: [(&str, &str); 1] = [("rollback.json", path::LAST_ROLLBAC
 
 /// Gathers everything that can be had.
 pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) -> Gathered {
-    let site = site_file::kept(places);
+    // Of a board that was replaced too: its patients are taken out all the same.
+    let site = site_file::kept_for_any_serial(places).map(|(site, _)| site);
     let redaction = Redaction::of(site.as_ref().ok());
     let mut gathered = Gathered::default();
     if let Err(error) = &site {

@@ -127,10 +127,7 @@ impl From {
 }
 
 fn clear(places: &Places) -> Result<(), FetchError> {
-    match std::fs::remove_file(places.at(FETCHED)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FetchError::Keep(error)),
-        _ => Ok(()),
-    }
+    crate::state_file::remove(&places.at(FETCHED)).map_err(FetchError::Keep)
 }
 
 /// Trust in the given certificates, or in the system's where none are given.

@@ -13,7 +13,6 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -30,7 +29,7 @@ use crate::gate::{keep_before, restart_in_order};
 use crate::pause::pause;
 use crate::places::Places;
 use crate::site_file;
-use crate::state_file::{Said, StateFiles, now_unix_ms};
+use crate::state_file::{Said, StateFiles, now_unix_ms, remove};
 
 pub(crate) use fetch::{Wanted, fetch};
 
@@ -98,8 +97,8 @@ impl Updater<System, Rauc> {
 impl<P: Programs, I: Installer> Updater<P, I> {
     /// A technician stands before the appliance: installed and restarted at once.
     fn install_from_stick(&self, stick: &Path) -> anyhow::Result<()> {
-        let lock = self.lock()?;
         let running = Running::read(&self.places)?;
+        let lock = self.lock().inspect_err(|error| self.turn_away(stick, running, error))?;
         self.wait_for_start(running);
         let outcome = if self.on_trial(running) {
             Err(anyhow::anyhow!("version {} has not shown yet that it is healthy; plug the stick in again when it has", running.version))
@@ -114,11 +113,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             Ok(Outcome::Nothing(said)) => said.clone(),
             Err(error) => format!("not installed: {error:#}"),
         };
-        say(&result);
-        let gateway = site_file::kept(&self.places).map_or_else(|_none| "not commissioned".to_owned(), |site| site.gateway.to_string());
-        if let Err(error) = write_report(stick, running, &gateway, &result) {
-            say_error(&error.into());
-        }
+        self.report(stick, running, &result);
         drop(lock);
         if matches!(outcome, Ok(Outcome::Installed(_))) {
             (self.restart)();
@@ -126,6 +121,25 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             self.say_state(StateWord::Ready, &result, BTreeMap::new());
         }
         outcome.map(|_outcome| ())
+    }
+
+    /// Tells a stick that came while another update is under way, such as the server's download.
+    fn turn_away(&self, stick: &Path, running: Running, error: &anyhow::Error) {
+        let result = format!("not installed: {error:#}, and plug the stick in again");
+        self.report(stick, running, &result);
+        // How far an installation is stays on the page.
+        if StateFiles::of(&self.places).read(Part::Update).is_none_or(|state| state.word != StateWord::Updating) {
+            self.say_state(StateWord::Ready, &result, BTreeMap::new());
+        }
+    }
+
+    /// Says on stick and console what became of a stick.
+    fn report(&self, stick: &Path, running: Running, result: &str) {
+        say(result);
+        let gateway = site_file::kept(&self.places).map_or_else(|_none| "not commissioned".to_owned(), |site| site.gateway.to_string());
+        if let Err(error) = write_report(stick, running, &gateway, result) {
+            say_error(&error.into());
+        }
     }
 
     fn try_stick(&self, stick: &Path, running: Running) -> anyhow::Result<Outcome> {
@@ -194,7 +208,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         let offer = match self.fetched(update, &listed) {
             Ok(offer) => offer,
             Err(error) => {
-                remove_if_there(&self.places.at(path::UPDATE_BUNDLE))?;
+                remove(&self.places.at(path::UPDATE_BUNDLE))?;
                 return Err(error);
             }
         };
@@ -321,13 +335,6 @@ fn bundles(stick: &Path) -> anyhow::Result<Vec<PathBuf>> {
     found.sort();
     found.truncate(STICK_BUNDLES_MAX);
     Ok(found)
-}
-
-fn remove_if_there(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn name_of(path: &Path) -> String {

@@ -111,7 +111,7 @@ fn devices(text: &mut String, answers: Answers<'_>) -> Outcome {
             };
             text.push_str(&format!("modbus = {{ address = {}, unit = {unit} }}\n", quoted(&address)));
         }
-        let patient = answers("  Patient, such as Patient/4711 (empty: assigned later at the gateway):")?;
+        let patient = answers("  Patient, such as Patient/4711 (empty: readings are kept, not sent, until another site file names one):")?;
         if !patient.is_empty() {
             text.push_str(&format!("patient = {}\n", quoted(&patient)));
         }
@@ -186,5 +186,6 @@ mod tests {
     fn the_template_passes_the_check_as_it_is() {
         let site = SiteFile::check(super::super::TEMPLATE, "site").unwrap();
         assert_eq!(site.devices.len(), 2);
+        assert_eq!(site.warnings(), Vec::<String>::new(), "filled in like this, readings arrive");
     }
 }

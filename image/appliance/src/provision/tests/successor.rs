@@ -124,9 +124,12 @@ fn a_power_cut_in_between_is_made_up_for_by_the_same_stick() {
     appliance.started();
     let (stick, done) = appliance.plugged("next", &with_another("monitor-07"));
     done.unwrap();
-    // Kept, but not yet when: the day of before is as good.
-    fs::write(places.at(path::SITE_FILE_ACCEPTED), "2026-01-15T10:00:00Z\nroot\n").unwrap();
+    // Kept, but not yet when: the day of before is as good. Who signed is in the file itself.
+    let signer = appliance.said().facts[fact::SIGNED_BY].clone();
+    fs::write(places.at(path::SITE_FILE_ACCEPTED), "2026-01-15T10:00:00Z\nwho signed the one before\n").unwrap();
     appliance.started();
+    let said = appliance.said().facts;
+    assert_eq!((said[fact::ACCEPTED].as_str(), &said[fact::SIGNED_BY]), ("2026-01-15T10:00:00Z", &signer));
     // Another one before the stick got what was owed to it.
     let (last, done) = appliance.plugged("last", &with_another("monitor-07").replace("2099-12-31", "2099-12-30"));
     done.unwrap();
@@ -134,6 +137,34 @@ fn a_power_cut_in_between_is_made_up_for_by_the_same_stick() {
     appliance.plugged_again(&last).unwrap();
     assert!(last.join("devices/monitor-07/key.pem").exists() && !stick.join("devices").exists());
     assert!(!places.at(path::OWED_TO_STICK).exists());
+}
+
+/// Another board, another serial number: the file of before puts nothing into service, what it takes is said, and a
+/// successor for the new number that keeps to the other rules is taken.
+#[test]
+fn a_board_that_was_replaced_is_brought_back_by_a_successor() {
+    let appliance = in_service_already();
+    let places = appliance.places();
+    fs::write(places.at("/sys/class/dmi/id/product_serial"), "VG-0009\n").unwrap();
+    assert!(appliance.with(&Drawer::default(), |step| step.accept()).is_err());
+    let said = appliance.said();
+    assert_eq!((said.word, said.code), (StateWord::ProvisionRejected, Some(16)));
+    assert!(said.detail.ends_with("bring a site file for this serial number on a stick labelled PROVISION"), "{}", said.detail);
+
+    let for_new = example().replace("VG-0001", "VG-0009");
+    let (strange, done) = appliance.plugged("strange", &for_new.replace("practice-01", "practice-02"));
+    assert!(done.is_err() && told(&strange).contains("REFUSED (22)"), "{}", told(&strange));
+    let (stick, done) = appliance.plugged("next", &for_new);
+    done.unwrap();
+    assert_eq!(appliance.programs.restarts.get(), 1);
+    appliance.started();
+    appliance.plugged_again(&stick).unwrap();
+    assert_eq!((appliance.said().word, appliance.said().facts[fact::SERIAL].as_str()), (StateWord::Ready, "VG-0009"));
+
+    // Signed by a stranger it is not even compared with.
+    fs::write(places.at(path::SITE_FILE), example()).unwrap();
+    let (after, done) = appliance.plugged("after", &for_new.replace("2099-12-31", "2099-12-30"));
+    assert!(done.is_err() && told(&after).contains("REFUSED (31)"), "{}", told(&after));
 }
 
 /// A device that is gone on purpose is no reason to undo an update that waits for its restart.
