@@ -101,6 +101,9 @@ pub(crate) enum DeviceAction {
         /// Write certificate.pem, key.pem and ca.pem into this folder instead of printing them.
         #[arg(long)]
         output_dir: Option<PathBuf>,
+        /// Take back every certificate and the password that it has; without this the new certificate is good beside those.
+        #[arg(long)]
+        replace: bool,
     },
     /// List the admitted devices.
     List,

@@ -4,6 +4,7 @@
 //! then gives the receipts. There is no timer: an idle gateway commits a single reading at once, a
 //! busy one fills its groups by itself.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,9 +20,10 @@ use vitalgate_store::{CommitError, Journal};
 
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
-use crate::replay::{RESOLVED_PER_REQUEST_MAX, Replay};
+use crate::replay::{Plan, Replay, without};
 use crate::rotation::Rotation;
 use crate::shared::{Settlement, Shared};
+use crate::undated::Undated;
 
 /// Most commands that wait for the commit loop.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
@@ -29,8 +31,6 @@ pub(crate) const COMMANDS_MAX: usize = 1_024;
 const CHANGES_PER_COMMIT_MAX: usize = 256;
 /// Bytes of unreadable payloads after which a group is closed.
 const COMMIT_PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Most readings without a moment that are remembered until the clock is set.
-const UNDATED_READINGS_MAX: usize = 16_384;
 /// Time between two rounds of upkeep (segments, recent ids), in milliseconds.
 const UPKEEP_INTERVAL_MS: u64 = 1_000;
 
@@ -62,8 +62,8 @@ pub(crate) struct CommitLoop {
     pub(crate) committed: watch::Sender<Sequence>,
     /// How dead letters are read again.
     pub(crate) replay: Replay,
-    /// Readings of this run whose moment is not known, because the clock was never set.
-    pub(crate) undated: Vec<Sequence>,
+    /// Readings whose moment is not known, because the clock was never set.
+    pub(crate) undated: Undated,
     /// When the next data key is due.
     pub(crate) rotation: Rotation,
     /// Sign of life.
@@ -78,6 +78,10 @@ struct Group {
     receipts: Vec<ReceiptSender>,
     payload_bytes: usize,
     answers: Vec<(oneshot::Sender<Result<Answered, ReadModelError>>, Answered)>,
+    /// Dead letters that this commit resolves: no other request of the same commit may do it again.
+    resolved: BTreeSet<Sequence>,
+    /// Readings that get their moment with this commit.
+    dated: Vec<Sequence>,
 }
 
 impl Group {
@@ -155,16 +159,18 @@ impl CommitLoop {
     fn take(&mut self, submission: Submission, group: &mut Group) {
         let (submitted, receipt) = submission.into_parts();
         match submitted {
-            Submitted::Sample(sample) => self.admit(sample, group),
+            Submitted::Sample(sample) => {
+                if let Some(last) = self.shared.devices.get(&sample.device) {
+                    last.note(sample.received.monotonic_ms);
+                }
+                self.admit(sample, group);
+            }
             Submitted::Event(event) => group.entries.push(Entry::DeviceEvent(event)),
         }
         group.receipts.push(receipt);
     }
 
     fn admit(&mut self, sample: DecodedSample, group: &mut Group) {
-        if let Some(last) = self.shared.devices.get(&sample.device) {
-            last.note(sample.received.monotonic_ms);
-        }
         if let Some((_, bytes)) = &sample.unreadable {
             group.payload_bytes += bytes.len();
             self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
@@ -173,44 +179,33 @@ impl CommitLoop {
         let next = self.journal.next_sequence().plus(group.entries.len() as u64);
         let admitted = self.admission.admit(sample, &self.associations, &now, next);
         self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
-        self.remember_undated(&admitted.entries, next);
         group.entries.extend(admitted.entries);
-    }
-
-    fn remember_undated(&mut self, entries: &[Entry], first: Sequence) {
-        for (offset, entry) in (0..).zip(entries) {
-            let undated = matches!(entry, Entry::Reading(reading) if reading.time.effective().is_none());
-            if undated && self.undated.len() < UNDATED_READINGS_MAX {
-                self.undated.push(first.plus(offset));
-            }
-        }
     }
 
     /// Once the clock is set, the readings that waited for it get their moment and go on.
     fn date_undated(&mut self, group: &mut Group) {
-        if self.undated.is_empty() || self.clock.now().trust == ClockTrust::Unset {
+        let now = self.clock.now();
+        if now.trust == ClockTrust::Unset {
             return;
         }
-        let held = self.shared.settlement().dead_letters;
-        let (ready, waiting) = std::mem::take(&mut self.undated).into_iter().partition(|sequence| held.contains(*sequence));
-        self.undated = waiting;
-        let mut ready: Vec<Sequence> = ready;
+        self.undated.look_on(&self.replay.reader, self.journal.state(), now.boot);
+        let ready = self.undated.take_ready(self.journal.state());
         if ready.is_empty() {
             return;
         }
-        // The rest with the next round of upkeep.
-        self.undated.extend(ready.drain(ready.len().min(RESOLVED_PER_REQUEST_MAX)..));
-        tracing::info!(readings = ready.len(), "the clock is set: readings that waited for it get their moment");
         let request =
             ResolveRequest { sequences: ready.iter().map(|sequence| sequence.0).collect(), among: None, resolution: Resolution::Replay };
-        match self.replay.plan(&request, &held, &self.associations, &self.clock.now(), "dated when the clock was set") {
+        match self.plan(&request, "dated when the clock was set", group) {
             Ok(plan) => {
-                group.entries.extend(plan.entries);
-                group.changes.extend(plan.change);
+                // The rest with the next round of upkeep.
+                let left = plan.answered.not_reached.map_or(u64::MAX, |(next, _)| next);
+                self.undated.put_back(ready.into_iter().filter(|sequence| sequence.0 >= left));
+                group.dated.extend(&plan.resolved);
+                self.carry_out(plan, group);
             }
             Err(error) => {
-                tracing::warn!(%error, "they are tried again");
-                self.undated.extend(ready);
+                tracing::warn!(%error, "readings that wait for the clock cannot be read; they are tried again");
+                self.undated.put_back(ready);
             }
         }
     }
@@ -223,24 +218,34 @@ impl CommitLoop {
     }
 
     fn resolve(&mut self, request: &ResolveRequest, answer: oneshot::Sender<Result<Answered, ReadModelError>>, group: &mut Group) {
-        let unresolved = &self.shared.settlement().dead_letters;
         let note = match request.resolution {
             Resolution::Replay => "replayed by the administrator",
             Resolution::Discard => "discarded by the administrator",
         };
-        match self.replay.plan(request, unresolved, &self.associations, &self.clock.now(), note) {
+        match self.plan(request, note, group) {
             Ok(plan) => {
-                for sample in plan.samples {
-                    self.admit(sample, group);
-                }
-                group.entries.extend(plan.entries);
-                group.changes.extend(plan.change);
-                group.answers.push((answer, plan.answered));
+                group.answers.push((answer, plan.answered.clone()));
+                self.carry_out(plan, group);
             }
             Err(error) => {
                 let _asker_left = answer.send(Err(error));
             }
         }
+    }
+
+    /// What the commit under way resolves already is no dead letter any more.
+    fn plan(&self, request: &ResolveRequest, note: &str, group: &Group) -> Result<Plan, ReadModelError> {
+        let unresolved = without(&self.journal.state().unresolved, &group.resolved);
+        self.replay.plan(request, &unresolved, &self.associations, &self.clock.now(), note)
+    }
+
+    fn carry_out(&mut self, plan: Plan, group: &mut Group) {
+        for sample in plan.samples {
+            self.admit(sample, group);
+        }
+        group.entries.extend(plan.entries);
+        group.changes.extend(plan.change);
+        group.resolved.extend(plan.resolved);
     }
 
     /// Writes the group and gives the receipts. Only a full disk is survived here.
@@ -255,9 +260,12 @@ impl CommitLoop {
                 if receipt == Receipt::Committed { Ok(answered) } else { Err(ReadModelError::Store("the disk is full".to_owned())) };
             let _asker_left = asker.send(answer);
         }
-        group.entries.clear();
-        group.changes.clear();
-        group.payload_bytes = 0;
+        if receipt == Receipt::Committed && !group.dated.is_empty() {
+            tracing::info!(readings = group.dated.len(), "the clock is set: readings that waited for it got their moment");
+        } else {
+            self.undated.put_back(group.dated.drain(..));
+        }
+        *group = Group::default();
         Ok(())
     }
 
@@ -267,7 +275,8 @@ impl CommitLoop {
                 self.admission.confirm();
                 self.shared.below_floor.store(false, Ordering::Relaxed);
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                if let Some((_, last)) = range {
+                if let Some((first, last)) = range {
+                    self.undated.note(&group.entries, first, self.clock.now().boot);
                     self.shared.committed_entries.fetch_add(group.entries.len() as u64, Ordering::Relaxed);
                     self.committed.send_replace(last);
                 }
@@ -319,3 +328,6 @@ impl CommitLoop {
         self.commit(group)
     }
 }
+
+#[cfg(test)]
+mod tests;

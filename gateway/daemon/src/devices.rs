@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vitalgate_domain::{DecodedSample, DeviceId, RawSample};
+use vitalgate_domain::{DeadLetter, DecodedSample, DeviceId, RawSample};
 use vitalgate_mqtt::Credentials;
-use vitalgate_profile::{Profile, decode_publish};
+use vitalgate_profile::{Kind, Profile, decode_block_again, decode_publish};
 use vitalgate_trust::DeviceRegistry;
 
 /// The configured devices with their profiles.
@@ -21,6 +21,18 @@ impl Devices {
     /// Decodes a publish of a configured device; `None` for a device that is not configured.
     pub(crate) fn decode(&self, device: &DeviceId, sample: RawSample) -> Option<DecodedSample> {
         self.0.get(device).map(|profile| decode_publish(profile, sample))
+    }
+
+    /// Decodes what a dead letter kept, as today's profile has it; `None` where that profile does
+    /// not say how.
+    pub(crate) fn decode_again(&self, letter: DeadLetter) -> Option<DecodedSample> {
+        let profile = self.0.get(&letter.device)?;
+        let DeadLetter { device, channel, received, reason, bytes } = letter;
+        let sample = RawSample { device, channel, bytes, received };
+        match profile.kind() {
+            Kind::Publish(_) => Some(decode_publish(profile, sample)),
+            Kind::Polled(_) => decode_block_again(profile, &reason, &sample),
+        }
     }
 
     /// The device's profile.

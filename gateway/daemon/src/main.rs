@@ -22,6 +22,7 @@ mod replay;
 mod rotation;
 mod run;
 mod shared;
+mod undated;
 
 use std::process::ExitCode;
 

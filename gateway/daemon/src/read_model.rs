@@ -11,7 +11,8 @@ use vitalgate_console::{
     Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel,
     ReadModelError, ResolveRequest, Status, StoreStatus, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery,
 };
-use vitalgate_domain::{DestinationId, Entry, GatewayId, Reading, ReadingId, Record, Sequence};
+use vitalgate_domain::limits::DESTINATIONS_MAX;
+use vitalgate_domain::{DeadLetterReason, DestinationId, Entry, GatewayId, Reading, ReadingId, Record, Sequence};
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_store::keyed::KeyedStatus;
@@ -26,6 +27,10 @@ use crate::shared::{Settlement, Shared};
 
 /// How long an administrator's request waits for the commit loop.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Most refusals of one entry that are looked at: every destination's, some of them more than once after a restart.
+const REFUSALS_MAX: usize = 4 * DESTINATIONS_MAX;
+const REASON_NOT_AT_HAND: &str = "the reason is not at hand while the buffer is rebuilt";
 
 /// A configured device as the status shows it.
 #[derive(Debug, Clone)]
@@ -274,19 +279,16 @@ impl Model {
 
     fn standing(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading, settlement: &Settlement) -> TraceDestination {
         let settled = settlement.settled.get(destination).is_some_and(|settled| settled.contains(sequence));
-        let refused = self.refusal(sequence).filter(|(refuser, _)| refuser == destination).map(|(_, reason)| reason);
-        let state = match (&refused, settled) {
-            (Some(_), _) => DeliveryState::DeadLetter,
-            (None, true) => DeliveryState::Delivered,
-            (None, false) => DeliveryState::Queued,
+        let refused = self.refusals(sequence).map(|refused| refused.into_iter().find(|(refuser, _)| refuser == destination));
+        let (state, reason) = match (refused, settled) {
+            (Some(Some((_, reason))), _) => (DeliveryState::DeadLetter, Some(format!("{:?}: {}", reason.kind, reason.detail))),
+            (_, false) => (DeliveryState::Queued, None),
+            // One of the destinations refused it, and which one is not known yet: better too little said than a delivery that was none.
+            (None, true) if settlement.dead_letters.contains(sequence) => (DeliveryState::DeadLetter, Some(REASON_NOT_AT_HAND.to_owned())),
+            (_, true) => (DeliveryState::Delivered, None),
         };
         let remote_id = (state == DeliveryState::Delivered).then(|| self.remote_id(destination, sequence, reading));
-        TraceDestination {
-            destination: destination.to_string(),
-            state,
-            remote_id,
-            reason: refused.map(|reason| format!("{:?}: {}", reason.kind, reason.detail)),
-        }
+        TraceDestination { destination: destination.to_string(), state, remote_id, reason }
     }
 
     fn remote_id(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading) -> String {
@@ -294,9 +296,11 @@ impl Model {
         given.map_or_else(|| format!("Observation/{}", reading.id), |id| id.to_string())
     }
 
-    fn refusal(&self, sequence: Sequence) -> Option<(DestinationId, vitalgate_domain::DeadLetterReason)> {
-        let refused = self.keyed.rejected(sequence, sequence, 1).ok()?;
-        refused.into_iter().next().map(|(destination, rejected)| (destination, rejected.reason))
+    /// Who refused it; `None` while the buffer cannot tell, or has not come so far.
+    fn refusals(&self, sequence: Sequence) -> Option<Vec<(DestinationId, DeadLetterReason)>> {
+        let refused = self.keyed.rejected(sequence, sequence, REFUSALS_MAX).ok()?;
+        let refused: Vec<_> = refused.into_iter().map(|(destination, rejected)| (destination, rejected.reason)).collect();
+        (!refused.is_empty() || !self.shared.settlement().dead_letters.contains(sequence)).then_some(refused)
     }
 
     fn dead_letter(&self, sequence: Sequence, entry: Option<Entry>) -> DeadLetterView {
@@ -308,15 +312,17 @@ impl Model {
         };
         let (destination, reason) = match own_reason {
             Some(reason) => (None, Some(reason)),
-            None => self.refusal(sequence).map_or((None, None), |(destination, reason)| (Some(destination.to_string()), Some(reason))),
+            None => self
+                .refusals(sequence)
+                .and_then(|refused| refused.into_iter().next())
+                .map_or((None, None), |(destination, reason)| (Some(destination.to_string()), Some(reason))),
         };
         DeadLetterView {
             sequence: sequence.0,
             device,
             received,
             kind: reason.as_ref().map_or_else(|| "Unknown".to_owned(), |reason| format!("{:?}", reason.kind)),
-            detail: reason
-                .map_or_else(|| "the reason is not at hand while the buffer is rebuilt".to_owned(), |reason| reason.detail.to_string()),
+            detail: reason.map_or_else(|| REASON_NOT_AT_HAND.to_owned(), |reason| reason.detail.to_string()),
             destination,
         }
     }

@@ -1,17 +1,21 @@
 //! Reading dead letters again, for one who is entitled to ask.
 
+mod selection;
+mod window;
+
 use std::sync::Arc;
 
 use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
 use vitalgate_domain::{
-    Associations, Change, ClockTrust, DecodedSample, Entry, Flags, Now, RawSample, Reading, Sequence, SequenceRanges, Subject,
+    Associations, Change, ClockTrust, DeadLetter, DecodedSample, Entry, Flags, Now, Reading, Sequence, SequenceRanges, Subject,
 };
-use vitalgate_store::Reader;
+use vitalgate_store::{ReadError, Reader};
 
 use crate::devices::Devices;
-
-/// Most dead letters that one request resolves.
-pub(crate) const RESOLVED_PER_REQUEST_MAX: usize = 1_000;
+use selection::Selection;
+pub(crate) use selection::{count, without};
+use window::Window;
+pub(crate) use window::origin;
 
 /// Reads dead letters again.
 pub(crate) struct Replay {
@@ -28,7 +32,9 @@ pub(crate) struct Plan {
     pub(crate) samples: Vec<DecodedSample>,
     /// Readings to store again.
     pub(crate) entries: Vec<Entry>,
-    /// The change that resolves the old ones, in the same commit.
+    /// The dead letters that this resolves.
+    pub(crate) resolved: Vec<Sequence>,
+    /// The change that resolves them, in the same commit.
     pub(crate) change: Option<Change>,
     /// The answer.
     pub(crate) answered: Answered,
@@ -47,28 +53,53 @@ impl Replay {
         now: &Now,
         note: &str,
     ) -> Result<Plan, ReadModelError> {
+        let failed = |error: ReadError| ReadModelError::Store(error.to_string());
         let mut plan = Plan::default();
-        let mut resolved = Vec::new();
-        let (wanted, not_reached) = wanted(request, unresolved);
-        for sequence in wanted {
-            let taken = match request.resolution {
-                Resolution::Discard => true,
-                Resolution::Replay => self.read_again(sequence, associations, now, &mut plan)?,
-            };
-            if taken {
-                resolved.push(sequence);
+        let selection = self.select(request, unresolved).map_err(failed)?;
+        match request.resolution {
+            Resolution::Discard => plan.resolved = selection.taken,
+            Resolution::Replay => {
+                let mut window = Window::new(&self.reader);
+                for sequence in selection.taken {
+                    if self.read_again(sequence, &mut window, associations, now, &mut plan).map_err(failed)? {
+                        plan.resolved.push(sequence);
+                    }
+                }
             }
         }
-        plan.answered = Answered { resolved: resolved.len() as u64, remaining: count(unresolved) - resolved.len() as u64, not_reached };
-        if !resolved.is_empty() {
-            plan.change = Some(Change::DeadLettersResolved { sequences: resolved, note: note.into() });
+        plan.answered = Answered {
+            resolved: plan.resolved.len() as u64,
+            remaining: count(unresolved).saturating_sub(plan.resolved.len() as u64),
+            not_reached: selection.left.map(|(next, newest)| (next.0, newest.0)),
+        };
+        if !plan.resolved.is_empty() {
+            plan.change = Some(Change::DeadLettersResolved { sequences: plan.resolved.clone(), note: note.into() });
         }
         Ok(plan)
     }
 
-    fn read_again(&self, sequence: Sequence, associations: &Associations, now: &Now, plan: &mut Plan) -> Result<bool, ReadModelError> {
-        let record = self.reader.get(sequence).map_err(|error| ReadModelError::Store(error.to_string()))?;
-        match record.map(|record| record.entry) {
+    /// A request ends where a sample ends: the parts of a panel are joined only if they go together.
+    fn select(&self, request: &ResolveRequest, unresolved: &SequenceRanges) -> Result<Selection, ReadError> {
+        let mut selection = Selection::of(request, unresolved);
+        if let Some((next, _)) = selection.left {
+            let mut window = Window::new(&self.reader);
+            let entry = window.come_to(next)?;
+            if let Some(begin) = entry.and_then(|_| window.sample_begin()) {
+                selection.end_before(begin);
+            }
+        }
+        Ok(selection)
+    }
+
+    fn read_again(
+        &self,
+        sequence: Sequence,
+        window: &mut Window<'_>,
+        associations: &Associations,
+        now: &Now,
+        plan: &mut Plan,
+    ) -> Result<bool, ReadError> {
+        match window.come_to(sequence)? {
             Some(Entry::Reading(reading)) => {
                 let trust_before = reading.time.received.trust;
                 let reading = bound_again(reading, associations, now);
@@ -81,19 +112,27 @@ impl Replay {
                 Ok(!stays)
             }
             Some(Entry::DeadLetter(letter)) => {
-                let sample =
-                    RawSample { device: letter.device.clone(), channel: letter.channel, bytes: letter.bytes, received: letter.received };
-                match self.devices.decode(&letter.device, sample) {
-                    Some(sample) if sample.unreadable.is_none() => {
-                        plan.samples.push(sample);
-                        Ok(true)
-                    }
-                    // Still not readable: it stays where it is, with its reason.
-                    _ => Ok(false),
-                }
+                let read = self.decoded_again(sequence, letter, window);
+                let taken = read.is_some();
+                plan.samples.extend(read);
+                Ok(taken)
             }
             _ => Ok(false),
         }
+    }
+
+    /// What the letter's bytes say today, without what could be read of them the first time. `None`
+    /// where they stay where they are, with their reason.
+    fn decoded_again(&self, sequence: Sequence, letter: DeadLetter, window: &Window<'_>) -> Option<DecodedSample> {
+        let sample = self.devices.decode_again(letter).filter(|sample| sample.unreadable.is_none())?;
+        let rest = window.standing().taken_from(sample);
+        if rest.is_none() {
+            tracing::warn!(
+                %sequence,
+                "a dead letter stays: its values cannot be told for certain from those of its message that were taken before"
+            );
+        }
+        rest
     }
 }
 
@@ -110,52 +149,4 @@ fn bound_again(mut reading: Reading, associations: &Associations, now: &Now) -> 
     reading.subject = associations.subject_again(&reading.subject, &reading.device, reading.time.effective());
     reading.flags = reading.flags.with(Flags::REPLAYED);
     reading
-}
-
-/// What one request takes, and between which places lies what it leaves to the next.
-fn wanted(request: &ResolveRequest, unresolved: &SequenceRanges) -> (Vec<Sequence>, Option<(u64, u64)>) {
-    if !request.sequences.is_empty() {
-        let named = request.sequences.iter().map(|sequence| Sequence(*sequence));
-        return (named.filter(|sequence| unresolved.contains(*sequence)).take(RESOLVED_PER_REQUEST_MAX).collect(), None);
-    }
-    let (from, until) = request.among.unwrap_or((0, u64::MAX));
-    let mut every = unresolved.ranges().iter().flat_map(|(first, last)| first.0.max(from)..=last.0.min(until));
-    let taken = every.by_ref().take(RESOLVED_PER_REQUEST_MAX).map(Sequence).collect();
-    let next = every.next();
-    let newest = unresolved.ranges().last().map(|(_, last)| last.0.min(until));
-    (taken, next.zip(newest))
-}
-
-/// How many sequences a set holds.
-pub(crate) fn count(ranges: &SequenceRanges) -> u64 {
-    ranges.ranges().iter().map(|(first, last)| last.0 - first.0 + 1).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Promise 4: all means all, also behind a thousand that cannot be read again, and what comes meanwhile is not waited for.
-    #[test]
-    fn request_after_request_comes_to_each_dead_letter_once() {
-        let mut unresolved = SequenceRanges::default();
-        unresolved.insert(Sequence(5), Sequence(1_199));
-        unresolved.insert(Sequence(2_000), Sequence(3_899));
-        let mut request = ResolveRequest { sequences: Vec::new(), among: None, resolution: Resolution::Replay };
-        let mut reached = Vec::new();
-        loop {
-            let (taken, rest) = wanted(&request, &unresolved);
-            assert!(!taken.is_empty() && taken.len() <= RESOLVED_PER_REQUEST_MAX);
-            reached.extend(taken.iter().map(|sequence| sequence.0));
-            let came = Sequence(10_000 + reached.len() as u64);
-            unresolved.insert(came, came);
-            if rest.is_none() {
-                break;
-            }
-            request.among = rest;
-        }
-        assert_eq!(reached, (5..1_200).chain(2_000..3_900).collect::<Vec<_>>());
-        request = ResolveRequest { sequences: vec![7, 4, 2_000], among: None, ..request };
-        assert_eq!(wanted(&request, &unresolved), (vec![Sequence(7), Sequence(2_000)], None));
-    }
 }

@@ -1,5 +1,7 @@
 //! The composition root: opens the store, starts the loops, watches them, drains to disk.
 
+mod departed;
+mod destinations;
 mod drivers;
 pub(crate) mod keys;
 mod supervise;
@@ -19,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_config::{Config, Destination, DestinationKind, DeviceSource, Fhir, LogFormat, WriteMode};
 use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
 use vitalgate_domain::limits::COMMIT_READINGS_MAX;
-use vitalgate_domain::{Associations, Change, DeviceId, Entry, ReadingId, Sequence};
+use vitalgate_domain::{Associations, DeviceId, Entry, ReadingId, Sequence};
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
@@ -97,6 +99,7 @@ impl<'a> Gateway<'a> {
         let devices = Arc::new(devices(config)?);
         make_private_folder(&config.gateway.state_dir)?;
         make_private_folder(&authority_folder(config))?;
+        departed::revoke(config)?;
         let keys = keys::for_gateway(config)?;
         let keyed = KeyedOptions { probe: Some(probe_command()?), ..KeyedOptions::new(store_folder(config)) };
         let opened =
@@ -113,8 +116,7 @@ impl<'a> Gateway<'a> {
         let (stop, shutdown) = watch::channel(false);
         let (command, commands) = mpsc::channel(COMMANDS_MAX);
         let Opened { mut journal, reader, keyed, state, .. } = self.opened;
-        let present: Vec<_> = self.config.destinations.iter().map(|destination| destination.id.clone()).collect();
-        journal.append(&[], &[Change::Destinations { present, from: Sequence::FIRST }]).context("the journal cannot be written")?;
+        destinations::announce(self.config, &mut journal, &reader)?;
         self.shared
             .set_settlement(Settlement { settled: journal.state().settled.clone(), dead_letters: journal.state().unresolved.clone() });
 
@@ -129,7 +131,7 @@ impl<'a> Gateway<'a> {
             shared: Arc::clone(&self.shared),
             committed,
             replay: Replay { reader: reader.clone(), devices: Arc::clone(&self.devices) },
-            undated: Vec::new(),
+            undated: crate::undated::Undated::of_journal(&reader),
             rotation: Rotation::new(monotonic_ms()),
             beacon: Beacon::new("commit"),
         };

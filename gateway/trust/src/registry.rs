@@ -52,7 +52,7 @@ pub enum RegistryError {
     #[error("device {0} needs a certificate or a password; give it one")]
     NoCredential(DeviceId),
     /// Too many certificates.
-    #[error("device {0} has {CERTIFICATES_MAX} certificates already; revoke the device and add it again")]
+    #[error("device {0} has {CERTIFICATES_MAX} certificates already; add it with --replace, or revoke the device and add it again")]
     TooManyCertificates(DeviceId),
     /// There is no such device.
     #[error("there is no device {0} in the registry; the list shows which there are")]
@@ -114,6 +114,19 @@ struct StoredDevice {
     password: Option<PasswordHash>,
 }
 
+impl StoredDevice {
+    fn revoked() -> Self {
+        Self { revoked: true, ..Self::default() }
+    }
+}
+
+/// What becomes of the credentials that a device has when it gets others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    Stays,
+    Goes,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Fingerprint([u8; 32]);
@@ -152,6 +165,24 @@ impl DeviceRegistry {
     /// # Errors
     /// When nothing was given, a limit is reached, or the file cannot be written; nothing has changed then.
     pub fn add(&self, device: &DeviceId, certificate: Option<[u8; 32]>, password: Option<PasswordHash>) -> Result<(), RegistryError> {
+        self.admit(device, certificate, password, Earlier::Stays)
+    }
+
+    /// Admits a device by a certificate, a password, or both, and by nothing that it had before.
+    ///
+    /// # Errors
+    /// When nothing was given, a limit is reached, or the file cannot be written; nothing has changed then.
+    pub fn replace(&self, device: &DeviceId, certificate: Option<[u8; 32]>, password: Option<PasswordHash>) -> Result<(), RegistryError> {
+        self.admit(device, certificate, password, Earlier::Goes)
+    }
+
+    fn admit(
+        &self,
+        device: &DeviceId,
+        certificate: Option<[u8; 32]>,
+        password: Option<PasswordHash>,
+        earlier: Earlier,
+    ) -> Result<(), RegistryError> {
         if certificate.is_none() && password.is_none() {
             return Err(RegistryError::NoCredential(device.clone()));
         }
@@ -160,7 +191,7 @@ impl DeviceRegistry {
                 return Err(RegistryError::Full);
             }
             let entry = devices.entry(device.clone()).or_default();
-            if entry.revoked {
+            if entry.revoked || earlier == Earlier::Goes {
                 *entry = StoredDevice::default();
             }
             if let Some(certificate) = certificate.map(Fingerprint).filter(|new| !entry.certificates.contains(new)) {
@@ -183,9 +214,29 @@ impl DeviceRegistry {
     pub fn revoke(&self, device: &DeviceId) -> Result<(), RegistryError> {
         self.change(|devices| {
             let entry = devices.get_mut(device).ok_or_else(|| RegistryError::Unknown(device.clone()))?;
-            *entry = StoredDevice { revoked: true, ..StoredDevice::default() };
+            *entry = StoredDevice::revoked();
             Ok(())
         })
+    }
+
+    /// Shuts out every device that does not stay, in one change of the file; gives those. Writes nothing when there are none.
+    ///
+    /// # Errors
+    /// When the file cannot be written; nothing has changed then.
+    pub fn revoke_others(&self, stays: impl Fn(&DeviceId) -> bool) -> Result<Vec<DeviceId>, RegistryError> {
+        let leaves = |device: &DeviceId, stored: &StoredDevice| !stored.revoked && !stays(device);
+        let mut revoked = Vec::new();
+        if !self.state().devices.iter().any(|(device, stored)| leaves(device, stored)) {
+            return Ok(revoked);
+        }
+        self.change(|devices| {
+            for (device, stored) in devices.iter_mut().filter(|(device, stored)| leaves(device, stored)) {
+                *stored = StoredDevice::revoked();
+                revoked.push(device.clone());
+            }
+            Ok(())
+        })?;
+        Ok(revoked)
     }
 
     /// Every device that was ever added, by id.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails loudly")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -62,6 +62,58 @@ fn a_new_certificate_works_beside_the_old_one_until_the_device_is_revoked() {
         registry.add(&id("m1"), Some([more; 32]), None).unwrap();
     }
     assert!(matches!(registry.add(&id("m1"), Some([7; 32]), None), Err(RegistryError::TooManyCertificates(_))));
+}
+
+/// Whoever tries often leaves nothing behind that still opens, and meets no limit.
+#[test]
+fn replacing_lets_nothing_in_that_was_there_before() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    let mut before: Option<([u8; 32], String)> = None;
+    for number in 0..20 {
+        let (password, hash) = generate_password().unwrap();
+        let certificate = [number; 32];
+        registry.replace(&id("m1"), Some(certificate), Some(hash)).unwrap();
+        for registry in [&registry, &open(&path)] {
+            assert!(registry.is_admitted(&id("m1"), Some(&certificate)));
+            assert!(registry.verify_password(&id("m1"), password.expose().as_bytes()));
+            if let Some((certificate, password)) = &before {
+                assert!(!registry.is_admitted(&id("m1"), Some(certificate)), "try {number}");
+                assert!(!registry.verify_password(&id("m1"), password.as_bytes()), "try {number}");
+            }
+        }
+        before = Some((certificate, password.expose().to_owned()));
+    }
+    registry.replace(&id("m1"), Some([99; 32]), None).unwrap();
+    assert!(!registry.is_admitted(&id("m1"), None), "the password of before is gone as well");
+    assert!(matches!(registry.replace(&id("m1"), None, None), Err(RegistryError::NoCredential(_))));
+    assert!(registry.is_admitted(&id("m1"), Some(&[99; 32])), "what is refused changes nothing");
+    registry.revoke(&id("m1")).unwrap();
+    registry.replace(&id("m1"), Some([100; 32]), None).unwrap();
+    assert!(registry.is_admitted(&id("m1"), Some(&[100; 32])) && !registry.is_admitted(&id("m1"), Some(&[99; 32])));
+}
+
+#[test]
+fn whoever_does_not_stay_is_shut_out_for_good_and_nothing_is_written_when_all_do() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    let (password, hash) = generate_password().unwrap();
+    registry.add(&id("m1"), Some([1; 32]), None).unwrap();
+    registry.add(&id("m2"), Some([2; 32]), Some(hash)).unwrap();
+    registry.add(&id("m3"), Some([3; 32]), None).unwrap();
+    registry.revoke(&id("m3")).unwrap();
+    assert_eq!(registry.revoke_others(|device| *device == id("m1")).unwrap(), [id("m2")]);
+    let written = fs::metadata(&path).unwrap().ino();
+    assert_eq!(registry.revoke_others(|device| *device == id("m1")).unwrap(), []);
+    assert_eq!(fs::metadata(&path).unwrap().ino(), written, "written once more");
+    // The next one in whose configuration it stands again.
+    let next = open(&path);
+    assert_eq!(next.revoke_others(|_| true).unwrap(), []);
+    assert!(next.is_admitted(&id("m1"), Some(&[1; 32])));
+    assert!(!next.is_admitted(&id("m2"), Some(&[2; 32])) && !next.is_admitted(&id("m2"), None));
+    assert!(!next.verify_password(&id("m2"), password.expose().as_bytes()));
+    next.add(&id("m2"), Some([4; 32]), None).unwrap();
+    assert!(next.is_admitted(&id("m2"), Some(&[4; 32])) && !next.is_admitted(&id("m2"), Some(&[2; 32])));
 }
 
 #[test]

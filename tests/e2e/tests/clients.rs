@@ -11,6 +11,7 @@ use vitalgate_domain::{DeviceId, UnixMs};
 use vitalgate_e2e::Site;
 use vitalgate_e2e::programs::{Ended, python, run, script};
 use vitalgate_simulator::replay::wall_now;
+use vitalgate_test_support::gateway::command;
 use vitalgate_test_support::{DeviceLine, wait_until};
 
 /// Messages of one client; each states two readings.
@@ -301,5 +302,54 @@ async fn a_device_hears_the_time_and_nothing_of_others() {
             let said = refused.errors.to_lowercase();
             assert!(said.contains("denied") || said.contains("not authori"), "{version} {foreign}: {refused:?}");
         }
+    }
+}
+
+/// Whether the gateway acknowledges a message of this device over this connection.
+async fn publishes(device: &str, connection: Vec<String>) -> bool {
+    let (topic, line) = (format!("vitals/{device}/bedside"), messages(wall_now(), 1));
+    mosquitto("mosquitto_pub", connection, &["-q", "1", "-i", device, "-t", &topic, "-m", &line], "").await.success
+}
+
+/// Credentials that were lost are worth nothing once the device was out of the configuration, though it comes back; a device
+/// that stayed goes on with its own. Whoever takes a device's credentials back with new ones takes them all back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_that_comes_back_is_not_let_in_by_what_was_lost() {
+    let names = ["stays".to_owned(), "lost".to_owned()];
+    let optional = |config: &mut vitalgate_test_support::ConfigText| config.client_certificate = "optional".to_owned();
+    let mut site = Site::start(devices(&names), optional).await.unwrap();
+    let (stolen, password) = (certified(&site, "lost"), site.credentials("lost").unwrap().password.clone());
+    assert!(publishes("lost", stolen.clone()).await);
+    assert!(publishes("lost", with_password(&site, "lost", &password)).await);
+
+    for configured in [&names[..1], &names] {
+        site.gateway.terminate().await.unwrap();
+        site.gateway.configure(|config| config.devices = devices(configured)).unwrap();
+        site.gateway.restart().await.unwrap();
+        assert!(!publishes("lost", stolen.clone()).await, "the lost certificate, {configured:?}");
+        assert!(!publishes("lost", with_password(&site, "lost", &password)).await, "the lost password, {configured:?}");
+        assert!(publishes("stays", certified(&site, "stays")).await, "{configured:?}");
+    }
+    let log = std::fs::read_to_string(site.gateway.log_file()).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("its credentials are revoked")).count(), 1, "{log}");
+    assert!(!log.contains(&password), "a password is in the log");
+
+    // Each hand-over makes them anew; only those of the last one are good, however often it was tried.
+    let mut earlier = stolen;
+    for number in 0..6 {
+        let folder = site.folder.path().join(format!("again-{number}"));
+        let arguments = ["device", "add", "lost", "--replace", "--output-dir", folder.to_str().unwrap()];
+        command(site.gateway.config_file(), &arguments).await.unwrap();
+        let own = |name: &str| folder.join(name).display().to_string();
+        let mut renewed = earlier.clone();
+        for (option, file) in [("--cert", own("certificate.pem")), ("--key", own("key.pem"))] {
+            let at = renewed.iter().position(|argument| argument == option).unwrap();
+            renewed[at + 1] = file;
+        }
+        wait_until("the new certificate to be good", ARRIVAL, async || publishes("lost", renewed.clone()).await.then_some(()))
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", site.gateway.log_end()));
+        assert!(!publishes("lost", earlier).await, "the certificate before the new one, {number}");
+        earlier = renewed;
     }
 }

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use vitalgate_e2e::{Ward, WardOptions};
+use tokio::sync::{mpsc, watch};
+use vitalgate_domain::DeviceId;
+use vitalgate_e2e::ward::recording;
+use vitalgate_e2e::{Site, Ward, WardOptions};
+use vitalgate_simulator::Message;
+use vitalgate_simulator::replay::wall_now;
 use vitalgate_test_support::gateway::command;
-use vitalgate_test_support::wait_until;
+use vitalgate_test_support::{DeviceLine, Ehr, EhrOptions, wait_until};
 
 /// Promise 5: whoever asks where a reading is gets the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,6 +38,36 @@ async fn trace_says_where_a_reading_is_before_and_after_its_delivery() {
         .await
         .unwrap();
     assert!(by_moment.contains("monitor-01"), "{by_moment}");
+}
+
+/// Promise 5: what is held is never said to be delivered, whichever destination is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trace_says_of_a_held_reading_that_no_destination_has_it() {
+    let second = Ehr::start(EhrOptions::default()).await.unwrap();
+    let (url, ca_file) = (second.base_url(), second.ca_file());
+    let more = format!("[[destination]]\nid = \"second\"\nkind = \"fhir\"\nurl = {url:?}\nca_file = {ca_file:?}\n");
+    let device = DeviceLine { patient: None, ..DeviceLine::mqtt(DeviceId::new("monitor-01").unwrap(), "") };
+    let site = Site::start(vec![device], |config| config.more.push(("destination".into(), more))).await.unwrap();
+    let recording = recording().unwrap();
+    let now = wall_now();
+    let (source, messages) = mpsc::channel(1);
+    source.send(Message::of_set(&recording.sets(recording.patients().next().unwrap())[0], now, 0)).await.unwrap();
+    drop(source);
+    let (acknowledge, _acknowledged) = mpsc::unbounded_channel();
+    let (_stop, stopped) = watch::channel(false);
+    let report = site.monitor("monitor-01").unwrap().run(messages, acknowledge, stopped).await;
+    assert_eq!((report.acknowledged, report.left), (1, 0), "{}", site.gateway.log_end());
+
+    let at = now.rfc3339(0);
+    let trace = ["trace", "--device", "monitor-01", "--at", &at, "--window-s", "60"];
+    let mut printed = String::new();
+    let held = wait_until("each destination to hold it", Duration::from_secs(30), async || {
+        printed = command(site.gateway.config_file(), &trace).await.ok()?;
+        assert!(!printed.contains("delivered"), "{printed}");
+        let held = |destination: &str| printed.contains(&format!("{destination}: dead letter: Unassigned"));
+        (held("ehr") && held("second")).then_some(())
+    });
+    held.await.unwrap_or_else(|error| panic!("{error}\n{printed}\n{}", site.gateway.log_end()));
 }
 
 /// A technician sees every device, the store and the destination in one place.

@@ -82,6 +82,15 @@ fn all_at(times: &[UnixMs], patient: &str) -> Vec<(String, BTreeSet<String>)> {
     times.iter().map(|time| (time.rfc3339(0), BTreeSet::from([patient.to_owned()]))).collect()
 }
 
+/// No blood pressure came in two pieces: of each moment there is one of its kind (by cuff, in the artery).
+fn panels_are_whole(site: &Site) {
+    let observations = site.observations(DEVICE);
+    let panels = observations.iter().filter(|observation| observation["component"].is_array());
+    let known: Vec<_> = panels.map(|panel| (panel["effectiveDateTime"].to_string(), panel["code"].to_string())).collect();
+    assert!(!known.is_empty(), "the recording has blood pressures");
+    assert_eq!(BTreeSet::from_iter(&known).len(), known.len(), "a blood pressure was cut in two");
+}
+
 fn moments(first: UnixMs, count: i64) -> Vec<UnixMs> {
     (0..count).map(|number| first.plus_ms(number * 1_000)).collect()
 }
@@ -116,6 +125,7 @@ async fn a_device_without_a_patient_is_held_and_shown_and_goes_once_when_its_pat
     assert!(verdict.lost_count() == 0 && verdict.duplicated_count() == 0, "{verdict:?}");
     assert_eq!(site.ehr.duplicated_identifiers(), Vec::<String>::new());
     assert!(patients_by_moment(&site).values().all(|patients| *patients == BTreeSet::from(["Patient/p1".to_owned()])));
+    panels_are_whole(&site);
 }
 
 /// A device goes from one patient to the next while the EHR is away. Each reading goes to the patient of its own moment, what

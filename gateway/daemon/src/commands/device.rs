@@ -19,7 +19,7 @@ pub(super) fn device(config: &Config, action: DeviceAction) -> anyhow::Result<Ex
     std::fs::create_dir_all(&config.gateway.state_dir).with_context(|| format!("cannot make {}", config.gateway.state_dir.display()))?;
     let registry = DeviceRegistry::open(&registry_file(config)).context("the list of devices cannot be opened")?;
     match action {
-        DeviceAction::Add { device, output_dir } => add(config, &registry, &device, output_dir.as_deref())?,
+        DeviceAction::Add { device, output_dir, replace } => add(config, &registry, &device, output_dir.as_deref(), replace)?,
         DeviceAction::List => list(config, &registry),
         DeviceAction::Revoke { device } => {
             registry.revoke(&DeviceId::new(&device)?).context("not revoked")?;
@@ -29,7 +29,7 @@ pub(super) fn device(config: &Config, action: DeviceAction) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(config: &Config, registry: &DeviceRegistry, name: &str, output_dir: Option<&Path>) -> anyhow::Result<()> {
+fn add(config: &Config, registry: &DeviceRegistry, name: &str, output_dir: Option<&Path>, replace: bool) -> anyhow::Result<()> {
     let device = DeviceId::new(name)?;
     let Some(configured) = config.devices.iter().find(|configured| configured.id == device) else {
         bail!("{device} is not in the configuration; add a [[device]] with this id and its profile first");
@@ -40,7 +40,8 @@ fn add(config: &Config, registry: &DeviceRegistry, name: &str, output_dir: Optio
     let authority = LocalAuthority::open_or_create(&authority_folder(config), &config.gateway.name).context("no local authority")?;
     let certificate = authority.issue_device(&device).context("no certificate")?;
     let (password, hash) = generate_password().context("no password")?;
-    registry.add(&device, Some(certificate.fingerprint), Some(hash)).context("not added")?;
+    let admit = if replace { DeviceRegistry::replace } else { DeviceRegistry::add };
+    admit(registry, &device, Some(certificate.fingerprint), Some(hash)).context("not added")?;
     match output_dir {
         Some(folder) => write_files(folder, &authority, &certificate)?,
         None => println!("{}\n{}\n{}", authority.ca_certificate_pem(), certificate.certificate_pem, certificate.key_pem.expose()),

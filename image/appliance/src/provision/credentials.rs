@@ -47,7 +47,7 @@ impl Credentials {
 }
 
 impl Provisioning<'_> {
-    /// Has the credentials of these devices made; older ones of theirs are no longer good for anything new.
+    /// Has the credentials of these devices made; what they had before, from a try that failed for example, is worth nothing then.
     pub(super) fn credentials<'d>(&self, devices: impl Iterator<Item = &'d DeviceId>) -> anyhow::Result<Vec<Credentials>> {
         let devices: Vec<String> = devices.map(ToString::to_string).collect();
         if devices.is_empty() {
@@ -82,7 +82,7 @@ fn make(places: &Places, programs: &dyn Programs, device: &str, folder: String, 
     fs::create_dir_all(&output)?;
     let call = Call::new("/usr/bin/vitalgate", "see the journal; power the appliance off and on, and try once more")
         .arguments(["--config".as_ref(), places.at(path::DAEMON_CONFIG).as_os_str()])
-        .arguments(["device", "add", device, "--output-dir"])
+        .arguments(["device", "add", device, "--replace", "--output-dir"])
         .arguments([&output])
         .deadline(Duration::from_secs(DEADLINE_S));
     let answer = programs.run(call)?;

@@ -2,7 +2,7 @@
 
 mod successor;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,28 @@ use crate::storage::RecoveryKey;
 struct Programs {
     places: Places,
     added: Cell<u32>,
+    /// What each device would be let in with.
+    certificates: RefCell<BTreeMap<String, u32>>,
     restarts: Cell<u32>,
+}
+
+impl Programs {
+    fn at(places: Places) -> Self {
+        Self { places, added: Cell::default(), certificates: RefCell::default(), restarts: Cell::default() }
+    }
+
+    /// As the gateway does it: the new certificate is good beside those of before, or in their place.
+    fn add(&self, line: &str) {
+        let mut words = line.split(' ').skip_while(|word| *word != "add").skip(1);
+        let device = words.next().unwrap().to_owned();
+        let earlier = if words.any(|word| word == "--replace") { 0 } else { self.certificates_of(&device) };
+        self.added.set(self.added.get() + 1);
+        self.certificates.borrow_mut().insert(device, earlier + 1);
+    }
+
+    fn certificates_of(&self, device: &str) -> u32 {
+        self.certificates.borrow().get(device).copied().unwrap_or_default()
+    }
 }
 
 impl crate::command::Programs for Programs {
@@ -34,7 +55,7 @@ impl crate::command::Programs for Programs {
         let output = match call.program() {
             "systemctl" => "",
             "/usr/bin/vitalgate" => {
-                self.added.set(self.added.get() + 1);
+                self.add(&line);
                 let folder = PathBuf::from(line.rsplit(' ').next().unwrap());
                 for (name, text) in [("ca.pem", "authority"), ("certificate.pem", "certificate"), ("key.pem", "key")] {
                     fs::write(folder.join(name), text).unwrap();
@@ -84,7 +105,7 @@ impl Appliance {
             fs::write(file, text).unwrap();
         }
         fs::create_dir_all(places.at("/run")).unwrap();
-        Self { folder, programs: Programs { places, added: Cell::default(), restarts: Cell::default() }, recovery }
+        Self { folder, programs: Programs::at(places), recovery }
     }
 
     fn places(&self) -> Places {
@@ -254,4 +275,26 @@ fn commissioning_that_is_cut_is_repeated() {
     appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| step.commission()).unwrap();
     assert!(stick.join("recovery-key.txt").exists());
     assert!(is_commissioned(&places));
+}
+
+/// A stick without room, as often as somebody tries: each try takes back what the one before may have left on a stick, and
+/// the window closes with the one that goes well.
+#[test]
+fn a_try_that_fails_leaves_no_credentials_behind() {
+    let (appliance, stick) = accepted();
+    let places = appliance.places();
+    let site = site_file::kept(&places).unwrap();
+    let key = report::key(&places).unwrap();
+    fs::write(stick.join(stick::DEVICES), "no folder can be made here").unwrap();
+    for failed in 1..=6 {
+        appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| {
+            let plugged = step.next_stick(stick::PROVISION, &mut None);
+            step.hand_over(&plugged, &site, &key, &Default::default()).unwrap_err();
+        });
+        assert_eq!((appliance.programs.added.get(), appliance.programs.certificates_of("monitor-01")), (failed, 1));
+    }
+    fs::remove_file(stick.join(stick::DEVICES)).unwrap();
+    appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| step.commission()).unwrap();
+    assert!(stick.join("devices/monitor-01/key.pem").exists() && is_commissioned(&places));
+    assert_eq!(appliance.programs.certificates_of("monitor-01"), 1);
 }

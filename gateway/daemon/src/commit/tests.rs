@@ -1,0 +1,367 @@
+use std::path::Path;
+
+use tempfile::TempDir;
+use vitalgate_domain::{
+    Association, BootId, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, GatewayId, KeyWrap, KeyWrapError, PatientReference,
+    RawSample, Reading, Received, RejectedReading,
+};
+use vitalgate_pipeline::AdmissionPolicy;
+use vitalgate_profile::Profiles;
+use vitalgate_store::{Reader, RealFiles, StoreOptions};
+
+use super::*;
+use crate::devices::Devices;
+
+const MONITOR: &str = "monitor-01";
+const EHR: &str = "ehr";
+
+struct PlainWrap;
+
+impl KeyWrap for PlainWrap {
+    fn wrap(&self, data_key: &[u8; 32]) -> Result<Vec<u8>, KeyWrapError> {
+        Ok(data_key.to_vec())
+    }
+
+    fn unwrap(&self, wrapped: &[u8]) -> Result<[u8; 32], KeyWrapError> {
+        wrapped.try_into().map_err(|_| KeyWrapError::DoesNotOpen)
+    }
+}
+
+/// A profile that knows the pulse under the name that the device sends, or does not yet.
+fn list_profile(pulse: &str) -> String {
+    format!(
+        r#"
+        id = "test"
+        version = "1"
+        source = "Test"
+        [publish]
+        resend_indistinct = true
+        [publish.counter]
+        field = "/seq"
+        source = "Test"
+        [publish.array]
+        list = "/values"
+        metric_field = "/name"
+        value_field = "/value"
+        source = "Test"
+        name = [
+            {{ name = "rr", metric = "resp_rate", unit = "/min", source = "Test" }},
+            {{ name = "hr", metric = "heart_rate", unit = "/min", source = "Test" }},
+            {{ name = "{pulse}", metric = "pulse_rate_spo2", unit = "/min", source = "Test" }},
+        ]
+    "#
+    )
+}
+
+/// A profile of one polled block, with how its weight is laid out.
+fn polled_profile(weight: &str) -> String {
+    format!(
+        r#"
+        id = "test"
+        version = "1"
+        source = "Test"
+        [polled]
+        min_poll_interval_ms = 10
+        block = [{{ name = "a", function = "input_registers", address = 0, count = 3, source = "Test" }}]
+        register = [
+            {{ block = "a", address = 0, type = "u16", metric = "heart_rate", unit = "/min", source = "Test" }},
+            {{ block = "a", address = 1, type = "{weight}", metric = "body_weight", unit = "kg", source = "Test" }},
+        ]
+    "#
+    )
+}
+
+/// The commit loop over a store in a folder, called by hand.
+struct Rig {
+    commit: CommitLoop,
+    reader: Reader,
+    _intake: vitalgate_intake::Intake,
+}
+
+fn rig(folder: &Path, profile: &str, floor_bytes: u64) -> Rig {
+    let mut profiles = Profiles::default();
+    let id = profiles.load("test.toml", profile).unwrap();
+    let device = DeviceId::new(MONITOR).unwrap();
+    let devices = Arc::new(Devices::new([(device.clone(), profiles.get(&id).unwrap())]));
+    let options = StoreOptions { free_space_floor_bytes: floor_bytes, background: false, ..StoreOptions::new(folder.join("store")) };
+    let opened = vitalgate_store::open(options, Arc::new(PlainWrap), Arc::new(RealFiles)).unwrap();
+    let (mut journal, reader) = (opened.journal, opened.reader);
+    let present = vec![DestinationId::new(EHR).unwrap()];
+    journal.append(&[], &[Change::Destinations { present, from: Sequence::FIRST }]).unwrap();
+    let patient = PatientReference::Literal("Patient/p1".into());
+    let association = Association { device: device.clone(), patient, from: None, until: None, confirmed_by: "test".into() };
+    let (intake, queue) = vitalgate_intake::intake();
+    let (_command, commands) = mpsc::channel(1);
+    let commit = CommitLoop {
+        queue,
+        commands,
+        journal,
+        admission: Admission::new(GatewayId::new("gateway-01").unwrap(), AdmissionPolicy::default(), opened.state.seen),
+        associations: Associations::new([association]),
+        clock: Clock::start(&folder.join("clock-trust")).unwrap(),
+        shared: Arc::new(Shared::new([device], [DestinationId::new(EHR).unwrap()])),
+        committed: watch::channel(reader.committed()).0,
+        undated: Undated::of_journal(&reader),
+        replay: Replay { reader: reader.clone(), devices },
+        rotation: Rotation::new(0),
+        beacon: Beacon::new("commit"),
+    };
+    Rig { commit, reader, _intake: intake }
+}
+
+impl Rig {
+    fn received(&self, ago_ms: u64) -> Received {
+        let now = self.commit.clock.now();
+        Received { wall: now.wall.plus_ms(-ago_ms.cast_signed()), monotonic_ms: now.monotonic_ms.saturating_sub(ago_ms), ..now }
+    }
+
+    fn commit(&mut self, fill: impl FnOnce(&mut CommitLoop, &mut Group)) -> Receipt {
+        let mut group = Group::default();
+        fill(&mut self.commit, &mut group);
+        let (sender, mut receipt) = oneshot::channel();
+        group.answers.push((sender, Answered::default()));
+        self.commit.commit(&mut group).unwrap();
+        if receipt.try_recv().unwrap().is_ok() { Receipt::Committed } else { Receipt::Refused }
+    }
+
+    fn publish(&mut self, text: &str, received: Received) {
+        let raw = RawSample { device: DeviceId::new(MONITOR).unwrap(), channel: "vitals".into(), bytes: text.into(), received };
+        let sample = self.commit.replay.devices.decode(&DeviceId::new(MONITOR).unwrap(), raw).unwrap();
+        self.commit(|commit, group| commit.admit(sample, group));
+    }
+
+    /// The EHR's lane settles all, and holds these.
+    fn settle(&mut self, held: impl IntoIterator<Item = u64>) {
+        let reason = DeadLetterReason::new(DeadLetterKind::TimeUnknown, "test");
+        let rejected = held.into_iter().map(|sequence| RejectedReading {
+            sequence: Sequence(sequence),
+            id: vitalgate_domain::ReadingId::from_bytes([0; 16]),
+            reason: reason.clone(),
+        });
+        let ranges = vec![(Sequence::FIRST, self.reader.committed())];
+        let destination = DestinationId::new(EHR).unwrap();
+        let change = Change::Settled { destination, ranges, rejected: rejected.collect(), remote_ids: vec![] };
+        self.commit(|_, group| group.changes.push(change));
+    }
+
+    /// Requests that wait for the same commit, and what each is told.
+    fn resolve(&mut self, requests: &[(&[u64], Resolution)]) -> Vec<(u64, u64)> {
+        let mut answers = Vec::new();
+        self.commit(|commit, group| {
+            for (sequences, resolution) in requests {
+                let (asker, answer) = oneshot::channel();
+                let request = ResolveRequest { sequences: sequences.to_vec(), among: None, resolution: *resolution };
+                commit.obey(Command::Resolve(request, asker), group);
+                answers.push(answer);
+            }
+        });
+        let told = answers.iter_mut().map(|answer| answer.try_recv().unwrap().unwrap());
+        told.map(|answered| (answered.resolved, answered.remaining)).collect()
+    }
+
+    fn readings(&self) -> Vec<Reading> {
+        let records = self.reader.read(Sequence::FIRST, self.reader.committed(), usize::MAX, usize::MAX).unwrap().records;
+        records.into_iter().filter_map(|record| if let Entry::Reading(reading) = record.entry { Some(reading) } else { None }).collect()
+    }
+
+    fn said(&self) -> Vec<String> {
+        let value = |value: &vitalgate_domain::Value| match value {
+            vitalgate_domain::Value::Quantity(quantity) => quantity.value.to_string(),
+            vitalgate_domain::Value::Absent(reason) => format!("{reason:?}"),
+        };
+        self.readings().iter().map(|reading| format!("{}#{} {}", reading.metric.key(), reading.slot, value(&reading.value))).collect()
+    }
+
+    fn unresolved(&self) -> Vec<(u64, u64)> {
+        self.commit.journal.state().unresolved.ranges().iter().map(|(first, last)| (first.0, last.0)).collect()
+    }
+}
+
+fn folder(trust: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    trusting(folder.path(), trust);
+    folder
+}
+
+fn trusting(folder: &Path, trust: &str) {
+    std::fs::write(folder.join("clock-trust"), trust).unwrap();
+}
+
+const REPLAY: Resolution = Resolution::Replay;
+
+/// Promise 2: however often a dead letter is named before a commit, it is read again once.
+#[test]
+fn a_dead_letter_is_replayed_once_in_a_commit() {
+    let folder = folder("free");
+    let mut rig_before = rig(folder.path(), &list_profile("pr"), 0);
+    let received = rig_before.received(500);
+    rig_before.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, received);
+    drop(rig_before);
+    let mut rig = rig(folder.path(), &list_profile("pulse"), 0);
+    assert_eq!((rig.said(), rig.unresolved()), (vec![], vec![(1, 1)]));
+    let told = rig.resolve(&[(&[1, 1], REPLAY), (&[1], REPLAY), (&[], REPLAY), (&[1], Resolution::Discard)]);
+    assert_eq!(told, [(1, 0), (0, 0), (0, 0), (0, 0)]);
+    assert_eq!((rig.said(), rig.unresolved()), (vec!["pulse_rate_spo2#0 71".to_owned()], vec![]));
+}
+
+/// Promise 2: what could be read the first time is not read once more with the rest of its message.
+#[test]
+fn the_good_values_of_a_message_do_not_come_again_with_its_dead_letter() {
+    for counter in ["", r#""seq": 5, "#] {
+        let folder = folder("free");
+        let mut before = rig(folder.path(), &list_profile("pr"), 0);
+        let received = before.received(500);
+        before.publish(r#"{"values": [{"name": "hr", "value": 71}]}"#, before.received(900));
+        let values = r#"{"name": "hr", "value": 70}, {"name": "pulse", "value": 72}, {"name": "rr", "value": 14}"#;
+        before.publish(&format!(r#"{{{counter}"values": [{values}]}}"#), received);
+        let first = before.said();
+        assert_eq!((first.len(), before.unresolved()), (3, vec![(4, 4)]));
+        assert_eq!(before.resolve(&[(&[], REPLAY)]), [(0, 1)], "the profile is not mended");
+        drop(before);
+        let mut rig = rig(folder.path(), &list_profile("pulse"), 0);
+        assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(1, 0)]);
+        assert_eq!(rig.said()[3..], ["pulse_rate_spo2#0 72"]);
+        assert_eq!(rig.readings()[3].time.received, received);
+    }
+}
+
+/// Promise 3: when the mended profile says something else of a value that was taken, nobody guesses which is which.
+#[test]
+fn a_dead_letter_stays_when_a_value_of_its_message_says_something_else_now() {
+    let folder = folder("free");
+    let mut before = rig(folder.path(), &list_profile("pr"), 0);
+    let received = before.received(500);
+    before.publish(r#"{"values": [{"name": "other", "value": 90}, {"name": "hr", "value": 70}]}"#, received);
+    drop(before);
+    // Now both are heart rates, and the one that was taken is the second.
+    let mended = list_profile("pr")
+        .replace(r#"{ name = "hr","#, r#"{ name = "other", metric = "heart_rate", unit = "/min", source = "Test" }, { name = "hr","#);
+    let mut rig = rig(folder.path(), &mended, 0);
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(0, 1)]);
+    assert_eq!((rig.said(), rig.unresolved()), (vec!["heart_rate#0 70".to_owned()], vec![(2, 2)]));
+}
+
+/// Promise 4: a block of registers is read again like a message, and only what was not read.
+#[test]
+fn what_a_poll_could_not_read_comes_with_the_mended_profile() {
+    let folder = folder("free");
+    let mut profiles = Profiles::default();
+    let id = profiles.load("test.toml", &polled_profile("f32")).unwrap();
+    let profile = profiles.get(&id).unwrap();
+    let vitalgate_profile::Kind::Polled(polled) = profile.kind() else { panic!("polled") };
+    let mut before = rig(folder.path(), &polled_profile("f32"), 0);
+    let received = before.received(500);
+    let device = DeviceId::new(MONITOR).unwrap();
+    let sample = vitalgate_profile::decode_block(&profile, &polled.blocks()[0], &device, &[70, 0x7F7F, 0xFFFF], received);
+    before.commit(|commit, group| commit.admit(sample, group));
+    assert_eq!((before.said(), before.unresolved()), (vec!["heart_rate#0 70".to_owned()], vec![(2, 2)]));
+    assert_eq!(before.resolve(&[(&[], REPLAY)]), [(0, 1)]);
+    drop(before);
+    let mut rig = rig(folder.path(), &polled_profile("u16"), 0);
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(1, 0)]);
+    assert_eq!(rig.said(), ["heart_rate#0 70", "body_weight#0 32639"]);
+}
+
+const SAMPLE: &str = r#"{"values": [{"name": "hr", "value": 70}, {"name": "rr", "value": 14}, {"name": "pr", "value": 72}]}"#;
+
+/// Samples of three readings each without a moment, and all of them held.
+fn undated(rig: &mut Rig, samples: u64) {
+    for number in 0..samples {
+        let received = rig.received(60_000 - number);
+        rig.publish(SAMPLE, received);
+    }
+    rig.settle(1..=3 * samples);
+}
+
+fn dated(rig: &mut Rig) -> usize {
+    rig.commit.clock.refresh_trust();
+    rig.commit(|commit, group| commit.date_undated(group));
+    rig.readings().iter().filter(|reading| reading.time.effective().is_some()).count()
+}
+
+/// Promise 3: the parts of a sample go together, however many there are.
+#[test]
+fn a_round_and_a_request_end_where_a_sample_ends() {
+    let folder = folder("unset");
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    undated(&mut rig, 400);
+    trusting(folder.path(), "free");
+    assert_eq!(dated(&mut rig), 999);
+    assert_eq!(rig.unresolved(), [(1_000, 1_200)]);
+    assert_eq!(dated(&mut rig), 1_200);
+    rig.settle(1_201..=2_400);
+    let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY };
+    let plan = rig.commit.plan(&request, "test", &Group::default()).unwrap();
+    assert_eq!((plan.entries.len(), plan.answered.not_reached), (999, Some((2_200, 2_400))));
+}
+
+/// Promise 4: readings that wait for the clock outlive the gateway that took them.
+#[test]
+fn readings_without_a_moment_get_it_after_a_restart_too() {
+    let folder = folder("unset");
+    let mut before = rig(folder.path(), &list_profile("pr"), 0);
+    undated(&mut before, 5);
+    let (last, received) = (before.readings()[14].clone(), before.received(1_000));
+    before.publish(SAMPLE, received);
+    let other = Received { boot: BootId::from_bytes([9; 16]), ..before.received(1_000) };
+    before.publish(SAMPLE, other);
+    drop(before);
+
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    assert_eq!(dated(&mut rig), 0, "the clock is not set");
+    trusting(folder.path(), "free");
+    assert_eq!(dated(&mut rig), 15, "the rest is not held yet, or of another power-on");
+    assert_eq!(rig.readings()[35].id, last.id);
+    rig.settle(16..=21);
+    assert_eq!((dated(&mut rig), rig.unresolved()), (18, vec![(19, 21)]));
+    assert_eq!(dated(&mut rig), 18, "once");
+}
+
+/// Promise 4: more of them than the list holds are found again in the journal.
+#[test]
+fn readings_without_a_moment_beyond_the_list_are_found_again() {
+    let folder = folder("unset");
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    let received = rig.received(60_000);
+    rig.publish(SAMPLE, received);
+    let template = rig.readings();
+    let samples = crate::undated::REMEMBERED_MAX / 3 + 500;
+    for chunk in 0..samples.div_ceil(500) {
+        let numbers = (1 + chunk * 500..=(chunk + 1) * 500).filter(|number| *number < samples);
+        let of_number = |number: usize| {
+            let received = Received { monotonic_ms: received.monotonic_ms + number as u64, ..received };
+            template.iter().map(move |reading| {
+                let mut reading = reading.clone();
+                reading.time.received = received;
+                Entry::Reading(reading)
+            })
+        };
+        let entries: Vec<_> = numbers.flat_map(of_number).collect();
+        rig.commit(|_, group| group.entries.extend(entries));
+    }
+    let all = 3 * samples;
+    rig.settle(1..=all as u64);
+    trusting(folder.path(), "free");
+    for _ in 0..=all.div_ceil(900) {
+        rig.commit.clock.refresh_trust();
+        rig.commit(|commit, group| commit.date_undated(group));
+        let left: u64 = rig.unresolved().iter().map(|(first, last)| last - first + 1).sum();
+        assert_eq!(left % 3, 0, "a sample was cut");
+    }
+    let dated = rig.readings().into_iter().filter(|reading| reading.time.effective().is_some()).count();
+    assert_eq!((dated, rig.unresolved()), (all, vec![]));
+}
+
+/// Promise 4: a full disk puts it off, it does not forget it.
+#[test]
+fn readings_without_a_moment_outlast_a_full_disk() {
+    let folder = folder("unset");
+    let mut before = rig(folder.path(), &list_profile("pr"), 0);
+    undated(&mut before, 2);
+    drop(before);
+    trusting(folder.path(), "free");
+    let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
+    let refused = full.commit(|commit, group| commit.date_undated(group));
+    assert_eq!((refused, full.unresolved()), (Receipt::Refused, vec![(1, 6)]));
+    assert_eq!(full.commit.undated.take_ready(full.commit.journal.state()).len(), 6);
+}

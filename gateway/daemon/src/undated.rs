@@ -1,0 +1,117 @@
+//! Readings whose moment is not known, because the clock was never set since power-on. They wait
+//! until it is. The list is in memory; what it lacks is found again in the journal.
+
+use std::collections::BTreeSet;
+
+use vitalgate_domain::limits::READINGS_PER_SAMPLE_MAX;
+use vitalgate_domain::{BootId, Entry, Record, Sequence};
+use vitalgate_store::{ReadOutcome, Reader, State};
+
+use crate::replay::origin;
+
+/// Most readings that are remembered by their places; more are looked for in the journal.
+pub(crate) const REMEMBERED_MAX: usize = 16_384;
+/// Most reads of the journal in one round of upkeep.
+const READS_PER_ROUND_MAX: usize = 16;
+/// Most entries of one such read.
+const READ_ENTRIES_MAX: usize = 1_024;
+/// Stored bytes that one such read may bring into memory.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+
+/// Where they stand.
+#[derive(Debug, Default)]
+pub(crate) struct Undated {
+    remembered: BTreeSet<Sequence>,
+    /// From the first to the last of these places there may be more.
+    unseen: Option<(Sequence, Sequence)>,
+}
+
+impl Undated {
+    /// Of the whole journal, for a gateway that starts: it may have been started before since power-on.
+    pub(crate) fn of_journal(reader: &Reader) -> Self {
+        let unseen = (reader.oldest(), reader.committed());
+        Self { remembered: BTreeSet::new(), unseen: (unseen.0 <= unseen.1).then_some(unseen) }
+    }
+
+    /// Notes those among the entries of a commit, which stand from `first` on.
+    pub(crate) fn note(&mut self, entries: &[Entry], first: Sequence, boot: BootId) {
+        let undated = (0..).zip(entries).filter(|(_, entry)| is_undated(entry, boot)).map(|(offset, _)| first.plus(offset));
+        let undated: Vec<Sequence> = undated.collect();
+        let Some((first, last)) = undated.first().copied().zip(undated.last().copied()) else { return };
+        if self.remembered.len() + undated.len() <= REMEMBERED_MAX {
+            self.remembered.extend(undated);
+        } else {
+            // All of them: the readings of a sample get their moment together.
+            self.unseen = Some(self.unseen.map_or((first, last), |(from, until)| (from.min(first), until.max(last))));
+        }
+    }
+
+    /// Those that can get their moment, ascending. One that is not held yet stays; one that was
+    /// resolved otherwise is forgotten.
+    pub(crate) fn take_ready(&mut self, state: &State) -> Vec<Sequence> {
+        let ready = self.remembered.iter().copied().filter(|sequence| state.unresolved.contains(*sequence)).collect();
+        self.remembered.retain(|sequence| !state.unresolved.contains(*sequence) && !state.settled_everywhere(*sequence, *sequence));
+        ready
+    }
+
+    /// They did not get it after all.
+    pub(crate) fn put_back(&mut self, sequences: impl IntoIterator<Item = Sequence>) {
+        self.remembered.extend(sequences);
+    }
+
+    /// Looks through a part of what was not seen, as far as there is room.
+    pub(crate) fn look_on(&mut self, reader: &Reader, state: &State, boot: BootId) {
+        for _ in 0..READS_PER_ROUND_MAX {
+            let Some((from, until)) = self.unseen else { return };
+            if self.remembered.len() + READ_ENTRIES_MAX + READINGS_PER_SAMPLE_MAX > REMEMBERED_MAX {
+                return;
+            }
+            let from = next_open(state, from).min(until.next());
+            let last = until.min(from.plus(READ_ENTRIES_MAX as u64 - 1));
+            let outcome = match reader.read(from, last, READ_ENTRIES_MAX, READ_BYTES_MAX) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    tracing::warn!(%error, "readings that wait for the clock cannot be looked for; trying again");
+                    return;
+                }
+            };
+            let (records, reached) = if outcome.reached < until { whole_samples(&outcome) } else { (&*outcome.records, outcome.reached) };
+            self.remember_of(records, state, boot);
+            self.unseen = (reached < until && from <= until).then_some((reached.next(), until));
+            if reached < from {
+                return;
+            }
+        }
+    }
+
+    fn remember_of(&mut self, records: &[Record], state: &State, boot: BootId) {
+        let open = records.iter().filter(|record| next_open(state, record.sequence) == record.sequence);
+        self.remembered.extend(open.filter(|record| is_undated(&record.entry, boot)).map(|record| record.sequence));
+    }
+}
+
+/// What was read without the last sample, of which more may follow.
+fn whole_samples(outcome: &ReadOutcome) -> (&[Record], Sequence) {
+    let records = &*outcome.records;
+    let Some(last) = records.last() else { return (records, outcome.reached) };
+    let of_last = records.iter().rev().take_while(|record| origin(&record.entry) == origin(&last.entry)).count();
+    match records.split_at(records.len() - of_last) {
+        (whole, [first, ..]) if !whole.is_empty() => (whole, Sequence(first.sequence.0.saturating_sub(1))),
+        _ => (records, outcome.reached),
+    }
+}
+
+/// The first place from there on that is a dead letter or that some destination has not settled.
+fn next_open(state: &State, from: Sequence) -> Sequence {
+    if state.unresolved.contains(from) {
+        return from;
+    }
+    let dead_letter = state.unresolved.gap_end(from).map(Sequence::next);
+    let unsettled = state.settled.values().map(|settled| settled.first_missing(from)).min().unwrap_or(from);
+    dead_letter.map_or(unsettled, |dead_letter| dead_letter.min(unsettled))
+}
+
+/// A reading of this power-on without a moment.
+fn is_undated(entry: &Entry, boot: BootId) -> bool {
+    matches!(entry, Entry::Reading(reading) if reading.time.effective().is_none() && reading.time.received.boot == boot)
+}
