@@ -236,7 +236,7 @@ impl CommitLoop {
     /// What the commit under way resolves already is no dead letter any more.
     fn plan(&self, request: &ResolveRequest, note: &str, group: &Group) -> Result<Plan, ReadModelError> {
         let unresolved = without(&self.journal.state().unresolved, &group.resolved);
-        self.replay.plan(request, &unresolved, &self.associations, &self.clock.now(), note)
+        self.replay.plan(request, &unresolved, self.journal.state(), &self.associations, &self.clock.now(), note)
     }
 
     fn carry_out(&mut self, plan: Plan, group: &mut Group) {

@@ -9,7 +9,7 @@ use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
 use vitalgate_domain::{
     Associations, Change, ClockTrust, DeadLetter, DecodedSample, Entry, Flags, Now, Reading, Sequence, SequenceRanges, Subject,
 };
-use vitalgate_store::{ReadError, Reader};
+use vitalgate_store::{ReadError, Reader, State};
 
 use crate::devices::Devices;
 use selection::Selection;
@@ -49,6 +49,7 @@ impl Replay {
         &self,
         request: &ResolveRequest,
         unresolved: &SequenceRanges,
+        state: &State,
         associations: &Associations,
         now: &Now,
         note: &str,
@@ -61,7 +62,7 @@ impl Replay {
             Resolution::Replay => {
                 let mut window = Window::new(&self.reader);
                 for sequence in selection.taken {
-                    if self.read_again(sequence, &mut window, associations, now, &mut plan).map_err(failed)? {
+                    if self.read_again(sequence, &mut window, state, associations, now, &mut plan).map_err(failed)? {
                         plan.resolved.push(sequence);
                     }
                 }
@@ -95,14 +96,21 @@ impl Replay {
         &self,
         sequence: Sequence,
         window: &mut Window<'_>,
+        state: &State,
         associations: &Associations,
         now: &Now,
         plan: &mut Plan,
     ) -> Result<bool, ReadError> {
         match window.come_to(sequence)? {
             Some(Entry::Reading(reading)) => {
-                let trust_before = reading.time.received.trust;
+                let (trust_before, subject_before) = (reading.time.received.trust, reading.subject.clone());
                 let reading = bound_again(reading, associations, now);
+                let corrected = subject_before != Subject::Unassigned && reading.subject != subject_before;
+                if corrected && !state.settled_everywhere(sequence, sequence) {
+                    // What is new overtakes a backlog, and the patient of before would come last.
+                    tracing::warn!(%sequence, "a dead letter stays: a destination has not answered yet for its patient of before");
+                    return Ok(false);
+                }
                 let got_its_moment = reading.time.received.trust != trust_before;
                 let stays = reading.subject == Subject::Unassigned && !got_its_moment;
                 if !stays {

@@ -204,6 +204,35 @@ fn a_dead_letter_is_replayed_once_in_a_commit() {
     assert_eq!((rig.said(), rig.unresolved()), (vec!["pulse_rate_spo2#0 71".to_owned()], vec![]));
 }
 
+/// Promise 3: a correction never comes before what it corrects: it waits until every destination has answered for that.
+#[test]
+fn a_corrected_patient_waits_until_no_destination_has_the_wrong_one_before_it() {
+    let folder = folder("free");
+    let mut rig = rig(folder.path(), &list_profile("pulse"), 0);
+    let [ehr, archive] = [EHR, "archive"].map(|id| DestinationId::new(id).unwrap());
+    let present = Change::Destinations { present: vec![ehr, archive.clone()], from: Sequence::FIRST };
+    rig.commit(|_, group| group.changes.push(present));
+    rig.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, rig.received(500));
+    rig.settle([1]);
+    let patient = PatientReference::Literal("Patient/p2".into());
+    let association = Association {
+        device: DeviceId::new(MONITOR).unwrap(),
+        patient: patient.clone(),
+        from: Some(rig.received(60_000).wall),
+        until: None,
+        confirmed_by: "test".into(),
+    };
+    rig.commit.associations = Associations::new([association]);
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(0, 1)], "the archive has not answered for the patient of before");
+
+    let ranges = vec![(Sequence::FIRST, rig.reader.committed())];
+    let settled = Change::Settled { destination: archive, ranges, rejected: vec![], remote_ids: vec![] };
+    rig.commit(|_, group| group.changes.push(settled));
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(1, 0)]);
+    let subjects: Vec<_> = rig.readings().into_iter().map(|reading| reading.subject).collect();
+    assert_eq!(subjects[1], vitalgate_domain::Subject::Patient(patient));
+}
+
 /// Promise 2: what could be read the first time is not read once more with the rest of its message.
 #[test]
 fn the_good_values_of_a_message_do_not_come_again_with_its_dead_letter() {
