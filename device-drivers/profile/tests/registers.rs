@@ -110,6 +110,10 @@ fn status_bits_speak_of_the_whole_block() {
 }
 
 fn profile(registers: &str) -> Arc<Profile> {
+    profile_of_block("holding_registers", 100, 4, registers)
+}
+
+fn profile_of_block(function: &str, address: u16, count: u16, registers: &str) -> Arc<Profile> {
     loaded(&format!(
         r#"
         id = "test"
@@ -117,7 +121,7 @@ fn profile(registers: &str) -> Arc<Profile> {
         source = "Test"
         [polled]
         min_poll_interval_ms = 100
-        block = [{{ name = "b", function = "holding_registers", address = 100, count = 4, source = "Test" }}]
+        block = [{{ name = "b", function = "{function}", address = {address}, count = {count}, source = "Test" }}]
         {registers}
     "#
     ))
@@ -275,17 +279,9 @@ proptest! {
 #[test]
 fn kept_registers_are_read_again_by_the_mended_profile_of_the_same_place() {
     let of = |function: &str, address: u16, count: u16, encoding: &str| {
-        loaded(&format!(
-            r#"
-            id = "test"
-            version = "1"
-            source = "Test"
-            [polled]
-            min_poll_interval_ms = 100
-            block = [{{ name = "b", function = "{function}", address = {address}, count = {count}, source = "Test" }}]
-            register = [{{ block = "b", address = {address}, type = "{encoding}", metric = "body_weight", unit = "kg", source = "Test" }}]
-        "#
-        ))
+        let place = format!("block = \"b\", address = {address}, type = \"{encoding}\"");
+        let register = format!("register = [{{ {place}, metric = \"body_weight\", unit = \"kg\", source = \"Test\" }}]");
+        profile_of_block(function, address, count, &register)
     };
     let kept = first(&of("holding_registers", 100, 2, "f32"), &[0x7F7F, 0xFFFF]);
     let (reason, bytes) = kept.unreadable.unwrap();
