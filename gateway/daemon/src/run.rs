@@ -20,8 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_config::{Config, Destination, DestinationKind, DeviceSource, Fhir, LogFormat, WriteMode};
 use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
-use vitalgate_domain::limits::COMMIT_READINGS_MAX;
-use vitalgate_domain::{Associations, DeviceId, Entry, ReadingId, Sequence};
+use vitalgate_domain::{Associations, Sequence};
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
@@ -125,7 +124,7 @@ impl<'a> Gateway<'a> {
             queue,
             commands,
             journal,
-            admission: remembering(self.config, state.seen, &reader),
+            admission: Admission::new(self.config.gateway.name.clone(), AdmissionPolicy::default(), state.seen),
             associations: Associations::new(self.config.associations()),
             clock: self.clock.clone(),
             shared: Arc::clone(&self.shared),
@@ -160,36 +159,6 @@ impl<'a> Gateway<'a> {
         let watch = supervise::Watch { beacons, keyed, clock, listener: drivers.listener, growth };
         loops.until_stopped(watch, commit_ended).await
     }
-}
-
-/// Most readings that admission is reminded of at the start.
-const RECALLED_READINGS_MAX: u64 = 4_096;
-/// Most stored bytes that are read for that.
-const RECALLED_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// Admission with the ids that the journal remembers and the newest readings themselves: only with
-/// those is a device that says another value for the same moment told from one that repeats itself.
-fn remembering(config: &Config, seen: Vec<(DeviceId, Vec<ReadingId>)>, reader: &Reader) -> Admission {
-    let mut admission = Admission::new(config.gateway.name.clone(), AdmissionPolicy::default(), seen);
-    let last = reader.committed();
-    let mut from = Sequence(last.0.saturating_sub(RECALLED_READINGS_MAX) + 1);
-    while from <= last {
-        let outcome = match reader.read(from, last, COMMIT_READINGS_MAX, RECALLED_BYTES_MAX) {
-            Ok(outcome) if outcome.reached >= from => outcome,
-            Ok(_) => break,
-            Err(error) => {
-                tracing::warn!(%error, "the newest readings cannot be recalled; resends are still told by their ids");
-                break;
-            }
-        };
-        for record in &outcome.records {
-            if let Entry::Reading(reading) = &record.entry {
-                admission.recall(reading);
-            }
-        }
-        from = outcome.reached.next();
-    }
-    admission
 }
 
 /// Tells how the commit loop ended.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::dead_letter::{DeadLetter, RejectedReading};
-use crate::identity::{BootId, ReadingId, Sequence};
+use crate::identity::Sequence;
 use crate::name::{DestinationId, DeviceId};
 use crate::reading::Reading;
 use crate::time::Received;
@@ -70,18 +70,6 @@ pub enum Change {
         present: Vec<DestinationId>,
         /// Where a new destination starts.
         from: Sequence,
-    },
-    /// The wall clock became known in this boot: `wall = monotonic + offset`.
-    ClockKnown {
-        /// The boot.
-        boot: BootId,
-        /// Milliseconds to add to that boot's monotonic time.
-        wall_minus_monotonic_ms: i64,
-    },
-    /// Ids already seen, so that a resend after a restart is still caught.
-    Seen {
-        /// Device and its recent ids, oldest first.
-        recent: Vec<(DeviceId, Vec<ReadingId>)>,
     },
 }
 

@@ -33,7 +33,7 @@ pub use keys::{KeyWrap, KeyWrapError};
 pub use name::{DestinationId, DeviceId, GatewayId, NameError};
 pub use quantity::Quantity;
 pub use ranges::SequenceRanges;
-pub use reading::{Flags, NoReading, PatientReference, Reading, Reported, Subject, Value};
+pub use reading::{Flags, NoReading, PatientReference, Reading, Reported, SeenReading, Subject, Value};
 pub use sample::{DecodedReading, DecodedSample, RawSample, SourceIdentity};
 pub use time::{ClockTrust, DeviceTime, Now, ReadingTime, Received, UnixMs};
 pub use unit::{ConversionError, Unit};

@@ -40,6 +40,40 @@ pub enum Value {
     Absent(NoReading),
 }
 
+impl Value {
+    /// A short hash of what was said, to tell a resend from another value under the same identity.
+    #[must_use]
+    pub fn digest(&self) -> u32 {
+        let mixed = match self {
+            Self::Quantity(quantity) => {
+                let mantissa = quantity.value.mantissa();
+                (mantissa as u64)
+                    ^ ((mantissa >> 64) as u64)
+                    ^ (u64::from(quantity.value.scale()) << 56)
+                    ^ (u64::from(u16::from(quantity.unit)) << 40)
+            }
+            Self::Absent(reason) => u64::MAX - *reason as u64,
+        };
+        let spread = mixed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (spread >> 32) as u32
+    }
+}
+
+/// What a resend of a reading is told by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SeenReading {
+    /// Its identity.
+    pub id: ReadingId,
+    /// [`Value::digest`] of its value.
+    pub value_digest: u32,
+}
+
+impl From<&Reading> for SeenReading {
+    fn from(reading: &Reading) -> Self {
+        Self { id: reading.id, value_digest: reading.value.digest() }
+    }
+}
+
 /// Marks that travel with a reading to the EHR. A set of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use vitalgate_domain::limits::{PAYLOAD_BYTES_MAX, READINGS_PER_SAMPLE_MAX};
 use vitalgate_domain::{
     Associations, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, Entry, Flags,
-    GatewayId, NoReading, Now, Reading, ReadingId, ReadingTime, Received, Reported, Sequence, SourceIdentity, Subject, UnixMs, Value,
+    GatewayId, NoReading, Now, Reading, ReadingId, ReadingTime, Received, Reported, SeenReading, Sequence, SourceIdentity, Subject, UnixMs,
+    Value,
 };
 
 use crate::recent::RecentIds;
@@ -100,27 +101,18 @@ impl SampleContext<'_> {
 }
 
 impl Admission {
-    /// Starts with the ids that the journal remembers, oldest first.
+    /// Starts with the readings that the journal remembers, oldest first.
     #[must_use]
-    pub fn new(gateway: GatewayId, policy: AdmissionPolicy, seen: Vec<(DeviceId, Vec<ReadingId>)>) -> Self {
+    pub fn new(gateway: GatewayId, policy: AdmissionPolicy, seen: Vec<(DeviceId, Vec<SeenReading>)>) -> Self {
         let policy = AdmissionPolicy { recent_ids_per_device: policy.recent_ids_per_device.clamp(1, RECENT_IDS_MAX), ..policy };
         let mut admission = Self { gateway, policy, places: HashMap::new(), devices: Vec::new(), touched: Vec::new() };
-        for (device, ids) in seen {
+        for (device, readings) in seen {
             let place = admission.place_of(&device);
             if let Some((_, recent)) = admission.devices.get_mut(place) {
-                *recent = RecentIds::restore(&ids, policy.recent_ids_per_device);
+                *recent = RecentIds::restore(&readings, policy.recent_ids_per_device);
             }
         }
         admission
-    }
-
-    /// Remembers a reading of the journal with its value, so that another value under the same time
-    /// or counter is told from a resend after a restart too. For the last few thousand entries, in order.
-    pub fn recall(&mut self, reading: &Reading) {
-        let place = self.place_of(&reading.device);
-        if let Some((_, recent)) = self.devices.get_mut(place) {
-            recent.recall(reading.id, digest(&reading.value), self.policy.recent_ids_per_device);
-        }
     }
 
     /// Admits a sample; `next` is the sequence that its first entry will get.
@@ -170,10 +162,11 @@ impl Admission {
         }
     }
 
-    /// The ids that a restart must remember, oldest first; only what is durable.
+    /// The readings that a restart must remember, oldest first; only what is durable.
     #[must_use]
-    pub fn seen(&self) -> Vec<(DeviceId, Vec<ReadingId>)> {
-        self.devices.iter().map(|(device, recent)| (device.clone(), recent.durable())).filter(|(_, ids)| !ids.is_empty()).collect()
+    pub fn seen(&self) -> Vec<(DeviceId, Vec<SeenReading>)> {
+        let durable = self.devices.iter().map(|(device, recent)| (device.clone(), recent.durable()));
+        durable.filter(|(_, readings)| !readings.is_empty()).collect()
     }
 
     fn place_of(&mut self, device: &DeviceId) -> usize {
@@ -193,16 +186,16 @@ impl Admission {
             Err(refused) => return Some(context.dead_letter(refused.kind, refused.detail, &refused.decoded)),
         };
         let id = identity(&self.gateway, context, &decoded, sequence);
-        let digest = digest(&decoded.value);
+        let value_digest = decoded.value.digest();
         let (_, recent) = self.devices.get_mut(place)?;
         match recent.digest_of(id) {
-            Some(known) if known == 0 || known == digest => return None,
+            Some(known) if known == value_digest => return None,
             Some(_) => {
                 let detail = "another value under the time or counter of an earlier reading; \
                               the device's profile needs a finer time or a counter";
                 return Some(context.dead_letter(DeadLetterKind::Undecodable, detail, &decoded));
             }
-            None => recent.push(id, digest),
+            None => recent.push(SeenReading { id, value_digest }),
         }
         if self.touched.last() != Some(&place) {
             self.touched.push(place);
@@ -301,22 +294,6 @@ fn flags(decoded: &DecodedReading, time: &ReadingTime, policy: &AdmissionPolicy)
         }
     }
     flags
-}
-
-/// A short hash of the value, never 0, to tell a resend from another value under the same identity.
-fn digest(value: &Value) -> u32 {
-    let mixed = match value {
-        Value::Quantity(quantity) => {
-            let mantissa = quantity.value.mantissa();
-            (mantissa as u64)
-                ^ ((mantissa >> 64) as u64)
-                ^ (u64::from(quantity.value.scale()) << 56)
-                ^ (u64::from(u16::from(quantity.unit)) << 40)
-        }
-        Value::Absent(reason) => u64::MAX - *reason as u64,
-    };
-    let spread = mixed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    ((spread >> 32) as u32).max(1)
 }
 
 /// A decoded reading as text, for a dead letter whose bytes are gone.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use vitalgate_domain::ReadingId;
+use vitalgate_domain::{ReadingId, SeenReading};
 
 /// A free bucket. Counters run modulo this, so none is ever equal to it.
 const FREE: u16 = u16::MAX;
@@ -14,18 +14,10 @@ const IDS_MAX: usize = 60_000;
 /// Fewest buckets.
 const BUCKETS_MIN: usize = 16;
 
-/// What was known of an id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Known {
-    id: ReadingId,
-    /// Short hash of the value; 0 where it is not known any more.
-    digest: u32,
-}
-
 /// The last ids of one device.
 #[derive(Debug, Default)]
 pub(crate) struct RecentIds {
-    ring: VecDeque<Known>,
+    ring: VecDeque<SeenReading>,
     /// Counter of the oldest, modulo [`FREE`].
     oldest: u16,
     /// Counter of an id at its hash or behind it; a power of two of buckets, at most half full.
@@ -36,46 +28,32 @@ pub(crate) struct RecentIds {
 
 impl RecentIds {
     /// Remembers what the journal remembered, oldest first.
-    pub(crate) fn restore(ids: &[ReadingId], capacity: usize) -> Self {
+    pub(crate) fn restore(readings: &[SeenReading], capacity: usize) -> Self {
         let mut recent = Self::default();
-        for &id in ids.get(ids.len().saturating_sub(capacity)..).unwrap_or_default() {
-            if recent.digest_of(id).is_none() {
-                recent.push(id, 0);
+        for &reading in readings.get(readings.len().saturating_sub(capacity)..).unwrap_or_default() {
+            if recent.digest_of(reading.id).is_none() {
+                recent.push(reading);
             }
         }
         recent.confirm(capacity);
         recent
     }
 
-    /// Remembers a durable id with its digest.
-    pub(crate) fn recall(&mut self, id: ReadingId, digest: u32, capacity: usize) {
-        if let Some(bucket) = self.find(id) {
-            if let Some(position) = self.position_in(bucket)
-                && let Some(known) = self.ring.get_mut(position)
-            {
-                known.digest = digest;
-            }
-            return;
-        }
-        self.push(id, digest);
-        self.confirm(capacity);
-    }
-
-    /// The digest that the id was seen with; `None` if it was not seen lately.
+    /// The digest of the value that the id was seen with; `None` if it was not seen lately.
     pub(crate) fn digest_of(&self, id: ReadingId) -> Option<u32> {
         let bucket = self.find(id)?;
-        self.known_in(bucket).map(|known| known.digest)
+        self.known_in(bucket).map(|known| known.value_digest)
     }
 
-    /// Adds an id that is not in it and not durable yet.
-    pub(crate) fn push(&mut self, id: ReadingId, digest: u32) {
+    /// Adds a reading that is not in it and not durable yet.
+    pub(crate) fn push(&mut self, reading: SeenReading) {
         if self.ring.len() >= IDS_MAX {
             self.forget_oldest();
         }
         if (self.ring.len() + 1) * 2 > self.buckets.len() {
             self.grow();
         }
-        self.ring.push_back(Known { id, digest });
+        self.ring.push_back(reading);
         self.pending += 1;
         self.place(self.ring.len() - 1);
     }
@@ -97,9 +75,9 @@ impl RecentIds {
         }
     }
 
-    /// The durable ids, oldest first.
-    pub(crate) fn durable(&self) -> Vec<ReadingId> {
-        self.ring.iter().take(self.ring.len() - self.pending).map(|known| known.id).collect()
+    /// The durable readings, oldest first.
+    pub(crate) fn durable(&self) -> Vec<SeenReading> {
+        self.ring.iter().take(self.ring.len() - self.pending).copied().collect()
     }
 
     fn forget_oldest(&mut self) {
@@ -133,7 +111,7 @@ impl RecentIds {
         Some(((u32::from(counter) + u32::from(FREE) - u32::from(self.oldest)) % u32::from(FREE)) as usize)
     }
 
-    fn known_in(&self, bucket: usize) -> Option<&Known> {
+    fn known_in(&self, bucket: usize) -> Option<&SeenReading> {
         self.ring.get(self.position_in(bucket)?)
     }
 
@@ -199,6 +177,10 @@ mod tests {
         ReadingId::from_commit(&GatewayId::new("g").unwrap(), BootId::from_bytes([7; 16]), Sequence(number))
     }
 
+    fn seen(number: u64) -> SeenReading {
+        SeenReading { id: id(number), value_digest: number as u32 }
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Push(u64),
@@ -224,7 +206,7 @@ mod tests {
                         let known = durable.contains(&number) || pending.contains(&number);
                         prop_assert_eq!(recent.digest_of(id(number)).is_some(), known);
                         if !known {
-                            recent.push(id(number), number as u32);
+                            recent.push(seen(number));
                             pending.push(number);
                         }
                     }
@@ -242,7 +224,7 @@ mod tests {
                     let known = durable.contains(&number) || pending.contains(&number);
                     prop_assert_eq!(recent.digest_of(id(number)), known.then_some(number as u32));
                 }
-                prop_assert_eq!(recent.durable(), durable.iter().map(|&number| id(number)).collect::<Vec<_>>());
+                prop_assert_eq!(recent.durable(), durable.iter().map(|&number| seen(number)).collect::<Vec<_>>());
             }
         }
     }
@@ -252,11 +234,11 @@ mod tests {
     fn it_keeps_its_order_over_many_rounds_of_its_counter() {
         let mut recent = RecentIds::default();
         for number in 0..200_000 {
-            recent.push(id(number), 1);
+            recent.push(seen(number));
             recent.confirm(8);
         }
-        assert_eq!(recent.durable(), (199_992..200_000).map(id).collect::<Vec<_>>());
+        assert_eq!(recent.durable(), (199_992..200_000).map(seen).collect::<Vec<_>>());
         assert!(recent.digest_of(id(199_991)).is_none());
-        assert_eq!(recent.digest_of(id(199_995)), Some(1));
+        assert_eq!(recent.digest_of(id(199_995)), Some(199_995));
     }
 }

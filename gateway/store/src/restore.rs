@@ -137,7 +137,7 @@ impl Outbox {
         let place = SealingPlace { segment: segment.id, run, key_id: segment.key_id, key: &key, ordinal, first, previous: 0 };
         let (mut group, mut sealed) = (Group::default(), Vec::new());
         // It says nothing.
-        let nothing = [Change::Seen { recent: Vec::new() }];
+        let nothing = [Change::DeadLettersResolved { sequences: Vec::new(), note: Arc::default() }];
         group.take_changes(&nothing).and_then(|()| group.seal_into(&place, &mut sealed)).map_err(io::Error::other)?;
         Ok(sealed)
     }

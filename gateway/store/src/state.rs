@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use vitalgate_domain::limits::DESTINATIONS_MAX;
-use vitalgate_domain::{BootId, Change, DestinationId, DeviceId, Entry, ReadingId, Sequence, SequenceRanges, UnixMs};
+use vitalgate_domain::{Change, DestinationId, DeviceId, Entry, SeenReading, Sequence, SequenceRanges, UnixMs};
 use vitalgate_domain::{ClockTrust, Received};
 
 /// Most recent ids kept for one device.
@@ -19,21 +19,17 @@ pub(crate) const SEEN_DEVICES_MAX: usize = 2_048;
 pub(crate) const SETTLED_RANGES_MAX: usize = 4_096;
 /// Most ranges of unresolved dead letters. Beyond them near ones are joined: more is kept, not less.
 pub(crate) const UNRESOLVED_RANGES_MAX: usize = 16_384;
-/// Most boots whose clock offset is kept.
-pub(crate) const CLOCKS_MAX: usize = 64;
 
 /// What is known about the entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// What each configured destination has settled.
     pub settled: BTreeMap<DestinationId, SequenceRanges>,
-    /// Recent ids by device, oldest first.
-    pub seen: Vec<(DeviceId, Vec<ReadingId>)>,
+    /// Recent readings by device, oldest first: what a resend is told by.
+    pub seen: Vec<(DeviceId, Vec<SeenReading>)>,
     /// Entries that are dead letters, and readings that a destination refused or that are held,
     /// until they are resolved.
     pub unresolved: SequenceRanges,
-    /// Per boot: wall clock minus monotonic time, in milliseconds; oldest first.
-    pub clocks: Vec<(BootId, i64)>,
     /// The latest trusted wall clock that an entry carried.
     pub latest_wall: Option<UnixMs>,
 }
@@ -73,7 +69,7 @@ impl StateKeeper {
     pub(crate) fn apply_entry(&mut self, sequence: Sequence, entry: &Entry) {
         match entry {
             Entry::Reading(reading) => {
-                self.see(&reading.device, &[reading.id]);
+                self.see(&reading.device, SeenReading::from(reading));
                 self.notice(&reading.time.received);
             }
             Entry::DeadLetter(letter) => {
@@ -106,14 +102,6 @@ impl StateKeeper {
                     self.state.settled.entry(destination.clone()).or_insert_with(|| before(*from));
                 }
             }
-            Change::ClockKnown { boot, wall_minus_monotonic_ms } => {
-                self.state.clocks.retain(|(known, _)| known != boot);
-                self.state.clocks.push((*boot, *wall_minus_monotonic_ms));
-                if self.state.clocks.len() > CLOCKS_MAX {
-                    self.state.clocks.remove(0);
-                }
-            }
-            Change::Seen { recent } => recent.iter().for_each(|(device, ids)| self.see(device, ids)),
         }
     }
 
@@ -137,7 +125,7 @@ impl StateKeeper {
         }
     }
 
-    fn see(&mut self, device: &DeviceId, ids: &[ReadingId]) {
+    fn see(&mut self, device: &DeviceId, reading: SeenReading) {
         let place = match self.places.get(device) {
             Some(place) => *place,
             None => {
@@ -152,12 +140,7 @@ impl StateKeeper {
         };
         let kept_max = (SEEN_TOTAL_MAX / self.state.seen.len().max(1)).clamp(SEEN_PER_DEVICE_MIN, SEEN_PER_DEVICE_MAX);
         if let Some((_, kept)) = self.state.seen.get_mut(place) {
-            for id in ids {
-                // A sender of the whole list repeats what is here.
-                if ids.len() == 1 || !kept.contains(id) {
-                    kept.push(*id);
-                }
-            }
+            kept.push(reading);
             // Cut rarely, so that the cost per id stays small.
             if kept.len() >= 2 * kept_max {
                 kept.drain(..kept.len() - kept_max);
@@ -207,6 +190,8 @@ fn bound_unresolved(ranges: &mut SequenceRanges) {
 
 #[cfg(test)]
 mod tests {
+    use vitalgate_domain::ReadingId;
+
     use super::*;
 
     #[test]
@@ -248,10 +233,10 @@ mod tests {
         let mut keeper = StateKeeper::default();
         let device = DeviceId::new("m1").unwrap();
         for number in 0..10_000u128 {
-            keeper.see(&device, &[ReadingId::from_bytes(number.to_be_bytes())]);
+            keeper.see(&device, SeenReading { id: ReadingId::from_bytes(number.to_be_bytes()), value_digest: 1 });
         }
         let kept = &keeper.state().seen[0].1;
         assert!(kept.len() < 2 * SEEN_PER_DEVICE_MAX && kept.len() >= SEEN_PER_DEVICE_MAX);
-        assert_eq!(kept.last().unwrap().as_bytes(), &9_999u128.to_be_bytes());
+        assert_eq!(kept.last().unwrap().id.as_bytes(), &9_999u128.to_be_bytes());
     }
 }

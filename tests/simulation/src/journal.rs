@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use vitalgate_domain::{DeadLetterReason, DeviceId, Entry, ReadingId, Record, RejectedReading, Sequence, SequenceRanges};
+use vitalgate_domain::{DeadLetterReason, DeviceId, Entry, Record, RejectedReading, SeenReading, Sequence, SequenceRanges};
 
 /// Everything that is durable.
 #[derive(Debug, Default)]
@@ -42,15 +42,16 @@ impl Journal {
         }
     }
 
-    /// The last ids of each device, oldest first.
-    pub(crate) fn seen(&self, each: usize) -> Vec<(DeviceId, Vec<ReadingId>)> {
-        let mut seen: HashMap<DeviceId, Vec<ReadingId>> = HashMap::new();
+    /// The last readings of each device, oldest first.
+    pub(crate) fn seen(&self, each: usize) -> Vec<(DeviceId, Vec<SeenReading>)> {
+        let mut seen: HashMap<DeviceId, Vec<SeenReading>> = HashMap::new();
         for entry in &self.entries {
             if let Entry::Reading(reading) = entry {
-                seen.entry(reading.device.clone()).or_default().push(reading.id);
+                seen.entry(reading.device.clone()).or_default().push(SeenReading::from(reading));
             }
         }
-        let mut seen: Vec<_> = seen.into_iter().map(|(device, ids)| (device, ids[ids.len().saturating_sub(each)..].to_vec())).collect();
+        let mut seen: Vec<_> =
+            seen.into_iter().map(|(device, readings)| (device, readings[readings.len().saturating_sub(each)..].to_vec())).collect();
         seen.sort();
         seen
     }

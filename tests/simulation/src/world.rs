@@ -478,13 +478,7 @@ impl World {
 fn admission(journal: &Journal) -> Admission {
     let gateway = GatewayId::new("simulated").expect("a valid name");
     let policy = AdmissionPolicy { recent_ids_per_device: RECENT_IDS, ..AdmissionPolicy::default() };
-    let mut admission = Admission::new(gateway, policy, journal.seen(RECENT_IDS));
-    for (_, entry) in journal.entries() {
-        if let Entry::Reading(reading) = entry {
-            admission.recall(reading);
-        }
-    }
-    admission
+    Admission::new(gateway, policy, journal.seen(RECENT_IDS))
 }
 
 fn delivery(journal: &Journal, policy: DeliveryPolicy, jitter_seed: u64) -> Delivery {

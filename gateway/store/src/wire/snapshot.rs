@@ -1,23 +1,20 @@
 //! The state in a snapshot record.
 
 use serde::{Deserialize, Serialize};
-use vitalgate_domain::{BootId, DestinationId, DeviceId, ReadingId, Sequence, SequenceRanges, UnixMs};
+use vitalgate_domain::{DestinationId, DeviceId, ReadingId, SeenReading, Sequence, SequenceRanges, UnixMs};
 
 use super::WireError;
-use super::blob::{Blob, Id};
+use super::blob::Blob;
 use crate::state::State;
 
 type WireRanges = Vec<(u64, u64)>;
 
-/// Settled by destination, recent ids by device (one after the other), unresolved, clocks, latest wall clock.
+/// Bytes of a recent reading: its id, then the hash of its value, little endian.
+const SEEN_BYTES: usize = 20;
+
+/// Settled by destination, recent readings by device (one after the other), unresolved, latest wall clock.
 #[derive(Debug, Serialize, Deserialize)]
-struct WireState<'a>(
-    #[serde(borrow)] Vec<(&'a str, WireRanges)>,
-    #[serde(borrow)] Vec<(&'a str, Blob<'a>)>,
-    WireRanges,
-    Vec<(Id, i64)>,
-    Option<i64>,
-);
+struct WireState<'a>(#[serde(borrow)] Vec<(&'a str, WireRanges)>, #[serde(borrow)] Vec<(&'a str, Blob<'a>)>, WireRanges, Option<i64>);
 
 fn wire_ranges(ranges: &SequenceRanges) -> WireRanges {
     ranges.ranges().iter().map(|(first, last)| (first.0, last.0)).collect()
@@ -39,13 +36,11 @@ fn ranges(wire: &WireRanges) -> Result<SequenceRanges, WireError> {
 /// # Errors
 /// Never for a valid state; CBOR's interface allows it.
 pub(crate) fn state_into(state: &State, body: &mut Vec<u8>) -> Result<(), WireError> {
-    let joined: Vec<Vec<u8>> =
-        state.seen.iter().map(|(_, ids)| ids.iter().flat_map(|id| id.as_bytes().iter().copied()).collect()).collect();
+    let joined: Vec<Vec<u8>> = state.seen.iter().map(|(_, readings)| joined(readings)).collect();
     let wire = WireState(
         state.settled.iter().map(|(destination, settled)| (destination.as_str(), wire_ranges(settled))).collect(),
-        state.seen.iter().zip(&joined).map(|((device, _), ids)| (device.as_str(), Blob(ids))).collect(),
+        state.seen.iter().zip(&joined).map(|((device, _), readings)| (device.as_str(), Blob(readings))).collect(),
         wire_ranges(&state.unresolved),
-        state.clocks.iter().map(|(boot, offset)| (Id(*boot.as_bytes()), *offset)).collect(),
         state.latest_wall.map(|wall| wall.0),
     );
     Ok(serde_cbor::to_writer(body, &wire)?)
@@ -56,7 +51,7 @@ pub(crate) fn state_into(state: &State, body: &mut Vec<u8>) -> Result<(), WireEr
 /// # Errors
 /// When it is not what this version writes.
 pub(crate) fn state(body: &[u8]) -> Result<State, WireError> {
-    let WireState(settled, seen, unresolved, clocks, latest_wall) = serde_cbor::from_slice(body)?;
+    let WireState(settled, seen, unresolved, latest_wall) = serde_cbor::from_slice(body)?;
     let mut state = State { unresolved: ranges(&unresolved)?, latest_wall: latest_wall.map(UnixMs), ..State::default() };
     for (destination, wire) in &settled {
         let destination = DestinationId::new(destination).map_err(|_| WireError::Range("destination"))?;
@@ -64,12 +59,25 @@ pub(crate) fn state(body: &[u8]) -> Result<State, WireError> {
     }
     for (device, joined) in seen {
         let device = DeviceId::new(device).map_err(|_| WireError::Range("device"))?;
-        let (ids, rest) = joined.0.as_chunks::<16>();
+        let (readings, rest) = joined.0.as_chunks::<SEEN_BYTES>();
         if !rest.is_empty() {
-            return Err(WireError::Range("list of ids"));
+            return Err(WireError::Range("list of recent readings"));
         }
-        state.seen.push((device, ids.iter().map(|id| ReadingId::from_bytes(*id)).collect()));
+        state.seen.push((device, readings.iter().map(seen_reading).collect()));
     }
-    state.clocks = clocks.into_iter().map(|(boot, offset)| (BootId::from_bytes(boot.0), offset)).collect();
     Ok(state)
+}
+
+fn joined(readings: &[SeenReading]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(readings.len() * SEEN_BYTES);
+    for reading in readings {
+        bytes.extend_from_slice(reading.id.as_bytes());
+        bytes.extend_from_slice(&reading.value_digest.to_le_bytes());
+    }
+    bytes
+}
+
+fn seen_reading(bytes: &[u8; SEEN_BYTES]) -> SeenReading {
+    let [id @ .., a, b, c, d] = *bytes;
+    SeenReading { id: ReadingId::from_bytes(id), value_digest: u32::from_le_bytes([a, b, c, d]) }
 }

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use vitalgate_domain::{DestinationId, DeviceId, ReadingId, Sequence};
+use vitalgate_domain::{DestinationId, Sequence};
 
 use super::*;
 use crate::state::StateKeeper;
@@ -82,7 +82,7 @@ fn changes_and_state_survive_their_wire_form() {
             rejected: vec![],
             remote_ids: vec![(Sequence(3), "abc".into())],
         },
-        Change::Seen { recent: vec![(DeviceId::new("m1").unwrap(), vec![ReadingId::from_bytes([7; 16])])] },
+        Change::DeadLettersResolved { sequences: vec![Sequence(4)], note: "replayed".into() },
     ];
     let bodies = changes_into(&list, 60).unwrap();
     assert!(bodies.len() > 1);
