@@ -25,6 +25,8 @@ pub struct PublishProfile {
     pub(crate) slots: usize,
     pub(crate) time: Option<(usize, TimeRule)>,
     pub(crate) counter: Option<CounterRule>,
+    /// Whether a message may have neither.
+    pub(crate) resend_indistinct: bool,
     pub(crate) array: Option<ArrayRule>,
     pub(crate) fields: Vec<FieldRule>,
     pub(crate) statuses: Vec<(Box<str>, Meaning)>,
@@ -90,8 +92,8 @@ impl PublishProfile {
         let mut tree = Tree::default();
         let time = section.section(report, "time").map(|time| load_time(time, &mut tree, report));
         let counter = section.section(report, "counter").map(|counter| load_counter(counter, &mut tree, report));
-        let indistinct = section.flag(report, "resend_indistinct");
-        if time.is_none() && counter.is_none() && !indistinct {
+        let resend_indistinct = section.flag(report, "resend_indistinct");
+        if time.is_none() && counter.is_none() && !resend_indistinct {
             let remedy = "add [publish.time] or [publish.counter], or say resend_indistinct = true";
             section.fault(report, "without time and counter a reading cannot be told from its own resend", remedy);
         }
@@ -102,7 +104,17 @@ impl PublishProfile {
             section.fault(report, "the profile reads no value", "add [publish.array] or [[publish.field]]");
         }
         let silent_channels = section.texts(report, "silent_channels").iter().map(|at| at.value.into()).collect();
-        Self { root: tree.root, slots: tree.slots, time, counter: counter.flatten(), array, fields, statuses, silent_channels }
+        Self {
+            root: tree.root,
+            slots: tree.slots,
+            time,
+            counter: counter.flatten(),
+            resend_indistinct,
+            array,
+            fields,
+            statuses,
+            silent_channels,
+        }
     }
 }
 

@@ -210,6 +210,14 @@ fn common(profile: &PublishProfile, message: &Message<'_>, sample: &RawSample) -
         })?;
         return Ok(Common { device_time: None, identity, flags });
     }
+    if !profile.resend_indistinct {
+        // To date it by its arrival would be a guess: a device that lost its clock sends what it kept.
+        return Err(DeadLetterReason::new(
+            DeadLetterKind::Undecodable,
+            "the message has neither the time nor the counter of the profile; set the device's clock, or write resend_indistinct = true \
+             in the profile if such a message is of the moment of its arrival",
+        ));
+    }
     Ok(Common { device_time: None, identity: SourceIdentity::None, flags: flags.with(Flags::RESEND_INDISTINCT) })
 }
 

@@ -290,6 +290,11 @@ fn a_profile_of_a_site_reads_nested_fields_units_and_local_time() {
     let absent = read(r#"{"head":{"at":"2026-11-22T11:00:00"},"data":[{"v":"---"},{"v":1,"x":0}]}"#);
     assert_eq!(shown(&absent), ["body_weight#0 NotPerformed", "body_weight#1 0.001 kg"]);
     assert_eq!(kind(&read(r#"{"head":{"at":"2026-11-22T11:00:00"},"data":[{"v":"80","s":false}]}"#)), None);
+    // A device that lost its clock sends what it kept: none of it is of now.
+    for without_time in [r#"{"head":{"at":null},"data":[{"v":80,"u":"kg"}]}"#, r#"{"data":[{"v":80,"u":"kg"}]}"#] {
+        let decoded = read(without_time);
+        assert_eq!((decoded.readings.len(), kind(&decoded)), (0, Some(DeadLetterKind::Undecodable)), "{without_time}");
+    }
     let mut hello = sample(b"hello");
     hello.channel = Arc::from("hello");
     assert_eq!(decode_publish(&profile, hello).unreadable, None);

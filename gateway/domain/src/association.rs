@@ -6,8 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::name::DeviceId;
-use crate::reading::{PatientReference, Subject};
-use crate::time::UnixMs;
+use crate::reading::{Flags, PatientReference, Subject};
+use crate::time::{ReadingTime, UnixMs};
+
+/// A device whose clock is doubted may have kept a reading for so long beside the error of its
+/// clock, in milliseconds: 1 hour.
+pub const DOUBTED_MOMENT_MARGIN_MS: u64 = 3_600_000;
 
 /// One device at one patient for an interval of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +30,25 @@ pub struct Association {
 
 impl Association {
     fn covers(&self, moment: UnixMs) -> bool {
-        self.from.is_none_or(|from| from <= moment) && self.until.is_none_or(|until| moment < until)
+        self.touches(moment, moment)
     }
+
+    /// Whether a part of `first..=last` lies in it.
+    fn touches(&self, first: UnixMs, last: UnixMs) -> bool {
+        self.from.is_none_or(|from| from <= last) && self.until.is_none_or(|until| first < until)
+    }
+}
+
+/// Between which moments the reading was made: one and the same, unless its clock is doubted. How
+/// far such a clock is off shows in a reading that comes at once; one that was kept is older still.
+fn possible(time: &ReadingTime, flags: Flags) -> Option<(UnixMs, UnixMs)> {
+    let moment = time.effective()?;
+    if !flags.contains(Flags::CLOCK_DOUBTFUL) {
+        return Some((moment, moment));
+    }
+    let arrived = time.received.wall;
+    let error = i64::try_from(moment.0.abs_diff(arrived.0).saturating_add(DOUBTED_MOMENT_MARGIN_MS)).unwrap_or(i64::MAX);
+    Some((moment.min(arrived).plus_ms(-error), moment.max(arrived)))
 }
 
 /// All associations, asked by device and moment.
@@ -45,31 +66,31 @@ impl Associations {
         associations
     }
 
-    /// Whom a reading of the device at that moment is about. Two different patients at one moment
-    /// are a contradiction: then nobody is named.
+    /// Whom a reading is about. A moment that the gateway doubts decides nothing where the device
+    /// changed its patient near it: then nobody is named.
     #[must_use]
-    pub fn subject_at(&self, device: &DeviceId, moment: Option<UnixMs>) -> Subject {
-        self.at(device, moment).map_or(Subject::Unassigned, |association| Subject::Patient(association.patient.clone()))
+    pub fn subject_of(&self, device: &DeviceId, time: &ReadingTime, flags: Flags) -> Subject {
+        self.of(device, time, flags).map_or(Subject::Unassigned, |association| Subject::Patient(association.patient.clone()))
     }
 
     /// Whom a reading is about that was bound to `bound` before. One that was bound to a patient goes
     /// over to another only where it is stated since when the device was there: an association
     /// without a beginning says nothing about the time before it was written down.
     #[must_use]
-    pub fn subject_again(&self, bound: &Subject, device: &DeviceId, moment: Option<UnixMs>) -> Subject {
-        match (bound, self.at(device, moment)) {
+    pub fn subject_again(&self, bound: &Subject, device: &DeviceId, time: &ReadingTime, flags: Flags) -> Subject {
+        match (bound, self.of(device, time, flags)) {
             (Subject::Patient(_), Some(association)) if association.from.is_none() => bound.clone(),
             (_, Some(association)) => Subject::Patient(association.patient.clone()),
             (_, None) => bound.clone(),
         }
     }
 
-    /// The only association that covers the moment.
-    fn at(&self, device: &DeviceId, moment: Option<UnixMs>) -> Option<&Association> {
-        let moment = moment?;
-        let mut covering = self.0.get(device).into_iter().flatten().filter(|association| association.covers(moment));
-        match (covering.next(), covering.next()) {
-            (Some(only), None) => Some(only),
+    /// The only association that the moment may belong to. Two at once are a contradiction.
+    fn of(&self, device: &DeviceId, time: &ReadingTime, flags: Flags) -> Option<&Association> {
+        let (first, last) = possible(time, flags)?;
+        let mut touching = self.0.get(device).into_iter().flatten().filter(|association| association.touches(first, last));
+        match (touching.next(), touching.next()) {
+            (Some(only), None) if only.covers(first) && only.covers(last) => Some(only),
             _ => None,
         }
     }
@@ -78,6 +99,8 @@ impl Associations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::BootId;
+    use crate::time::{ClockTrust, DeviceTime, Received};
 
     fn at(patient: &str, from: Option<i64>, until: Option<i64>) -> Association {
         Association {
@@ -89,17 +112,52 @@ mod tests {
         }
     }
 
+    fn unknown() -> ReadingTime {
+        let received = Received { wall: UnixMs(0), monotonic_ms: 0, boot: BootId::from_bytes([1; 16]), trust: ClockTrust::Unset };
+        ReadingTime { device: None, received, correction_ms: 0 }
+    }
+
+    fn said(moment: i64) -> ReadingTime {
+        ReadingTime { device: Some(DeviceTime { unix_ms: UnixMs(moment), offset_minutes: None }), ..unknown() }
+    }
+
     #[test]
     fn a_reading_goes_to_the_patient_of_its_own_moment_and_to_nobody_in_doubt() {
         let table =
             Associations::new([at("Patient/a", None, Some(100)), at("Patient/b", Some(100), Some(200)), at("Patient/c", Some(150), None)]);
         let device = DeviceId::new("m1").unwrap();
-        let subject = |moment| table.subject_at(&device, Some(UnixMs(moment)));
+        let subject = |moment| table.subject_of(&device, &said(moment), Flags::default());
         assert_eq!(subject(99), Subject::Patient(PatientReference::Literal("Patient/a".into())));
         assert_eq!(subject(100), Subject::Patient(PatientReference::Literal("Patient/b".into())));
         assert_eq!(subject(160), Subject::Unassigned, "two patients at once");
         assert_eq!(subject(200), Subject::Patient(PatientReference::Literal("Patient/c".into())));
-        assert_eq!(table.subject_at(&device, None), Subject::Unassigned, "moment unknown");
+        assert_eq!(table.subject_of(&device, &unknown(), Flags::default()), Subject::Unassigned, "moment unknown");
+    }
+
+    /// The device's clock is an hour ahead, and it moved from one patient to the other at 10:00: what it
+    /// measured before that, and sends after it, is stamped with a moment of the second patient.
+    #[test]
+    fn a_doubted_moment_names_nobody_near_a_change_of_patient() {
+        const MINUTE_MS: i64 = 60_000;
+        let device = DeviceId::new("m1").unwrap();
+        let moved_ms = 1_795_341_600_000;
+        let moved = Associations::new([at("Patient/b", Some(moved_ms), None)]);
+        let stays = Associations::new([at("Patient/b", None, None)]);
+        let stamped = |stamped_min: i64, arrived_min: i64| {
+            let mut time = said(moved_ms + stamped_min * MINUTE_MS);
+            time.received.wall = UnixMs(moved_ms + arrived_min * MINUTE_MS);
+            time
+        };
+        let (doubted, trusted) = (Flags::CLOCK_DOUBTFUL, Flags::default());
+        let second = Subject::Patient(PatientReference::Literal("Patient/b".into()));
+        assert_eq!(moved.subject_of(&device, &stamped(30, 5), doubted), Subject::Unassigned);
+        assert_eq!(moved.subject_of(&device, &stamped(179, 119), doubted), Subject::Unassigned, "it may be two hours old");
+        assert_eq!(moved.subject_of(&device, &stamped(180, 120), doubted), second, "long after the change");
+        assert_eq!(moved.subject_of(&device, &stamped(30, 30), trusted), second);
+        assert_eq!(stays.subject_of(&device, &stamped(30, 5), doubted), second, "the device never moved");
+        let year_min = 365 * 24 * 60;
+        assert_eq!(moved.subject_of(&device, &stamped(year_min, 200), doubted), Subject::Unassigned, "a year ahead");
+        assert_eq!(moved.subject_again(&Subject::Unassigned, &device, &stamped(30, 5), doubted), Subject::Unassigned, "nor by a replay");
     }
 
     /// The device went from bed to bed since: a reading that is sent again stays with the patient of its own moment.
@@ -107,14 +165,14 @@ mod tests {
     fn a_bound_reading_changes_its_patient_only_for_a_stated_interval() {
         let device = DeviceId::new("m1").unwrap();
         let patient = |name: &str| Subject::Patient(PatientReference::Literal(name.into()));
-        let again = |table: &Associations, bound: &Subject, moment| table.subject_again(bound, &device, moment);
+        let again = |table: &Associations, bound: &Subject, moment| table.subject_again(bound, &device, &said(moment), Flags::default());
         let since_ever = Associations::new([at("Patient/b", None, None)]);
-        assert_eq!(again(&since_ever, &patient("Patient/a"), Some(UnixMs(5))), patient("Patient/a"));
-        assert_eq!(again(&since_ever, &Subject::Unassigned, Some(UnixMs(5))), patient("Patient/b"));
+        assert_eq!(again(&since_ever, &patient("Patient/a"), 5), patient("Patient/a"));
+        assert_eq!(again(&since_ever, &Subject::Unassigned, 5), patient("Patient/b"));
         let since = Associations::new([at("Patient/b", Some(100), None)]);
-        assert_eq!(again(&since, &patient("Patient/a"), Some(UnixMs(99))), patient("Patient/a"));
-        assert_eq!(again(&since, &patient("Patient/a"), Some(UnixMs(100))), patient("Patient/b"), "it is stated");
-        assert_eq!(again(&since, &Subject::Unassigned, Some(UnixMs(99))), Subject::Unassigned);
-        assert_eq!(again(&since, &Subject::Unassigned, None), Subject::Unassigned);
+        assert_eq!(again(&since, &patient("Patient/a"), 99), patient("Patient/a"));
+        assert_eq!(again(&since, &patient("Patient/a"), 100), patient("Patient/b"), "it is stated");
+        assert_eq!(again(&since, &Subject::Unassigned, 99), Subject::Unassigned);
+        assert_eq!(since.subject_again(&Subject::Unassigned, &device, &unknown(), Flags::default()), Subject::Unassigned);
     }
 }

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::catalogue::Metric;
 use crate::name::{DeviceId, GatewayId};
+use crate::time::Received;
 
 /// Namespace of every [`ReadingId`] (RFC 9562 section 5.5). It never changes: the same source
 /// statement must give the same id on every gateway and in every version.
@@ -37,10 +38,13 @@ impl ReadingId {
     }
 
     /// For a source that says nothing of its own (a polled register, a publisher without time or
-    /// counter): gateway, boot and our own sequence. Such a reading cannot be told from a resend.
+    /// counter): our gateway and power-on, when it came, our own sequence, and what it is. Such a
+    /// reading cannot be told from a resend. The sequence alone would not do: a store that begins
+    /// again, or an older copy of it, counts again from there.
     #[must_use]
-    pub fn from_commit(gateway: &GatewayId, boot: BootId, sequence: Sequence) -> Self {
-        Self::over(&["commit", gateway.as_str(), &boot.to_string(), &sequence.0.to_string()])
+    pub fn from_commit(gateway: &GatewayId, received: &Received, sequence: Sequence, device: &DeviceId, metric: Metric, slot: u16) -> Self {
+        let (boot, came, number) = (received.boot.to_string(), received.monotonic_ms.to_string(), sequence.0.to_string());
+        Self::over(&["commit", gateway.as_str(), &boot, &came, &number, device.as_str(), metric.key(), &slot.to_string()])
     }
 
     /// Of an Observation that joins several readings of one device and moment (a blood pressure
@@ -184,6 +188,23 @@ mod tests {
         let id = ReadingId::from_device_time(&device, Metric::HeartRate, "2026-11-22T10:00:00+01:00", 0);
         // Fixed for ever: a new version that changed it would duplicate every resend in the EHR.
         assert_eq!(id.to_string(), "f3bb245b-6c6c-548b-9078-14754faa1ea6");
+    }
+
+    /// A store that begins again counts from 1 in the same run of the machine: the first reading after it
+    /// must not take the place of the first one before it in the EHR.
+    #[test]
+    fn the_same_sequence_later_is_another_reading() {
+        let (gateway, device) = (GatewayId::new("g").unwrap(), DeviceId::new("monitor-1").unwrap());
+        let at = |monotonic_ms| Received {
+            wall: crate::time::UnixMs(0),
+            monotonic_ms,
+            boot: BootId::from_bytes([1; 16]),
+            trust: crate::time::ClockTrust::Free,
+        };
+        let id = |monotonic_ms, metric| ReadingId::from_commit(&gateway, &at(monotonic_ms), Sequence(1), &device, metric, 0);
+        assert_ne!(id(5, Metric::HeartRate), id(6, Metric::HeartRate));
+        assert_ne!(id(5, Metric::HeartRate), id(5, Metric::RespiratoryRate));
+        assert_eq!(id(5, Metric::HeartRate), id(5, Metric::HeartRate));
     }
 
     #[test]

@@ -44,17 +44,16 @@ impl Value {
     /// A short hash of what was said, to tell a resend from another value under the same identity.
     #[must_use]
     pub fn digest(&self) -> u32 {
-        let mixed = match self {
+        let parts = match self {
             Self::Quantity(quantity) => {
                 let mantissa = quantity.value.mantissa();
-                (mantissa as u64)
-                    ^ ((mantissa >> 64) as u64)
-                    ^ (u64::from(quantity.value.scale()) << 56)
-                    ^ (u64::from(u16::from(quantity.unit)) << 40)
+                let form = u64::from(quantity.value.scale()) << 16 | u64::from(u16::from(quantity.unit));
+                [form, mantissa as u64, (mantissa >> 64) as u64]
             }
-            Self::Absent(reason) => u64::MAX - *reason as u64,
+            Self::Absent(reason) => [u64::MAX, *reason as u64, 0],
         };
-        let spread = mixed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // One part after the other: a plain xor of the halves would take -1 for 0.
+        let spread = parts.iter().fold(0, |hash: u64, part| (hash.rotate_left(5) ^ part).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         (spread >> 32) as u32
     }
 }
@@ -163,4 +162,25 @@ pub struct Reading {
     pub flags: Flags,
     /// Whom it is about.
     pub subject: Subject,
+}
+
+#[cfg(test)]
+mod tests {
+    use rust_decimal::Decimal;
+
+    use super::*;
+    use crate::unit::Unit;
+
+    /// Two values of one digest would make the second a resend of the first: it would be lost.
+    #[test]
+    fn near_values_have_different_digests() {
+        let mut seen = std::collections::HashSet::new();
+        for scale in 0..4 {
+            for number in -20_000..20_000 {
+                let value = Decimal::new(number, scale);
+                assert!(seen.insert(Value::Quantity(Quantity { value, unit: Unit::Celsius }).digest()), "{value}");
+            }
+        }
+        assert!(seen.insert(Value::Absent(NoReading::NotAvailable).digest()));
+    }
 }

@@ -30,6 +30,8 @@ pub struct AdmissionPolicy {
 
 /// Most ids remembered per device.
 pub const RECENT_IDS_MAX: usize = 4_096;
+/// An arrival is moved by so much at most, in milliseconds, to tell a sample from the one before it.
+const ARRIVAL_MOVED_MAX_MS: u64 = 1_000;
 /// A device whose clock battery is empty starts at 1970-01-01 or 2000-01-01; before 2000-02-01 its
 /// time is impossible, not merely doubtful.
 pub const DEVICE_TIME_MIN: UnixMs = UnixMs(949_363_200_000);
@@ -63,6 +65,8 @@ pub struct Admission {
     policy: AdmissionPolicy,
     places: HashMap<DeviceId, usize>,
     devices: Vec<(DeviceId, RecentIds)>,
+    /// When the last sample of each device arrived.
+    arrivals: Vec<Option<Received>>,
     /// Devices with ids that are not durable.
     touched: Vec<usize>,
 }
@@ -74,18 +78,19 @@ struct SampleContext<'a> {
     received: Received,
     associations: &'a Associations,
     /// The last answer of the associations: nearly always the same for the whole sample.
-    subject: Option<(Option<UnixMs>, Subject)>,
+    subject: Option<(Option<UnixMs>, Flags, Subject)>,
 }
 
 impl SampleContext<'_> {
-    fn subject_at(&mut self, moment: Option<UnixMs>) -> Subject {
-        if let Some((asked, subject)) = &self.subject
-            && *asked == moment
+    fn subject_of(&mut self, time: &ReadingTime, flags: Flags) -> Subject {
+        let (moment, doubt) = (time.effective(), Flags(flags.0 & Flags::CLOCK_DOUBTFUL.0));
+        if let Some((asked, asked_doubt, subject)) = &self.subject
+            && (*asked, *asked_doubt) == (moment, doubt)
         {
             return subject.clone();
         }
-        let subject = self.associations.subject_at(self.device, moment);
-        self.subject = Some((moment, subject.clone()));
+        let subject = self.associations.subject_of(self.device, time, doubt);
+        self.subject = Some((moment, doubt, subject.clone()));
         subject
     }
 
@@ -105,7 +110,8 @@ impl Admission {
     #[must_use]
     pub fn new(gateway: GatewayId, policy: AdmissionPolicy, seen: Vec<(DeviceId, Vec<SeenReading>)>) -> Self {
         let policy = AdmissionPolicy { recent_ids_per_device: policy.recent_ids_per_device.clamp(1, RECENT_IDS_MAX), ..policy };
-        let mut admission = Self { gateway, policy, places: HashMap::new(), devices: Vec::new(), touched: Vec::new() };
+        let mut admission =
+            Self { gateway, policy, places: HashMap::new(), devices: Vec::new(), arrivals: Vec::new(), touched: Vec::new() };
         for (device, readings) in seen {
             let place = admission.place_of(&device);
             if let Some((_, recent)) = admission.devices.get_mut(place) {
@@ -121,10 +127,11 @@ impl Admission {
     /// the meantime and in the same run of the machine.
     pub fn admit(&mut self, sample: DecodedSample, associations: &Associations, now: &Now, next: Sequence) -> Admitted {
         let DecodedSample { device, channel, received, readings, unreadable } = sample;
-        let received = stamped(received, now);
+        let place = self.place_of(&device);
+        let anonymous = unreadable.is_some() || readings.iter().any(|reading| matches!(reading.identity, SourceIdentity::None));
+        let received = self.arrival(place, stamped(received, now), anonymous);
         let mut context = SampleContext { device: &device, channel: &channel, received, associations, subject: None };
         let mut admitted = Admitted { entries: Vec::with_capacity(readings.len() + 1), duplicates: 0 };
-        let place = self.place_of(&device);
         for (index, decoded) in readings.into_iter().enumerate() {
             if index >= READINGS_PER_SAMPLE_MAX {
                 let detail = "more values in one message than a sample may hold; send them in several messages";
@@ -175,8 +182,23 @@ impl Admission {
         }
         let place = self.devices.len();
         self.devices.push((device.clone(), RecentIds::default()));
+        self.arrivals.push(None);
         self.places.insert(device.clone(), place);
         place
+    }
+
+    /// The arrival of a sample. What says nothing of its own is told from the sample before it by this
+    /// alone, so it gets another one, by a millisecond, where both came with one packet of the network.
+    fn arrival(&mut self, place: usize, mut received: Received, anonymous: bool) -> Received {
+        let Some(last) = self.arrivals.get_mut(place) else { return received };
+        if let Some(last) = last.filter(|last| anonymous && last.boot == received.boot) {
+            let behind_ms = (last.monotonic_ms + 1).saturating_sub(received.monotonic_ms);
+            if behind_ms <= ARRIVAL_MOVED_MAX_MS {
+                received.monotonic_ms += behind_ms;
+            }
+        }
+        *last = Some(received);
+        received
     }
 
     /// One reading as its entry; `None` for a duplicate.
@@ -201,13 +223,14 @@ impl Admission {
             self.touched.push(place);
         }
         let time = ReadingTime { device: decoded.device_time, received: context.received, correction_ms: 0 };
-        let subject = context.subject_at(time.effective());
+        let flags = flags(&decoded, &time, &self.policy);
+        let subject = context.subject_of(&time, flags);
         Some(Entry::Reading(Reading {
             id,
             device: context.device.clone(),
             metric: decoded.metric,
             slot: decoded.slot,
-            flags: flags(&decoded, &time, &self.policy),
+            flags,
             value: decoded.value,
             reported: decoded.reported,
             time,
@@ -237,7 +260,7 @@ fn identity(gateway: &GatewayId, context: &SampleContext<'_>, decoded: &DecodedR
         SourceIdentity::Counter { epoch, sequence } => {
             ReadingId::from_device_sequence(context.device, decoded.metric, epoch, *sequence, decoded.slot)
         }
-        SourceIdentity::None => ReadingId::from_commit(gateway, context.received.boot, sequence),
+        SourceIdentity::None => ReadingId::from_commit(gateway, &context.received, sequence, context.device, decoded.metric, decoded.slot),
     }
 }
 

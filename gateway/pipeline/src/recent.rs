@@ -169,12 +169,12 @@ impl RecentIds {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vitalgate_domain::{BootId, GatewayId, Sequence};
+    use vitalgate_domain::{DeviceId, Metric};
 
     use super::*;
 
     fn id(number: u64) -> ReadingId {
-        ReadingId::from_commit(&GatewayId::new("g").unwrap(), BootId::from_bytes([7; 16]), Sequence(number))
+        ReadingId::from_device_sequence(&DeviceId::new("m").unwrap(), Metric::HeartRate, "", number, 0)
     }
 
     fn seen(number: u64) -> SeenReading {

@@ -172,6 +172,28 @@ fn the_subject_is_the_one_of_the_moment() {
     assert_eq!(subjects, [Subject::Patient(patient("Patient/a")), Subject::Patient(patient("Patient/b")), Subject::Unassigned]);
 }
 
+/// Promise: a moment that the gateway itself doubts decides nothing where the device changed its patient.
+#[test]
+fn a_doubted_moment_names_no_patient_near_a_change() {
+    let device_time = |offset_ms: i64| Some(DeviceTime { unix_ms: UnixMs(START_MS + offset_ms), offset_minutes: None });
+    let association = Association {
+        device: device(),
+        patient: PatientReference::Literal("Patient/b".into()),
+        from: Some(UnixMs(START_MS)),
+        until: None,
+        confirmed_by: "test".into(),
+    };
+    let associations = Associations::new([association]);
+    let mut admission = admission();
+    let mut subject = |sequence, ahead_ms| {
+        let mut reading = counted(sequence, 70);
+        reading.device_time = device_time(ahead_ms);
+        readings(&admission.admit(sample(vec![reading]), &associations, &at(5_000), Sequence(1)))[0].subject.clone()
+    };
+    assert_eq!(subject(1, 5_000), Subject::Patient(PatientReference::Literal("Patient/b".into())));
+    assert_eq!(subject(2, 3_600_000), Subject::Unassigned, "stamped an hour ahead: it may be of the patient before");
+}
+
 /// Promise: without device time and with a clock that was never set there is no moment and no guess;
 /// a clock that was set since, in the same run, gives the moment of arrival.
 #[test]
@@ -187,6 +209,25 @@ fn an_unset_clock_gives_no_moment() {
     early.readings = vec![counted(2, 70)];
     let known = readings(&admission.admit(early, &Associations::default(), &at(9_000), Sequence(1)));
     assert_eq!(known[0].time.effective(), Some(UnixMs(START_MS + 5_000)));
+}
+
+/// Promise: two messages without time and counter that came with one packet of the network stay two: the parts of a
+/// blood pressure of one are never joined with those of the other.
+#[test]
+fn messages_that_arrive_at_once_are_told_apart() {
+    let mut admission = admission();
+    let mut next = Sequence(0);
+    let mut arrival = |metric, identity| {
+        next = next.next();
+        let admitted = admission.admit(sample(vec![decoded(metric, 70, identity)]), &Associations::default(), &at(5_000), next);
+        readings(&admitted)[0].time.received.monotonic_ms
+    };
+    let counter = SourceIdentity::Counter { epoch: "".into(), sequence: 1 };
+    assert_eq!(arrival(Metric::HeartRate, counter), 5_000);
+    assert_eq!(arrival(Metric::SystolicCuff, SourceIdentity::None), 5_001);
+    assert_eq!(arrival(Metric::DiastolicCuff, SourceIdentity::None), 5_002);
+    let moved: Vec<u64> = (0..2_000).map(|_| arrival(Metric::HeartRate, SourceIdentity::None)).collect();
+    assert!(moved.iter().all(|&moment| moment <= 6_000), "no flood moves them further than a second");
 }
 
 /// Promise: a device's clock far ahead of ours is marked; a device that kept readings while offline is not.

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use vitalgate_domain::{
-    Answer, Batch, BootId, ClockTrust, DestinationId, DeviceId, DeviceTime, Entry, Flags, GatewayId, ItemAnswer, Metric, Now,
-    PatientReference, Quantity, Reading, ReadingId, ReadingTime, Received, Record, RejectedReading, Sequence, SequenceRanges, Subject,
-    UnixMs, Value,
+    Answer, Batch, BootId, ClockTrust, DestinationId, DeviceId, DeviceTime, Entry, Flags, ItemAnswer, Metric, Now, PatientReference,
+    Quantity, Reading, ReadingId, ReadingTime, Received, Record, RejectedReading, Sequence, SequenceRanges, Subject, UnixMs, Value,
 };
 use vitalgate_pipeline::{Alarm, Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy, Lane, READ_AHEAD_READINGS_MAX, RequestId};
 
@@ -25,7 +24,7 @@ pub(crate) fn at(monotonic_ms: u64) -> Now {
 /// A reading whose identity is its number; device and patient share another.
 pub(crate) fn reading(metric: Metric, number: u64, patient: usize, arrived_ms: u64) -> Reading {
     Reading {
-        id: ReadingId::from_commit(&GatewayId::new("rig").unwrap(), boot(), Sequence(number)),
+        id: ReadingId::from_device_sequence(&DeviceId::new("rig").unwrap(), Metric::HeartRate, "", number, 0),
         device: DeviceId::new(&format!("monitor-{patient}")).unwrap(),
         metric,
         slot: 0,
@@ -114,6 +113,14 @@ impl Rig {
         self.now_ms = self.now_ms.max(wake);
         self.tick();
         true
+    }
+
+    /// Lets so much time pass, and wakes the delivery if it asked for a moment in it.
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        if self.wake_ms.is_some_and(|wake| wake <= self.now_ms) {
+            self.tick();
+        }
     }
 
     pub(crate) fn answer(&mut self, request: RequestId, answer: Answer) {
