@@ -1,5 +1,6 @@
 //! The way of a batch to a server.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::exchange::{Exchange, Request};
 use crate::failure::{Failure, Sent};
 use crate::metrics::TransportMetrics;
 use crate::patients::Patients;
-use crate::server::{Server, Ways};
+use crate::server::{KeepConditional, Server, Ways};
 use crate::verify::look_up;
 
 /// A client of one FHIR server. Shared by reference; every method may run several times at once.
@@ -46,13 +47,21 @@ impl FhirClient {
         let exchange = Exchange::new(&endpoint, tls, metrics.clone())?;
         Ok(Self {
             exchange,
-            server: Server::new(endpoint.write),
+            server: Server::new(endpoint.write, endpoint.written_conditionally),
             patients: Patients::default(),
             devices: Devices::default(),
             in_flight: Semaphore::new(endpoint.requests_in_flight_max.max(1)),
             metrics,
             endpoint,
         })
+    }
+
+    /// The same client that has it kept before it writes by conditional create for the first time. The next process is told by
+    /// [`FhirEndpoint::written_conditionally`].
+    #[must_use]
+    pub fn keeping(mut self, keep: KeepConditional) -> Self {
+        self.server.keep_with(keep);
+        self
     }
 
     /// What it counts.
@@ -63,15 +72,17 @@ impl FhirClient {
 
     /// Delivers a batch and says what became of it. Waits while as many requests as allowed are under way.
     ///
-    /// Items that cannot be encoded never hold back the others: together they are refused as a whole, separately each
-    /// gets its own answer.
+    /// Items that cannot be encoded never hold back the others: each gets its own answer.
     pub async fn deliver(&self, batch: &Batch) -> Answer {
         // The semaphore is never closed, so there is always a permit in the end.
         let _permit = self.in_flight.acquire().await.ok();
         let answer = match self.try_deliver(batch).await {
             Ok(answer) | Err(answer) => answer,
         };
-        self.server.note(&answer).await;
+        // That nobody is found under an identifier says nothing of whether the server takes readings.
+        if !matches!(answer, Answer::PatientUnknown { .. }) {
+            self.server.note(&answer).await;
+        }
         self.metrics.answered(&answer);
         answer
     }
@@ -84,9 +95,8 @@ impl FhirClient {
         if batch.items.len() > BATCH_ITEMS_MAX {
             return Ok(Answer::TooLarge { detail: format!("a bundle holds at most {BATCH_ITEMS_MAX} items").into() });
         }
-        let Some(&(item, fault)) = faults.first() else { return self.send(batch).await };
-        if batch.mode == BatchMode::Together {
-            return Ok(Answer::RejectedWhole { detail: format!("item {item}: {fault}").into() });
+        if faults.is_empty() {
+            return self.send(batch).await;
         }
         let is_faulty = |index: usize| faults.iter().find(|(faulty, _)| *faulty == index).map(|(_, fault)| *fault);
         let sound = batch.items.iter().enumerate().filter(|(index, _)| is_faulty(*index).is_none()).map(|(_, item)| item.clone());
@@ -112,9 +122,11 @@ impl FhirClient {
             Ok(ways) => ways,
             Err(answer) => return Err(answer),
         };
+        let mut batch = Cow::Borrowed(batch);
         if batch.mode == BatchMode::Together && !ways.transaction {
-            return Ok(Answer::RejectedWhole { detail: "the server takes no transactions".into() });
+            batch.to_mut().mode = BatchMode::Separately;
         }
+        let batch = batch.as_ref();
         // What we remember of the server may be old: look again, once.
         let again = match self.attempt(batch, ways).await? {
             Classified::DevicesUnknown { .. } => {
@@ -150,10 +162,18 @@ impl FhirClient {
                 after_failure(&failure, batch, ways)
             }
         };
-        let Classified::VerifyById { known, detail } = classified else { return Ok(classified) };
-        tracing::warn!(server = self.exchange.place(), %detail, "the outcome of a request is open; asking the server what it holds");
         let time = Duration::from_millis(self.endpoint.request_timeout_ms);
-        let answers = look_up(&self.exchange, batch, &context, known, time).await;
+        let (known, detail) = match classified {
+            Classified::VerifyById { known, detail } => (known, detail),
+            Classified::Ongoing { detail } => {
+                // A look before it is done would see nothing, and what is sent then would be there twice.
+                tokio::time::sleep(time).await;
+                (vec![None; batch.items.len()], detail)
+            }
+            other => return Ok(other),
+        };
+        tracing::warn!(server = self.exchange.place(), %detail, "the outcome of a request is open; asking the server what it holds");
+        let answers = look_up(&self.exchange, batch, &context, &patient, known, time).await;
         let nothing_known = answers.iter().all(|answer| matches!(answer, ItemAnswer::Transient { .. }));
         Ok(Classified::Answer(if nothing_known { Answer::Transient { retry_after_ms: None, detail } } else { Answer::Items(answers) }))
     }
@@ -162,6 +182,7 @@ impl FhirClient {
 /// What no answer means: nothing where a resend cannot double anything, a question to the server where it could.
 fn after_failure(failure: &Failure, batch: &Batch, ways: Ways) -> Classified {
     match (failure.sent, ways.observation) {
+        (Sent::UnknownAndOngoing, WriteMode::ConditionalCreate) => Classified::Ongoing { detail: Arc::clone(&failure.detail) },
         (Sent::Unknown, WriteMode::ConditionalCreate) => {
             Classified::VerifyById { known: vec![None; batch.items.len()], detail: Arc::clone(&failure.detail) }
         }
@@ -177,7 +198,7 @@ fn settled(classified: Classified) -> Answer {
             detail: format!("the server does not find a Device that it confirmed: {detail}").into(),
         },
         // Looked up already, so this cannot be; sending again is always safe.
-        Classified::VerifyById { detail, .. } => Answer::Transient { retry_after_ms: None, detail },
+        Classified::VerifyById { detail, .. } | Classified::Ongoing { detail } => Answer::Transient { retry_after_ms: None, detail },
     }
 }
 

@@ -86,7 +86,7 @@ pub enum Answer {
         detail: Arc<str>,
     },
     /// Our credentials or rights are refused (401 twice, 403), or the address is wrong (404): pause
-    /// and raise an alarm; nothing becomes a dead letter.
+    /// and raise an alarm. While that is so for everybody, nothing becomes a dead letter.
     Paused {
         /// What to mend.
         detail: Arc<str>,

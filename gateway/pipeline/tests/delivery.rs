@@ -315,27 +315,90 @@ fn another_patient_for_the_same_identity_is_sent_after_the_answer_to_the_first()
     }
 }
 
-/// Promise: a patient whose requests always fail does not block the others, even when memory is full of it.
+/// Promise: a patient whose requests always fail, or are always forbidden, does not block the others, even when memory is full of it.
 #[test]
 fn a_failing_patient_blocks_nobody() {
-    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
-    let failing = reading(Metric::HeartRate, 0, 0, 0).subject_patient();
-    let mut others = 0;
-    for number in 1..=30_000u64 {
-        // Nine of ten readings are of the patient that fails.
-        let patient = usize::from(number % 10 == 0);
-        others += patient;
-        rig.now_ms += 20;
-        rig.commit([reading(Metric::HeartRate, number, patient, rig.now_ms)]);
-        if rig.wake_ms.is_some_and(|wake| wake <= rig.now_ms) {
-            rig.tick();
+    let forbidden = Answer::Paused { detail: "403: the record is sealed".into() };
+    for answer in [transient(), forbidden] {
+        let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+        let failing = reading(Metric::HeartRate, 0, 0, 0).subject_patient();
+        let mut others = 0;
+        for number in 1..=30_000u64 {
+            // Nine of ten readings are of the patient that fails.
+            let patient = usize::from(number % 10 == 0);
+            others += patient;
+            rig.pass(20);
+            rig.commit([reading(Metric::HeartRate, number, patient, rig.now_ms)]);
+            rig.answer_all(|batch| if batch.patient == failing { answer.clone() } else { all_accepted(batch) });
         }
-        rig.answer_all(|batch| if batch.patient == failing { transient() } else { all_accepted(batch) });
+        let delivered = (1..=30_000).filter(|number| number % 10 == 0 && rig.settled.contains(Sequence(*number))).count();
+        assert!(delivered + 100 > others, "{answer:?}: {delivered} of {others} readings of the other patient were delivered");
+        assert!(rig.rejected.iter().all(|reading| reading.sequence.0 % 10 != 0 && reading.reason.kind == DeadLetterKind::Rejected));
+        assert_eq!(rig.delivery.status().alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(), [AlarmKind::PatientFailing]);
+        let stops = rig.alarms.iter().filter(|alarm| matches!(alarm.kind, AlarmKind::Paused | AlarmKind::Unreachable)).count();
+        assert!(stops < 5, "{answer:?}: everything was stopped {stops} times");
+        rig.drain(all_accepted);
+        assert!(rig.delivery.status().alarms.is_empty(), "{answer:?}: the alarm ends with the cause");
     }
-    let delivered = (1..=30_000).filter(|number| number % 10 == 0 && rig.settled.contains(Sequence(*number))).count();
-    assert!(delivered + 100 > others, "{delivered} of {others} readings of the other patient were delivered");
-    assert!(rig.rejected.iter().all(|reading| reading.sequence.0 % 10 != 0 && reading.reason.kind == DeadLetterKind::Rejected));
+}
+
+/// Promise: readings that stay forbidden while others of their patient are taken stop nobody for long, and are still tried.
+#[test]
+fn forbidden_readings_stop_nobody() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+    let forbidden = |batch: &Batch| numbers(batch).iter().any(|number| number % 100 == 0 && *number <= 2_000);
+    let mut stops = 0;
+    for number in 1..=30_000u64 {
+        rig.pass(100);
+        rig.commit([reading(Metric::HeartRate, number, number as usize % 2, rig.now_ms)]);
+        rig.answer_all(|batch| if forbidden(batch) { Answer::Paused { detail: "403".into() } } else { all_accepted(batch) });
+        stops = if number == 6_000 { rig.alarms.len() } else { stops };
+    }
+    let held_up = (1..29_990).filter(|number| !rig.settled.contains(Sequence(*number))).count();
+    assert_eq!((held_up, rig.alarms.len()), (20, stops), "nothing else is held up, and nothing stops after the first minutes");
     rig.drain(all_accepted);
+    assert!(rig.rejected.is_empty());
+}
+
+/// Promise: what a destination says without taking anything is no sign that it takes readings: during its outage nobody's readings
+/// become dead letters but those of a patient that it does not know, and the breaker stays open.
+#[test]
+fn an_unknown_patient_does_not_make_an_outage_look_like_the_fault_of_others() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+    let unknown = reading(Metric::HeartRate, 0, 0, 0).subject_patient();
+    let mut written = 0;
+    for number in 1..=36_000u64 {
+        rig.pass(100);
+        rig.commit([reading(Metric::HeartRate, number, number as usize % 5, rig.now_ms)]);
+        written += rig.sent.values().filter(|batch| batch.patient != unknown).count();
+        rig.answer_all(|batch| if batch.patient == unknown { Answer::PatientUnknown { detail: "nobody".into() } } else { transient() });
+    }
+    assert!(!rig.rejected.is_empty());
+    assert!(rig.rejected.iter().all(|reading| reading.sequence.0 % 5 == 0 && reading.reason.kind == DeadLetterKind::Unassigned));
+    assert!(written < 4_000, "{written} requests in an hour of outage");
+    assert_eq!(rig.alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(), [AlarmKind::Unreachable]);
+    assert!(rig.cleared.is_empty());
+    let held_back = rig.rejected.len();
+    rig.drain(all_accepted);
+    assert_eq!(rig.rejected.len(), held_back);
+    assert!(rig.delivery.status().alarms.is_empty());
+}
+
+/// Promise: a destination that refuses bundles as a whole and fails with everything else is away: nothing becomes a dead letter.
+#[test]
+fn an_outage_behind_whole_refusals_gives_nothing_up() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+    for number in 1..=20_000u64 {
+        rig.pass(100);
+        rig.commit([reading(Metric::HeartRate, number, number as usize % 5, rig.now_ms)]);
+        rig.answer_all(|batch| match batch.mode {
+            BatchMode::Together => Answer::RejectedWhole { detail: "400".into() },
+            BatchMode::Separately => transient(),
+        });
+    }
+    assert!(rig.rejected.is_empty(), "{} dead letters", rig.rejected.len());
+    rig.drain(all_accepted);
+    assert!(rig.rejected.is_empty());
 }
 
 /// Promise: one item that makes the server fall over is found and set aside; the others of its patient go on.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, DeadLetterReason, ItemAnswer, ReadingId, Sequence};
+use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, DeadLetterReason, ItemAnswer, PatientReference, ReadingId, Sequence};
 
 use super::gate::Failed;
 use super::message::{AlarmKind, RequestId};
@@ -10,7 +10,7 @@ use super::policy::{
     ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, PATIENT_FAILURES_MAX, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES,
     REJECTIONS_IN_A_ROW,
 };
-use super::work::{Parcel, Work};
+use super::work::{Failures, Parcel, Work};
 use super::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, Delivery, READ_ENTRIES_MIN, Turn};
 
 impl Delivery {
@@ -37,14 +37,10 @@ impl Delivery {
                 self.destination_answers(turn);
                 self.isolate(work, &detail, turn);
             }
-            Answer::Paused { detail } => {
-                self.gate.refused(request, turn.now.monotonic_ms, &mut self.jitter);
-                self.clear(AlarmKind::Unreachable, turn);
-                self.raise(AlarmKind::Paused, &detail, turn);
-                self.retry_later(work, detail, turn);
-            }
+            Answer::Paused { detail } => self.refused(request, work, detail, turn),
             Answer::PatientUnknown { detail } => {
-                self.destination_answers(turn);
+                // A search may have found that, which says nothing of whether it takes what is written.
+                self.gate.learnt_nothing(request, turn.now.monotonic_ms);
                 self.reject_all(work, DeadLetterKind::Unassigned, &detail, turn);
             }
         }
@@ -55,7 +51,6 @@ impl Delivery {
     fn destination_answers(&mut self, turn: &mut Turn) {
         let reason = self.gate.reason();
         self.gate.answered();
-        self.taken += 1;
         self.clear(AlarmKind::Unreachable, turn);
         self.clear(AlarmKind::Paused, turn);
         if reason == Some(AlarmKind::Unreachable) {
@@ -70,7 +65,9 @@ impl Delivery {
             return;
         }
         self.destination_answers(turn);
-        if self.failing.remove(&work.patient).is_some_and(|failures| failures.passed_over >= PATIENT_FAILURES_MAX) {
+        self.taken += u64::from(answers.iter().any(is_taken));
+        let suspect = |failures: &Failures| failures.passed_over >= PATIENT_SUSPECT_FAILURES;
+        if self.failing.remove(&work.patient).is_some_and(|failures| suspect(&failures)) && !self.failing.values().any(suspect) {
             self.clear(AlarmKind::PatientFailing, turn);
         }
         if work.parcels.len() >= self.items_limit {
@@ -97,20 +94,47 @@ impl Delivery {
 
     /// The request failed as a whole and may pass.
     fn whole_failed(&mut self, request: RequestId, work: Work, retry_after_ms: Option<u64>, detail: Arc<str>, turn: &mut Turn) {
-        let failures = self.failing.entry(work.patient.clone()).or_default();
-        failures.again(self.taken);
-        let passed_over = failures.passed_over;
-        let suspect = passed_over >= PATIENT_SUSPECT_FAILURES;
-        let now_ms = turn.now.monotonic_ms;
-        if self.gate.failed(Failed { request, retry_after_ms, counts: !suspect }, now_ms, &mut self.jitter) {
+        let suspect = self.patient_failed(&work.patient, turn);
+        if self.gate.failed(Failed { request, retry_after_ms, counts: !suspect }, turn.now.monotonic_ms, &mut self.jitter) {
             self.clear(AlarmKind::Paused, turn);
             self.raise(AlarmKind::Unreachable, &detail, turn);
         }
+        self.retry_later(work, detail, turn);
+    }
+
+    /// The destination refuses us; or only this patient or this item, if others are taken meanwhile.
+    fn refused(&mut self, request: RequestId, work: Work, detail: Arc<str>, turn: &mut Turn) {
+        let now_ms = turn.now.monotonic_ms;
+        let suspect = self.patient_failed(&work.patient, turn);
         if suspect {
-            let rest = self.jitter.backoff_ms(passed_over, BACKOFF_BASE_MS, PATIENT_REST_MAX_MS);
-            self.queue.rest(&work.patient, now_ms.saturating_add(rest));
+            self.raise_patient_failing(&detail, turn);
+        }
+        if suspect || work.failures.passed_over >= PATIENT_SUSPECT_FAILURES {
+            self.gate.learnt_nothing(request, now_ms);
+        } else {
+            self.gate.refused(request, now_ms, &mut self.jitter);
+            self.clear(AlarmKind::Unreachable, turn);
+            self.raise(AlarmKind::Paused, &detail, turn);
         }
         self.retry_later(work, detail, turn);
+    }
+
+    /// Counts one more failure of the patient; true if it is the patient's own, who then rests.
+    fn patient_failed(&mut self, patient: &PatientReference, turn: &Turn) -> bool {
+        let failures = self.failing.entry(patient.clone()).or_default();
+        failures.again(self.taken);
+        let passed_over = failures.passed_over;
+        let suspect = passed_over >= PATIENT_SUSPECT_FAILURES;
+        if suspect {
+            let rest = self.jitter.backoff_ms(passed_over, BACKOFF_BASE_MS, PATIENT_REST_MAX_MS);
+            self.queue.rest(patient, turn.now.monotonic_ms.saturating_add(rest));
+        }
+        suspect
+    }
+
+    fn raise_patient_failing(&mut self, detail: &Arc<str>, turn: &mut Turn) {
+        let detail = format!("one patient's readings are not taken while others are: {detail}").into();
+        self.raise(AlarmKind::PatientFailing, &detail, turn);
     }
 
     /// Sends it again after a back-off; in halves if others are taken meanwhile; never again if
@@ -118,7 +142,7 @@ impl Delivery {
     fn retry_later(&mut self, mut work: Work, detail: Arc<str>, turn: &mut Turn) {
         work.failures.again(self.taken);
         if self.gate.is_closed() && self.room(work.lane) < READ_ENTRIES_MIN && self.gives_way(&work) {
-            self.raise(AlarmKind::PatientFailing, &detail, turn);
+            self.raise_patient_failing(&detail, turn);
             self.give_up(work, &detail, turn);
             return;
         }
@@ -222,6 +246,10 @@ impl Delivery {
         };
         known.again.into_iter().map(free).collect()
     }
+}
+
+fn is_taken(answer: &ItemAnswer) -> bool {
+    matches!(answer, ItemAnswer::Accepted { .. } | ItemAnswer::AcceptedWithWarning { .. })
 }
 
 /// What the destination said, if it said of every item that it may be tried again.

@@ -146,6 +146,13 @@ impl Gate {
         }
     }
 
+    /// The answer says nothing of the destination: after a probe the next one may go at once.
+    pub(super) fn learnt_nothing(&mut self, request: RequestId, now_ms: u64) {
+        if self.state == State::Probing(request) {
+            self.state = State::Open { until_ms: now_ms };
+        }
+    }
+
     fn open(&mut self, reason: AlarmKind, now_ms: u64, jitter: &mut Jitter) {
         self.reason = reason;
         self.openings = self.openings.saturating_add(1);
@@ -196,6 +203,26 @@ mod tests {
         gate.probing(RequestId(500));
         gate.answered();
         assert_eq!(gate.permission(now), Permission::Free);
+    }
+
+    /// An answer that says nothing of the destination neither closes the breaker nor forgives a failure.
+    #[test]
+    fn an_answer_that_says_nothing_leaves_the_breaker_as_it_is() {
+        let mut jitter = Jitter::new(3);
+        let mut gate = Gate::new();
+        for number in 0..u64::from(BREAKER_FAILURES) {
+            gate.learnt_nothing(RequestId(number), 0);
+            assert_eq!(gate.permission(0), Permission::Free);
+            gate.failed(failed(RequestId(number), None), 0, &mut jitter);
+        }
+        let wake = gate.wake_ms(0).expect("it is open");
+        gate.learnt_nothing(RequestId(1), wake - 1);
+        assert_eq!(gate.permission(wake - 1), Permission::Shut, "a straggler is no probe");
+        gate.probing(RequestId(100));
+        gate.learnt_nothing(RequestId(1), wake);
+        assert_eq!(gate.permission(wake), Permission::Shut, "a straggler is not the probe");
+        gate.learnt_nothing(RequestId(100), wake);
+        assert_eq!(gate.permission(wake), Permission::Probe, "one at a time, as before");
     }
 
     /// Retry-After is honoured to the millisecond, and a server cannot silence us for ever with it.

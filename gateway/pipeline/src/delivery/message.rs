@@ -101,7 +101,8 @@ pub enum AlarmKind {
     Paused,
     /// The destination refused many readings in a row and took none.
     OnlyRejections,
-    /// One patient's readings keep failing while others are taken; they are kept as dead letters.
+    /// One patient's readings keep being refused while others are taken, or memory is full of what keeps failing and
+    /// that is kept as dead letters.
     PatientFailing,
 }
 

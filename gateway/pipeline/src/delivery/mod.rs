@@ -32,7 +32,7 @@ pub use policy::{
     REJECTIONS_IN_A_ROW,
 };
 use vitalgate_domain::{
-    DeadLetterKind, DeadLetterReason, DestinationId, Entry, Item, Now, PatientReference, Reading, ReadingId, Record, Sequence,
+    DeadLetterKind, DeadLetterReason, DestinationId, Entry, Flags, Item, Now, PatientReference, Reading, ReadingId, Record, Sequence,
     SequenceRanges, Subject,
 };
 
@@ -81,7 +81,7 @@ pub struct Delivery {
     corrected: Vec<(Lane, Sequence, Reading)>,
     /// Items that the destination takes in one request, as far as it showed.
     items_limit: usize,
-    /// Answers that showed a working destination.
+    /// Answers that took something. A refusal does not count: a destination that is away for readings may still refuse.
     taken: u64,
     /// Requests of a patient that failed in a row.
     failing: HashMap<PatientReference, Failures>,
@@ -93,6 +93,7 @@ pub struct Delivery {
     wake_ms: Option<u64>,
     alarms: Vec<Alarm>,
     unassigned: DeadLetterReason,
+    moment_doubted: DeadLetterReason,
     time_unknown: DeadLetterReason,
 }
 
@@ -144,6 +145,11 @@ impl Delivery {
             unassigned: DeadLetterReason::new(
                 DeadLetterKind::Unassigned,
                 "no patient was associated with the device at that moment; associate one and replay",
+            ),
+            moment_doubted: DeadLetterReason::new(
+                DeadLetterKind::Unassigned,
+                "no patient was associated with the device for certain at that moment: its clock differs from ours; \
+                 set the device's clock, and replay once it is stated since when the patient has the device",
             ),
             time_unknown: DeadLetterReason::new(
                 DeadLetterKind::TimeUnknown,
@@ -288,7 +294,9 @@ impl Delivery {
             return;
         }
         let Subject::Patient(patient) = &reading.subject else {
-            turn.settlement.reject(sequence, reading.id, self.unassigned.clone());
+            let doubted = reading.flags.contains(Flags::CLOCK_DOUBTFUL);
+            let reason = if doubted { &self.moment_doubted } else { &self.unassigned };
+            turn.settlement.reject(sequence, reading.id, reason.clone());
             return;
         };
         let patient = patient.clone();

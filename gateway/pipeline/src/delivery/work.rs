@@ -34,18 +34,18 @@ pub(super) struct Failures {
     /// Failures although others were taken since the one before: these say something about the
     /// thing itself and not about the destination.
     pub(super) passed_over: u32,
-    /// How many answers the destination had given at the last failure.
+    /// How many answers of the destination had taken something at the last failure.
     last_at: Option<u64>,
 }
 
 impl Failures {
-    /// Once more, after the destination's `answers`-th answer.
-    pub(super) fn again(&mut self, answers: u64) {
+    /// Once more, after so many answers had taken something.
+    pub(super) fn again(&mut self, taken: u64) {
         self.count = self.count.saturating_add(1);
-        if self.last_at.is_some_and(|at| answers > at) {
+        if self.last_at.is_some_and(|at| taken > at) {
             self.passed_over = self.passed_over.saturating_add(1);
         }
-        self.last_at = Some(answers);
+        self.last_at = Some(taken);
     }
 }
 
