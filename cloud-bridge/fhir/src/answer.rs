@@ -2,19 +2,20 @@
 //!
 //! An item counts as delivered only when the answer is 2xx *and* a complete `*-response` bundle with as
 //! many entries as were sent *and* its own entry says 200 or 201 (FHIR R4 http.html 3.1.0.11.2). An answer that
-//! leaves this open asks for a look at the server. No decision rests on free text, with three exceptions that only
+//! leaves this open asks for a look at the server, and so does a conditional create of a replayed reading that was there
+//! already: it may be there under the patient of before. No decision rests on free text, with three exceptions that only
 //! choose between two safe ways: a limit on the size, a missing patient, a missing device.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
 use uuid::Uuid;
-use vitalgate_domain::{Answer, Batch, BatchMode, Item, ItemAnswer, limits::BATCH_ITEMS_MAX};
+use vitalgate_domain::{Answer, Batch, BatchMode, Flags, Item, ItemAnswer, limits::BATCH_ITEMS_MAX};
 
 use crate::RESPONSE_BYTES_MAX;
 use crate::bounded::{AtMost, Text};
 use crate::context::{EncodeContext, WriteMode};
-use crate::outcome::Outcome;
+use crate::outcome::{Issue, Outcome};
 
 /// Longest id of a resource (R4 datatypes, id).
 const ID_BYTES_MAX: usize = 64;
@@ -30,6 +31,12 @@ pub enum Classified {
         /// What is known already, in the order of the batch.
         known: Vec<Option<ItemAnswer>>,
         /// Why, fit for a log.
+        detail: Arc<str>,
+    },
+    /// The server may still be at work on it, and nobody will hear what becomes of it: a second conditional create
+    /// beside it could make a second resource. To be waited for, then every item must be looked up.
+    Ongoing {
+        /// Status and codes, fit for a log.
         detail: Arc<str>,
     },
     /// The server does not know a Device that the items name: put it there again, then send again.
@@ -61,6 +68,7 @@ pub fn classify(status: u16, retry_after_ms: Option<u64>, body: &[u8], batch: &B
         401 => refusal.paused("the server refuses our credentials; check the token or the client certificate"),
         403 => refusal.paused("the server forbids writing; check the rights of the gateway's account"),
         408 | 421 | 425 | 429 => refusal.transient(retry_after_ms),
+        502 | 504 if context.write == WriteMode::ConditionalCreate => return Classified::Ongoing { detail: refusal.codes() },
         300..=399 => refusal.paused("the server points to another address; readings are never sent after a redirect, enter the final URL"),
         501 | 505 => refusal.paused("the server does not offer bundles of this kind; check the URL and what the server supports"),
         500..=599 => refusal.transient(retry_after_ms),
@@ -181,9 +189,14 @@ enum Missing {
     Device,
 }
 
-/// Whether the server says that a resource which the Observations refer to is not there.
+/// Whether the server says that a resource which the Observations refer to is not there. A warning beside the error refuses nothing,
+/// and what one issue says is no word about the place that another one names.
 fn missing_reference(outcome: &Outcome) -> Option<Missing> {
-    let words = outcome.words();
+    outcome.errors().filter_map(missing_in).min_by_key(|missing| matches!(missing, Missing::Device))
+}
+
+fn missing_in(issue: &Issue) -> Option<Missing> {
+    let words = issue.words();
     let phrases = [
         "not found",
         "not exist",
@@ -196,7 +209,7 @@ fn missing_reference(outcome: &Outcome) -> Option<Missing> {
         "cannot resolve",
         "invalid reference",
     ];
-    if !outcome.has_code("not-found") && !phrases.iter().any(|phrase| words.contains(phrase)) {
+    if !issue.has_code("not-found") && !phrases.iter().any(|phrase| words.contains(phrase)) {
         return None;
     }
     if words.contains("patient/") || words.contains(".subject") {
@@ -288,9 +301,8 @@ fn accepted(status: u16, body: &[u8], batch: &Batch, context: &EncodeContext) ->
         }
     }
     if statuses.iter().all(|&code| matches!(code, 200 | 201)) {
-        let accepted =
-            bundle.entry.0.iter().zip(&batch.items).map(|(entry, item)| ItemAnswer::Accepted { remote_id: remote_id(entry, item) });
-        return Classified::Answer(Answer::Items(accepted.collect()));
+        let entries = bundle.entry.0.iter().zip(&batch.items).zip(&statuses);
+        return each_known(entries.map(|((entry, item), &code)| taken(code, entry, item, context)).collect());
     }
     let outcomes = serde_json::from_slice::<RefusalBundle>(body).unwrap_or_default().entry.0;
     let entries = EntryOutcomes { statuses: &statuses, outcomes, batch };
@@ -332,11 +344,7 @@ impl EntryOutcomes<'_> {
         if let Some(whole) = self.all_alike() {
             return whole;
         }
-        let known: Vec<Option<ItemAnswer>> = entries.iter().enumerate().map(|(index, entry)| self.one(index, entry, context)).collect();
-        if known.iter().all(Option::is_some) {
-            return Classified::Answer(Answer::Items(known.into_iter().flatten().collect()));
-        }
-        Classified::VerifyById { known, detail: "an entry's status leaves open whether it is stored".into() }
+        each_known(entries.iter().enumerate().map(|(index, entry)| self.one(index, entry, context)).collect())
     }
 
     /// What is wrong with all of them is wrong with the patient, the rights or the server, not with an entry.
@@ -374,15 +382,13 @@ impl EntryOutcomes<'_> {
         let outcome = self.outcome(index);
         let transient = || ItemAnswer::Transient { detail: coded(status, outcome) };
         match status {
-            200 | 201 => {
-                let item = self.batch.items.get(index)?;
-                Some(ItemAnswer::Accepted { remote_id: remote_id(entry, item) })
-            }
+            200 | 201 => taken(status, entry, self.batch.items.get(index)?, context),
             202..=399 => None,
             401 | 403 | 408 | 421 | 425 | 429 | 500..=599 => Some(transient()),
             409 if outcome.has_code("duplicate") => None,
             409 => Some(transient()),
             412 if context.write == WriteMode::PutById => Some(transient()),
+            412 if self.batch.items.get(index).is_some_and(is_replayed) => None,
             412 if outcome.has_code("multiple-matches") => Some(ItemAnswer::AcceptedWithWarning {
                 detail: format!("{}: the server holds this identifier more than once; remove the surplus there", coded(status, outcome))
                     .into(),
@@ -392,6 +398,25 @@ impl EntryOutcomes<'_> {
             _ => None,
         }
     }
+}
+
+/// `None` for items that must be looked up.
+fn each_known(known: Vec<Option<ItemAnswer>>) -> Classified {
+    if known.iter().all(Option::is_some) {
+        return Classified::Answer(Answer::Items(known.into_iter().flatten().collect()));
+    }
+    Classified::VerifyById { known, detail: "an entry's status leaves open whether it is stored for its patient".into() }
+}
+
+/// The answer for an entry with 200 or 201.
+fn taken(status: u16, entry: &ResponseEntry<'_>, item: &Item, context: &EncodeContext) -> Option<ItemAnswer> {
+    let was_there = status == 200 && context.write == WriteMode::ConditionalCreate;
+    (!(was_there && is_replayed(item))).then(|| ItemAnswer::Accepted { remote_id: remote_id(entry, item) })
+}
+
+/// Whether its patient may have been corrected since it was first sent.
+fn is_replayed(item: &Item) -> bool {
+    item.readings.iter().any(|(_, reading)| reading.flags.contains(Flags::REPLAYED))
 }
 
 /// The id that the server chose, where it is not ours.

@@ -26,7 +26,7 @@ pub(crate) struct Outcome {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Issue {
+pub(crate) struct Issue {
     severity: Option<String>,
     code: Option<String>,
     diagnostics: Option<String>,
@@ -60,24 +60,19 @@ impl Outcome {
         !self.issue.0.is_empty()
     }
 
+    /// The issues that refuse something. One that does not say how severe it is counts as an error.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = &Issue> {
+        self.issue.0.iter().filter(|issue| !matches!(issue.severity.as_deref(), Some("warning" | "information")))
+    }
+
     /// Whether any issue has this code (R4 value set `issue-type`).
     pub(crate) fn has_code(&self, code: &str) -> bool {
-        self.issue.0.iter().any(|issue| {
-            issue.code.as_deref() == Some(code)
-                || issue.details.iter().flat_map(|details| &details.coding.0).any(|coding| coding.code.as_deref() == Some(code))
-        })
+        self.issue.0.iter().any(|issue| issue.has_code(code))
     }
 
     /// All words of all issues in lower case, to look for a known phrase.
     pub(crate) fn words(&self) -> String {
-        let mut words = String::new();
-        for issue in &self.issue.0 {
-            for text in issue.texts().chain(issue.places()) {
-                words.extend(text.chars().take(4 * OUTCOME_TEXT_CHARS_MAX).flat_map(char::to_lowercase));
-                words.push('\n');
-            }
-        }
-        words
+        self.issue.0.iter().map(Issue::words).collect()
     }
 
     /// Severities and codes only: fit for a log line, an alarm or a metric.
@@ -107,6 +102,21 @@ impl Outcome {
 }
 
 impl Issue {
+    pub(crate) fn has_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+            || self.details.iter().flat_map(|details| &details.coding.0).any(|coding| coding.code.as_deref() == Some(code))
+    }
+
+    /// All its words in lower case, to look for a known phrase.
+    pub(crate) fn words(&self) -> String {
+        let mut words = String::new();
+        for text in self.texts().chain(self.places()) {
+            words.extend(text.chars().take(4 * OUTCOME_TEXT_CHARS_MAX).flat_map(char::to_lowercase));
+            words.push('\n');
+        }
+        words
+    }
+
     fn texts(&self) -> impl Iterator<Item = &str> {
         let details = self.details.iter();
         let displays = details.clone().flat_map(|details| &details.coding.0).filter_map(|coding| coding.display.as_deref());

@@ -1,11 +1,13 @@
 //! Answers to a search or a read, looked at only for whether they show the resource that was asked for.
 //!
 //! A server that ignores a search parameter gives all it has. So nothing counts as found unless the resource
-//! itself shows the identifier.
+//! itself shows the identifier. And a reading can be there under the patient that it was sent for before it was
+//! corrected: an Observation counts for a patient only if its own subject is that patient.
 
 use std::sync::Arc;
 
 use serde::Deserialize;
+use vitalgate_domain::PatientReference;
 
 use crate::RESPONSE_BYTES_MAX;
 use crate::answer::is_id;
@@ -15,6 +17,7 @@ use crate::bounded::First;
 const ENTRIES_MAX: usize = 256;
 /// Identifiers of one resource that are looked at.
 const IDENTIFIERS_MAX: usize = 64;
+const OBSERVATION: &str = "Observation";
 
 /// What a search by identifier found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,15 @@ pub enum Found {
     One(Arc<str>),
     /// More than one.
     Several,
+}
+
+/// Whom an Observation has to be about.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'a> {
+    /// The patient.
+    pub patient: &'a PatientReference,
+    /// The reference that its subject is written with, `Patient/{id}`.
+    pub reference: &'a str,
 }
 
 /// Why a search answer says nothing.
@@ -50,6 +62,13 @@ struct Searchset {
     entry: First<Entry, ENTRIES_MAX>,
 }
 
+impl Searchset {
+    fn resources<'a>(&'a self, resource_type: &'a str) -> impl Iterator<Item = &'a Resource> {
+        let resources = self.entry.0.iter().filter_map(|entry| entry.resource.as_ref());
+        resources.filter(move |resource| resource.resource_type == resource_type)
+    }
+}
+
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Entry {
@@ -63,6 +82,14 @@ struct Resource {
     resource_type: String,
     id: String,
     identifier: Identifiers,
+    subject: Option<Subject>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Subject {
+    reference: String,
+    identifier: Option<Identifier>,
 }
 
 /// One identifier or a list of them, as the resource type has it.
@@ -86,14 +113,37 @@ struct Identifier {
     value: String,
 }
 
+impl Identifier {
+    fn is(&self, system: &str, value: &str) -> bool {
+        self.system == system && self.value == value
+    }
+}
+
 impl Resource {
     fn carries(&self, system: &str, value: &str) -> bool {
-        let matches = |identifier: &Identifier| identifier.system == system && identifier.value == value;
         match &self.identifier {
-            Identifiers::Many(list) => list.0.iter().any(matches),
-            Identifiers::One(one) => matches(one),
+            Identifiers::Many(list) => list.0.iter().any(|identifier| identifier.is(system, value)),
+            Identifiers::One(one) => one.is(system, value),
         }
     }
+
+    fn is_about(&self, whose: Whose<'_>) -> bool {
+        let Some(subject) = &self.subject else { return false };
+        match (patient_id(&subject.reference), whose.patient) {
+            (Some(id), _) => patient_id(whose.reference) == Some(id),
+            (None, PatientReference::Identifier { system, value }) => {
+                subject.identifier.as_ref().is_some_and(|identifier| identifier.is(system, value))
+            }
+            (None, PatientReference::Literal(_)) => false,
+        }
+    }
+}
+
+/// The id in `Patient/{id}`, relative, absolute or with a version: a server may name itself by another host than we do.
+fn patient_id(reference: &str) -> Option<&str> {
+    let (before, after) = reference.rsplit_once("Patient/")?;
+    let id = after.split(['/', '?', '#']).next()?;
+    ((before.is_empty() || before.ends_with('/')) && is_id(id)).then_some(id)
 }
 
 /// What the answer to `GET {resource_type}?identifier={system}|{value}` shows.
@@ -101,14 +151,42 @@ impl Resource {
 /// # Errors
 /// When it is no search result, or shows that the server ignored the parameter.
 pub fn find_in_search(body: &[u8], resource_type: &str, system: &str, value: &str) -> Result<Found, SearchError> {
+    find(&searchset(body)?, resource_type, system, value)
+}
+
+/// What the answer to `GET Observation?identifier={system}|{value}` shows; `None` where it shows one that is about
+/// another patient, or does not say whom it is about.
+///
+/// # Errors
+/// As [`find_in_search`].
+pub fn find_observation(body: &[u8], system: &str, value: &str, whose: Whose<'_>) -> Result<Option<Found>, SearchError> {
+    let set = searchset(body)?;
+    let found = find(&set, OBSERVATION, system, value)?;
+    Ok(set.resources(OBSERVATION).all(|resource| resource.is_about(whose)).then_some(found))
+}
+
+/// Whether the Observation in the answer to `GET Observation/{id}` is about the patient; `None` unless it is that resource with
+/// that identifier.
+#[must_use]
+pub fn read_observation(body: &[u8], id: &str, system: &str, value: &str, whose: Whose<'_>) -> Option<bool> {
+    let body = if body.len() <= RESPONSE_BYTES_MAX { body } else { &[] };
+    let resource: Resource = serde_json::from_slice(body).ok()?;
+    let is_it = resource.resource_type == OBSERVATION && resource.id == id && resource.carries(system, value);
+    is_it.then(|| resource.is_about(whose))
+}
+
+fn searchset(body: &[u8]) -> Result<Searchset, SearchError> {
     let body = if body.len() <= RESPONSE_BYTES_MAX { body } else { &[] };
     let set: Searchset = serde_json::from_slice(body).map_err(|_| SearchError::NotASearchset)?;
     if set.resource_type != "Bundle" || set.kind != "searchset" {
         return Err(SearchError::NotASearchset);
     }
-    let resources = set.entry.0.iter().filter_map(|entry| entry.resource.as_ref());
+    Ok(set)
+}
+
+fn find(set: &Searchset, resource_type: &str, system: &str, value: &str) -> Result<Found, SearchError> {
     let mut ids: Vec<&str> = Vec::new();
-    for resource in resources.filter(|resource| resource.resource_type == resource_type) {
+    for resource in set.resources(resource_type) {
         if !resource.carries(system, value) || !is_id(&resource.id) {
             return Err(SearchError::IdentifierIgnored);
         }
@@ -123,14 +201,6 @@ pub fn find_in_search(body: &[u8], resource_type: &str, system: &str, value: &st
         [only] => Found::One(Arc::from(*only)),
         _ => Found::Several,
     })
-}
-
-/// Whether the answer to `GET {resource_type}/{id}` is that resource with that identifier.
-#[must_use]
-pub fn read_carries_identifier(body: &[u8], resource_type: &str, id: &str, system: &str, value: &str) -> bool {
-    let body = if body.len() <= RESPONSE_BYTES_MAX { body } else { &[] };
-    serde_json::from_slice::<Resource>(body)
-        .is_ok_and(|resource| resource.resource_type == resource_type && resource.id == id && resource.carries(system, value))
 }
 
 /// The id of the resource of this type that an answer holds, or that a `Location` names.
@@ -176,5 +246,40 @@ mod tests {
         assert_eq!(id("", Some("https://ehr/fhir/Device/12/_history/1")).as_deref(), Some("12"));
         assert_eq!(id(r#"{"resourceType":"Device","id":"7"}"#, None).as_deref(), Some("7"));
         assert_eq!(id(r#"{"resourceType":"Patient","id":"7"}"#, Some("Device/a b")), None);
+    }
+
+    /// A reading counts as delivered for a patient only in that patient's record, however the server writes the reference.
+    #[test]
+    fn an_observation_counts_only_for_the_patient_that_it_shows() {
+        let literal = PatientReference::Literal("Patient/7".into());
+        let known = PatientReference::Identifier { system: "p".into(), value: "77".into() };
+        let cases = [
+            (r#"{"reference":"Patient/7"}"#, true, true),
+            (r#"{"reference":"https://ehr.example/fhir/Patient/7"}"#, true, true),
+            (r#"{"reference":"http://inside:8080/Patient/7/_history/3"}"#, true, true),
+            (r#"{"identifier":{"system":"p","value":"77"}}"#, false, true),
+            (r#"{"reference":"urn:uuid:1","identifier":{"system":"p","value":"77"}}"#, false, true),
+            (r#"{"reference":"Patient/8"}"#, false, false),
+            (r#"{"reference":"Patient/8","identifier":{"system":"p","value":"77"}}"#, false, false),
+            (r#"{"reference":"https://ehr.example/fhir/Patient/70"}"#, false, false),
+            (r#"{"reference":"https://ehr.example/NoPatient/7"}"#, false, false),
+            (r##"{"reference":"#Patient/7x/y"}"##, false, false),
+            (r#"{"reference":"Group/7"}"#, false, false),
+            (r#"{"identifier":{"system":"q","value":"77"}}"#, false, false),
+            ("{}", false, false),
+            ("null", false, false),
+        ];
+        for (subject, as_literal, as_known) in cases {
+            for (patient, expected) in [(&literal, as_literal), (&known, as_known)] {
+                let whose = Whose { patient, reference: "Patient/7" };
+                let resource =
+                    format!(r#"{{"resourceType":"Observation","id":"a","identifier":[{{"system":"s","value":"v"}}],"subject":{subject}}}"#);
+                let set = format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{{"resource":{resource}}}]}}"#);
+                let found = find_observation(set.as_bytes(), "s", "v", whose).unwrap();
+                assert_eq!(found, expected.then(|| Found::One("a".into())), "{subject} for {patient:?}");
+                assert_eq!(read_observation(resource.as_bytes(), "a", "s", "v", whose), Some(expected), "{subject} for {patient:?}");
+                assert_eq!(read_observation(resource.as_bytes(), "b", "s", "v", whose), None);
+            }
+        }
     }
 }

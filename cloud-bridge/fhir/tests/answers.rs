@@ -5,7 +5,7 @@ mod common;
 
 use common::{batch, context, ordinary, reading, single};
 use proptest::prelude::*;
-use vitalgate_domain::{Answer, Batch, BatchMode, ItemAnswer, Metric};
+use vitalgate_domain::{Answer, Batch, BatchMode, Flags, ItemAnswer, Metric};
 use vitalgate_fhir::{Classified, WriteMode, classify};
 
 const PUT: WriteMode = WriteMode::PutById;
@@ -33,6 +33,7 @@ fn said(status: u16, body: &str, batch: &Batch, write: WriteMode) -> Classified 
 fn name(classified: &Classified) -> &'static str {
     match classified {
         Classified::VerifyById { .. } => "verify",
+        Classified::Ongoing { .. } => "ongoing",
         Classified::DevicesUnknown { .. } => "devices",
         Classified::Answer(answer) => match answer {
             Answer::Items(_) => "items",
@@ -48,7 +49,7 @@ fn name(classified: &Classified) -> &'static str {
 #[test]
 fn a_status_without_a_bundle_means_what_the_table_says() {
     let table: [(&[u16], &str); 6] = [
-        (&[408, 421, 425, 429, 500, 502, 503, 504, 507, 409], "transient"),
+        (&[408, 421, 425, 429, 500, 503, 507, 409], "transient"),
         (&[401, 403, 404, 410, 405, 406, 415, 301, 302, 307, 308, 501, 407, 451], "paused"),
         (&[400, 422], "rejected"),
         (&[413], "too large"),
@@ -63,6 +64,16 @@ fn a_status_without_a_bundle_means_what_the_table_says() {
                     assert_eq!(name(&classified), wanted, "{status} {body:?}");
                 }
             }
+        }
+    }
+}
+
+/// Exactly once: a proxy that gave up says nothing of what the server behind it goes on with. Only PUT by id may be sent beside that.
+#[test]
+fn what_a_proxy_gave_up_may_still_be_under_way() {
+    for status in [502, 504] {
+        for (write, wanted) in [(PUT, "transient"), (CONDITIONAL, "ongoing")] {
+            assert_eq!(name(&said(status, "<html>", &items(2, BatchMode::Together), write)), wanted, "{status}");
         }
     }
 }
@@ -99,6 +110,55 @@ fn a_refusal_is_told_apart_by_what_it_says() {
     assert_eq!(name(&said(413, "", &single, PUT)), "paused", "one entry cannot be halved, and is not to blame");
     assert_eq!(name(&said(400, &outcome("invalid", "request too large: limit"), &single, PUT)), "rejected");
     assert_eq!(name(&said(412, &outcome("multiple-matches", ""), &single, CONDITIONAL)), "verify");
+}
+
+/// One unsound reading is isolated and the others arrive, whatever the server says beside the error: only where an error itself says
+/// that the patient is not there are all of them held.
+#[test]
+fn a_word_about_the_patient_beside_another_error_blames_no_patient() {
+    let issue = |severity: &str, code: &str, text: &str, place: &str| {
+        format!(r#"{{"severity":"{severity}","code":"{code}","diagnostics":"{text}","expression":["{place}"]}}"#)
+    };
+    let unsound = issue("error", "invalid", "the value set is unknown", "Observation.code");
+    let of_subject = |severity: &str| issue(severity, "not-found", "display is not known", "Observation.subject");
+    let odd_subject = issue("error", "invariant", "the display is too long", "Observation.subject");
+    let table = [
+        (vec![of_subject("warning"), unsound.clone()], "rejected"),
+        (vec![unsound.clone(), of_subject("information")], "rejected"),
+        (vec![unsound.clone(), odd_subject], "rejected"),
+        (vec![of_subject("warning"), of_subject("error")], "patient"),
+        (vec![unsound, of_subject("fatal")], "patient"),
+        (vec![r#"{"code":"not-found","diagnostics":"Patient/4711 is unknown"}"#.to_owned()], "patient"),
+    ];
+    for (issues, wanted) in table {
+        let body = format!(r#"{{"resourceType":"OperationOutcome","issue":[{}]}}"#, issues.join(","));
+        assert_eq!(name(&said(422, &body, &items(3, BatchMode::Together), PUT)), wanted, "{body}");
+        let entry = format!(r#"{{"status":"422","outcome":{body}}}"#);
+        let alone = said(200, &response(BatchMode::Separately, &[&entry, &entry]), &items(2, BatchMode::Separately), PUT);
+        assert_eq!(name(&alone), if wanted == "patient" { wanted } else { "items" }, "{body}");
+    }
+}
+
+/// A reading whose patient was corrected counts as delivered only in the right record: that one was there already does not say whose.
+#[test]
+fn a_replayed_reading_that_was_there_already_is_looked_up_where_it_was_not_written() {
+    for mode in [BatchMode::Together, BatchMode::Separately] {
+        let mut batch = items(3, mode);
+        for item in &mut batch.items[1..] {
+            item.readings[0].1.flags = Flags::REPLAYED;
+        }
+        let body = response(mode, &[r#"{"status":"200"}"#, r#"{"status":"200"}"#, r#"{"status":"201"}"#]);
+        let Classified::VerifyById { known, .. } = said(200, &body, &batch, CONDITIONAL) else { panic!() };
+        assert_eq!(known.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(accepted(&said(200, &body, &batch, PUT)), 3, "it was written");
+    }
+    let mut batch = items(2, BatchMode::Separately);
+    batch.items[0].readings[0].1.flags = Flags::REPLAYED;
+    let doubled = format!(r#"{{"status":"412","outcome":{}}}"#, outcome("multiple-matches", ""));
+    let Classified::VerifyById { known, .. } = said(200, &response(batch.mode, &[&doubled, &doubled]), &batch, CONDITIONAL) else {
+        panic!()
+    };
+    assert!(known[0].is_none() && matches!(known[1], Some(ItemAnswer::AcceptedWithWarning { .. })), "{known:?}");
 }
 
 #[test]

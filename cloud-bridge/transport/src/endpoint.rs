@@ -17,7 +17,7 @@ const REQUESTS_IN_FLIGHT_MAX: usize = 4;
 /// How to write, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WritePolicy {
-    /// As the server's `/metadata` allows: PUT by id if it says `updateCreate`, else conditional create.
+    /// As the server's `/metadata` allows: PUT by id if it says `updateCreate`, else conditional create, and that for good.
     #[default]
     Auto,
     /// PUT by id, without asking.
@@ -35,6 +35,8 @@ pub struct FhirEndpoint {
     pub gateway: GatewayId,
     /// How to write.
     pub write: WritePolicy,
+    /// Whether an earlier process wrote there by conditional create: then an automatic choice stays with it.
+    pub written_conditionally: bool,
     /// Time for one request in milliseconds, from connecting to the last byte of the answer.
     pub request_timeout_ms: u64,
     /// Time to connect including TLS, in milliseconds.
@@ -57,6 +59,7 @@ impl FhirEndpoint {
             base_url: base_url.to_owned(),
             gateway,
             write: WritePolicy::Auto,
+            written_conditionally: false,
             request_timeout_ms: REQUEST_TIMEOUT_MS,
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,

@@ -7,14 +7,20 @@
 //!   in the same single resource. Nothing more is needed.
 //! - *Conditional create*: the server looks the identifier up before it creates, and real servers race with
 //!   themselves when two such requests overlap. Ours never overlap on purpose: the pipeline keeps one request per
-//!   patient under way. They can overlap only when a request timed out here while the server still works on
-//!   it. So a time-out is never followed by an immediate resend (the pipeline backs off first), and whenever the connection
-//!   broke or the answer cannot be read, the server is *asked* which of the identifiers it holds before
-//!   anything is sent again. What remains is a server that commits a request later than our time-out
-//!   plus back-off and races with itself; there only PUT by id helps, and a doubled identifier is reported as a warning.
+//!   patient under way. They can overlap only when the server still works on a request that was given up, by us
+//!   or by a proxy. So after a time-out, a 502 or a 504 the time of a whole request is waited, and then, as
+//!   whenever the connection broke or the answer cannot be read, the server is *asked* which of the identifiers it
+//!   holds; only what it does not hold is sent again. What remains is a server that commits a request later still, or
+//!   after the connection broke, and races with itself; there only PUT by id helps, and a doubled identifier is
+//!   reported as a warning.
 //!
-//! A mode, once chosen in a process, is never changed from conditional create to PUT: a reading stored under
-//! an id of the server's would be stored again under ours.
+//! Conditional create, once chosen, is never changed to PUT: a reading stored under an id of the server's would be
+//! stored again under ours. The choice is kept beyond the process before the first such request leaves.
+//!
+//! # The right patient
+//! A corrected reading keeps its identity. So an Observation that is there already counts as delivered only if the
+//! server shows it with the patient of the batch as its subject: in every look-up, and where a conditional create of a
+//! replayed reading made nothing. Under another patient it is refused, for the EHR's keeper to correct it there.
 //!
 //! # Privacy
 //! Redirects are never followed, proxies of the environment are ignored, and URLs, bodies and server texts
@@ -38,3 +44,4 @@ pub use client::FhirClient;
 pub use endpoint::{EndpointError, FhirEndpoint, WritePolicy};
 pub use failure::tls_remedy;
 pub use metrics::TransportMetrics;
+pub use server::KeepConditional;

@@ -1,6 +1,7 @@
 //! What the server can do, asked once and remembered.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -17,6 +18,9 @@ const FRESH_MS: u64 = 3_600_000;
 /// it: while it is away that small question is asked each second or two, and not fifty readings. One is not
 /// enough: one patient's bundle may fail by itself between those of others.
 const FAILURES_BEFORE_ASKING: u32 = 2;
+
+/// Keeps beyond the process that readings are written by conditional create. Gives true once that is durable.
+pub type KeepConditional = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
 /// How to write to this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +41,21 @@ struct Known {
 pub(crate) struct Server {
     policy: WritePolicy,
     known: Mutex<Option<Known>>,
+    /// Readings may be there under ids of the server's: they must not be stored again under ours.
+    conditional: AtomicBool,
+    keep: Option<KeepConditional>,
     /// Answers in a row that took nothing.
     failures: AtomicU32,
 }
 
 impl Server {
-    pub(crate) fn new(policy: WritePolicy) -> Self {
-        Self { policy, known: Mutex::new(None), failures: AtomicU32::new(0) }
+    pub(crate) fn new(policy: WritePolicy, conditional: bool) -> Self {
+        let conditional = AtomicBool::new(conditional);
+        Self { policy, known: Mutex::new(None), conditional, keep: None, failures: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn keep_with(&mut self, keep: KeepConditional) {
+        self.keep = Some(keep);
     }
 
     /// How to write; asks the server where the configuration leaves it open.
@@ -54,6 +66,7 @@ impl Server {
             WritePolicy::Conditional => Some(WriteMode::ConditionalCreate),
         };
         if let Some(mode) = fixed {
+            self.about_to_write(mode).await?;
             return Ok(Ways { observation: mode, device: mode, transaction: true });
         }
         // Held while asking: whoever comes meanwhile waits for the one answer.
@@ -61,13 +74,25 @@ impl Server {
         if let Some(known) = known.as_ref().filter(|known| !known.stale && known.asked.elapsed() < Duration::from_millis(FRESH_MS)) {
             return Ok(known.ways);
         }
-        let mut ways = ask(exchange).await?;
-        if known.as_ref().is_some_and(|before| before.ways.observation == WriteMode::ConditionalCreate) {
-            // What was stored under an id of the server's must not be stored again under ours.
-            ways.observation = WriteMode::ConditionalCreate;
-        }
+        let ways = ask(exchange, self.conditional.load(Ordering::Relaxed)).await?;
+        self.about_to_write(ways.observation).await?;
         *known = Some(Known { ways, asked: Instant::now(), stale: false });
         Ok(ways)
+    }
+
+    /// Before the first conditional create leaves, it is kept that there may be one: its answer can be lost with the process.
+    async fn about_to_write(&self, mode: WriteMode) -> Result<(), Answer> {
+        if mode == WriteMode::PutById || self.conditional.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if let Some(keep) = &self.keep
+            && !keep().await
+        {
+            let detail = "nothing is sent until the way of writing is kept on disk".into();
+            return Err(Answer::Transient { retry_after_ms: None, detail });
+        }
+        self.conditional.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What became of a batch.
@@ -92,7 +117,7 @@ impl Server {
     }
 }
 
-async fn ask(exchange: &Exchange) -> Result<Ways, Answer> {
+async fn ask(exchange: &Exchange, conditional: bool) -> Result<Ways, Answer> {
     let mut request = Request::get("metadata", "/metadata".to_owned());
     request.answer_bytes_max = CAPABILITY_BYTES_MAX;
     let response = exchange.send(&request).await.map_err(|failure| failure.answer())?;
@@ -111,15 +136,23 @@ async fn ask(exchange: &Exchange) -> Result<Ways, Answer> {
         return Err(Answer::Transient { retry_after_ms: None, detail: "the answer at /metadata broke off".into() });
     }
     let capability = parse_capability(&response.body).map_err(|error| paused(error.to_string()))?;
-    choose(&capability)
+    choose(&capability, conditional)
 }
 
-fn choose(capability: &Capability) -> Result<Ways, Answer> {
+/// `conditional` where readings may be there by conditional create already: then it stays that way.
+fn choose(capability: &Capability, conditional: bool) -> Result<Ways, Answer> {
     if !capability.speaks_r4() {
         return Err(paused(format!("the server speaks FHIR {}, Vitalgate speaks R4 (4.x)", capability.fhir_version)));
     }
     let observation = match (capability.update_create, capability.conditional_create) {
-        (true, _) => WriteMode::PutById,
+        (true, _) if !conditional => WriteMode::PutById,
+        (true, Some(false)) => {
+            return Err(paused(
+                "readings were written by conditional create, which the server does not offer any more: enable it there; \
+                 `write = \"put\"` goes on without it, and readings that it has and did not confirm are there twice then"
+                    .to_owned(),
+            ));
+        }
         (false, Some(false)) => {
             return Err(paused(
                 "the server offers neither updateCreate nor conditionalCreate for Observation: a resend would double readings; \
@@ -127,7 +160,7 @@ fn choose(capability: &Capability) -> Result<Ways, Answer> {
                     .to_owned(),
             ));
         }
-        (false, None | Some(true)) => WriteMode::ConditionalCreate,
+        (_, None | Some(true)) => WriteMode::ConditionalCreate,
     };
     let device = if capability.device.update_create == Some(true) { WriteMode::PutById } else { WriteMode::ConditionalCreate };
     Ok(Ways { observation, device, transaction: capability.transaction.unwrap_or(true) })
@@ -141,17 +174,20 @@ fn paused(detail: String) -> Answer {
 mod tests {
     use super::*;
 
-    fn ways(resource: &str) -> Result<Ways, Answer> {
+    fn ways(resource: &str, conditional: bool) -> Result<Ways, Answer> {
         let body = format!(
             r#"{{"resourceType":"CapabilityStatement","fhirVersion":"4.0.1","rest":[{{"mode":"server","resource":[{{"type":"Observation"{resource}}}]}}]}}"#
         );
-        choose(&parse_capability(body.as_bytes()).unwrap())
+        choose(&parse_capability(body.as_bytes()).unwrap(), conditional)
     }
 
     #[test]
     fn put_is_chosen_where_it_is_offered_and_nothing_that_could_double() {
-        assert_eq!(ways(r#","updateCreate":true"#).unwrap().observation, WriteMode::PutById);
-        assert_eq!(ways(r#","updateCreate":false,"conditionalCreate":true"#).unwrap().observation, WriteMode::ConditionalCreate);
-        assert!(matches!(ways(r#","conditionalCreate":false"#), Err(Answer::Paused { .. })));
+        let mode = |resource, conditional| ways(resource, conditional).unwrap().observation;
+        assert_eq!(mode(r#","updateCreate":true"#, false), WriteMode::PutById);
+        assert_eq!(mode(r#","updateCreate":true"#, true), WriteMode::ConditionalCreate, "it was before");
+        assert_eq!(mode(r#","updateCreate":false,"conditionalCreate":true"#, false), WriteMode::ConditionalCreate);
+        assert!(matches!(ways(r#","conditionalCreate":false"#, false), Err(Answer::Paused { .. })));
+        assert!(matches!(ways(r#","updateCreate":true,"conditionalCreate":false"#, true), Err(Answer::Paused { .. })));
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vitalgate_domain::{Batch, ItemAnswer};
-use vitalgate_fhir::{EncodeContext, Found, WriteMode, find_in_search, identifier_query, identifier_value, read_carries_identifier};
+use vitalgate_domain::{Batch, ItemAnswer, ReadingId};
+use vitalgate_fhir::{EncodeContext, Found, Whose, WriteMode, find_observation, identifier_query, identifier_value, read_observation};
 
 use crate::exchange::{Exchange, Request};
 
@@ -14,33 +14,32 @@ pub(crate) fn query(system: &str, value: &str) -> String {
     identifier_query(system, value).replace('|', "%7C")
 }
 
-/// Fills in every `None`: what the server shows with its identifier is accepted, what it does not show is
-/// to be sent again. After `time` nothing more is asked, and the rest is to be sent again.
+/// Fills in every `None`: what the server shows with its identifier under the patient is accepted, under another one it
+/// is refused, and what it does not show is to be sent again. After `time` nothing more is asked, and the rest is to be
+/// sent again. `reference` is what the patient was written as.
 pub(crate) async fn look_up(
     exchange: &Exchange,
     batch: &Batch,
     context: &EncodeContext,
+    reference: &str,
     known: Vec<Option<ItemAnswer>>,
     time: Duration,
 ) -> Vec<ItemAnswer> {
     let deadline = Instant::now() + time;
     let mut answers = Vec::with_capacity(known.len());
     let mut reachable = true;
+    let whose = Whose { patient: &batch.patient, reference };
     for (item, answer) in batch.items.iter().zip(known) {
         let answer = match answer {
             Some(answer) => answer,
             None if !reachable => unsettled("the server could not be asked what it holds"),
-            None => {
-                let asked =
-                    tokio::time::timeout_at(deadline, one(exchange, &identifier_value(&item.id), &item.id.to_string(), context)).await;
-                match asked {
-                    Ok(Some(answer)) => answer,
-                    Ok(None) | Err(_) => {
-                        reachable = false;
-                        unsettled("the server could not be asked what it holds")
-                    }
+            None => match tokio::time::timeout_at(deadline, one(exchange, &item.id, context, whose)).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) | Err(_) => {
+                    reachable = false;
+                    unsettled("the server could not be asked what it holds")
                 }
-            }
+            },
         };
         answers.push(answer);
     }
@@ -52,33 +51,38 @@ fn unsettled(detail: &str) -> ItemAnswer {
 }
 
 /// `None` where the server does not answer.
-async fn one(exchange: &Exchange, value: &str, id: &str, context: &EncodeContext) -> Option<ItemAnswer> {
-    let system = &context.identifier_system;
+async fn one(exchange: &Exchange, id: &ReadingId, context: &EncodeContext, whose: Whose<'_>) -> Option<ItemAnswer> {
+    let (system, value) = (&context.identifier_system, identifier_value(id));
     let absent = || Some(unsettled("the server does not hold it"));
+    let of_another = || Some(ItemAnswer::Rejected { detail: Arc::from(OF_ANOTHER) });
     match context.write {
         WriteMode::PutById => {
+            let id = id.to_string();
             let response = exchange.send(&Request::get("verify", format!("/Observation/{id}"))).await.ok()?;
             match response.status {
-                200 if read_carries_identifier(&response.body, "Observation", id, system, value) => {
-                    Some(ItemAnswer::Accepted { remote_id: None })
-                }
+                200 => match read_observation(&response.body, &id, system, &value, whose)? {
+                    true => Some(ItemAnswer::Accepted { remote_id: None }),
+                    false => of_another(),
+                },
                 404 | 410 => absent(),
                 _ => None,
             }
         }
         WriteMode::ConditionalCreate => {
-            let path = format!("/Observation?{}&_count=2", query(system, value));
+            let path = format!("/Observation?{}&_count=2", query(system, &value));
             let response = exchange.send(&Request::get("verify", path)).await.ok()?;
             if response.status != 200 {
                 return None;
             }
-            match find_in_search(&response.body, "Observation", system, value).ok()? {
-                Found::One(id) => Some(ItemAnswer::Accepted { remote_id: Some(id) }),
-                Found::None => absent(),
-                Found::Several => Some(ItemAnswer::AcceptedWithWarning { detail: Arc::from(DOUBLED) }),
+            match find_observation(&response.body, system, &value, whose).ok()? {
+                Some(Found::One(id)) => Some(ItemAnswer::Accepted { remote_id: Some(id) }),
+                Some(Found::None) => absent(),
+                Some(Found::Several) => Some(ItemAnswer::AcceptedWithWarning { detail: Arc::from(DOUBLED) }),
+                None => of_another(),
             }
         }
     }
 }
 
 const DOUBLED: &str = "the server holds this identifier more than once; remove the surplus there";
+const OF_ANOTHER: &str = "the EHR holds it under another patient; correct or remove it there, then replay";

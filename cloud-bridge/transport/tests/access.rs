@@ -4,12 +4,15 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use common::ehr::{Ehr, Fault, capability};
 use common::serve::Served;
 use common::{Certificates, accepted, batch, batch_of, endpoint, is_transient};
 use serde_json::json;
 use vitalgate_domain::{Answer, BatchMode, PatientReference};
-use vitalgate_transport::{FhirClient, WritePolicy};
+use vitalgate_transport::{FhirClient, FhirEndpoint, KeepConditional, WritePolicy};
 
 fn client(served: &Served) -> FhirClient {
     FhirClient::new(endpoint(&served.url(), WritePolicy::Auto), served.certificates.client()).unwrap()
@@ -175,6 +178,39 @@ async fn a_server_that_learns_to_update_does_not_change_the_way_of_writing() {
     assert!(String::from_utf8(last.body).unwrap().contains("ifNoneExist"));
 }
 
+/// The same across a restart: the answer was lost, the process ended, and the server learned to update meanwhile.
+#[tokio::test]
+async fn a_server_that_learns_to_update_meets_the_same_way_of_writing_after_a_restart() {
+    let ehr = Ehr::new(false);
+    ehr.state().faults.push_back(Fault::ResetAfterStoring);
+    let served = Served::start(ehr).await;
+    let kept = Arc::new(AtomicBool::new(false));
+    let (seen, journal) = (Arc::clone(&kept), Arc::clone(&served.ehr));
+    let first = client(&served).keeping(Box::new(move || {
+        assert_eq!(journal.bundles(), 0, "kept before anything is written");
+        let disk_is_full = journal.count("GET", "/fhir/metadata") < 2;
+        seen.store(!disk_is_full, Ordering::SeqCst);
+        Box::pin(std::future::ready(!disk_is_full))
+    }));
+    assert!(is_transient(&first.deliver(&batch(BatchMode::Together)).await), "it cannot be kept yet");
+    assert_eq!(served.ehr.bundles(), 0);
+    first.deliver(&batch(BatchMode::Together)).await;
+    assert!(kept.load(Ordering::SeqCst) && served.ehr.observations() == (5, 5));
+    drop(first);
+    served.ehr.state().metadata = Some((200, capability(&json!({"updateCreate": true, "conditionalCreate": true}))));
+    let restarted = |write| {
+        let remembered = FhirEndpoint { written_conditionally: true, ..endpoint(&served.url(), write) };
+        FhirClient::new(remembered, served.certificates.client()).unwrap()
+    };
+    let never = || -> KeepConditional { Box::new(|| panic!("it is kept already")) };
+    assert_eq!(accepted(&restarted(WritePolicy::Auto).keeping(never()).deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.ehr.observations(), (5, 5));
+    let put = restarted(WritePolicy::Put).keeping(never());
+    assert_eq!(accepted(&put.deliver(&batch_of(6..=6, BatchMode::Together, &common::patient())).await), 1);
+    let last = served.ehr.state().requests.iter().rev().find(|request| request.target == "/fhir").cloned().unwrap();
+    assert!(!String::from_utf8(last.body).unwrap().contains("ifNoneExist"), "what is configured wins");
+}
+
 fn known_by_identifier() -> PatientReference {
     PatientReference::Identifier { system: "urn:oid:1.2.40".into(), value: "77|&x".into() }
 }
@@ -241,4 +277,20 @@ async fn while_a_server_fails_it_is_asked_and_not_sent_to() {
     served.ehr.state().metadata = good;
     assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
     assert_eq!(served.ehr.bundles(), bundles + 1);
+}
+
+/// Promise: that the server still finds nobody under an unknown identifier does not make it look like one that takes readings.
+#[tokio::test]
+async fn a_search_that_finds_nobody_ends_no_outage() {
+    let served = Served::start(Ehr::new(true)).await;
+    let client = client(&served);
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    served.ehr.state().faults = (0..2).map(|_| Fault::Answer(503, vec![], String::new())).collect();
+    let unknown = batch_of(1..=3, BatchMode::Together, &known_by_identifier());
+    for _ in 0..2 {
+        assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+        assert!(matches!(client.deliver(&unknown).await, Answer::PatientUnknown { .. }));
+    }
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.ehr.count("GET", "/fhir/metadata"), 2, "asked again after two failures");
 }

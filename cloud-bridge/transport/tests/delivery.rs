@@ -10,7 +10,7 @@ use common::ehr::{Ehr, Fault, outcome};
 use common::serve::Served;
 use common::{accepted, batch, batch_of, endpoint, is_transient, patient, reading};
 use serde_json::{Value as Json, json};
-use vitalgate_domain::{Answer, BatchMode, ClockTrust, Item, ItemAnswer, Sequence};
+use vitalgate_domain::{Answer, Batch, BatchMode, ClockTrust, Flags, Item, ItemAnswer, PatientReference, Sequence};
 use vitalgate_transport::{FhirClient, WritePolicy};
 
 const MODES: [bool; 2] = [true, false];
@@ -76,10 +76,11 @@ async fn hung(update_create: bool, fault: Fault) {
         1,
         "all is known that must be asked first"
     );
+    let known = !update_create && fault == Fault::HangAfterStoring;
     served.ehr.state().faults.push_back(fault);
     let started = Instant::now();
     let answer = client.deliver(&batch(BatchMode::Together)).await;
-    assert!(is_transient(&answer), "{answer:?}");
+    assert_eq!((accepted(&answer), is_transient(&answer)), if known { (5, false) } else { (0, true) }, "{answer:?}");
     assert!(started.elapsed() < Duration::from_millis(10 * SHORT_MS));
     assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
     assert_eq!(served.ehr.observations(), (6, 6));
@@ -93,6 +94,31 @@ async fn a_server_that_never_answers_holds_nothing_up_longer_than_the_time_out()
         hung(false, Fault::Hang),
         hung(false, Fault::HangAfterStoring)
     );
+}
+
+/// Exactly once: a proxy or we gave up, and the server commits after that. Where the server looks up before it creates, nothing is
+/// sent beside a request that may still be under way.
+#[tokio::test]
+async fn what_the_server_stores_after_a_time_out_is_there_once() {
+    const LATER: Duration = Duration::from_millis(300);
+    /// Far more tries than it takes.
+    const TRIES: usize = 100;
+    let given_up = [(Some(504), LATER), (Some(502), LATER), (None, Duration::from_millis(SHORT_MS) + LATER)];
+    for (status, after) in given_up {
+        let served = Served::start(Ehr::new(false)).await;
+        let mut short = endpoint(&served.url(), WritePolicy::Auto);
+        short.request_timeout_ms = SHORT_MS;
+        let client = FhirClient::new(short, served.certificates.client()).unwrap();
+        assert_eq!(accepted(&client.deliver(&batch_of(6..=6, BatchMode::Together, &patient())).await), 1);
+        served.ehr.state().faults.push_back(Fault::StoreLate(status, after));
+        let mut answers = Vec::new();
+        while answers.last().map_or(0, accepted) < 5 {
+            assert!(answers.len() < TRIES, "{answers:?}");
+            answers.push(client.deliver(&batch(BatchMode::Together)).await);
+        }
+        served.ehr.finish_late();
+        assert_eq!((served.ehr.observations(), served.ehr.bundles()), ((6, 6), 2), "{status:?}: {answers:?}");
+    }
 }
 
 #[tokio::test]
@@ -163,11 +189,62 @@ async fn a_poison_entry_is_isolated_with_its_reason_and_the_others_arrive() {
     }
 }
 
+fn another() -> PatientReference {
+    PatientReference::Literal("Patient/4712".into())
+}
+
+/// The five readings of [`batch`] after their patient was corrected.
+fn corrected(mode: BatchMode) -> Batch {
+    let mut batch = batch_of(1..=5, mode, &another());
+    batch.items.iter_mut().for_each(|item| item.readings[0].1.flags = Flags::REPLAYED);
+    batch
+}
+
+fn held_under_another(answer: &Answer) -> bool {
+    let of_another = |item: &ItemAnswer| matches!(item, ItemAnswer::Rejected { detail } if detail.contains("another patient"));
+    matches!(answer, Answer::Items(items) if items.len() == 5 && items.iter().all(of_another))
+}
+
+/// No reading counts as delivered for a patient while it is in another one's record: it becomes a dead letter that says so, and
+/// is taken once the EHR's keeper has corrected it there.
+#[tokio::test]
+async fn a_corrected_reading_that_the_server_holds_under_another_patient_is_not_delivered() {
+    let unread = [None, Some(Fault::TruncateAfterStoring), Some(Fault::ResetAfterStoring)];
+    for (fault, mode) in unread.into_iter().flat_map(|fault| [(fault.clone(), BatchMode::Together), (fault, BatchMode::Separately)]) {
+        let (served, client) = served(false, []).await;
+        assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5);
+        served.ehr.state().faults.extend(fault);
+        let answer = client.deliver(&corrected(mode)).await;
+        assert!(held_under_another(&answer), "{answer:?}");
+        for ((_, _), versions) in served.ehr.state().stored.iter_mut().filter(|((kind, _), _)| kind == "Observation") {
+            versions.last_mut().unwrap()["subject"] = json!({"reference": "https://ehr.example/fhir/Patient/4712/_history/2"});
+        }
+        assert_eq!(accepted(&client.deliver(&corrected(mode)).await), 5, "corrected there");
+        assert_eq!(served.ehr.observations(), (5, 5));
+    }
+}
+
+/// PUT by id puts it into the right record; an answer that nobody can read is believed only where that is seen to be done.
+#[tokio::test]
+async fn a_corrected_reading_that_was_perhaps_not_written_is_looked_for_in_its_own_record() {
+    for mode in [BatchMode::Together, BatchMode::Separately] {
+        let (served, client) = served(true, []).await;
+        assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5);
+        let half = Fault::Answer(200, Vec::new(), "{\"resourceType\":\"Bun".to_owned());
+        served.ehr.state().faults.extend([half, Fault::TruncateAfterStoring]);
+        let answer = client.deliver(&corrected(mode)).await;
+        assert!(held_under_another(&answer), "{answer:?}");
+        assert_eq!(accepted(&client.deliver(&corrected(mode)).await), 5, "written now");
+        assert_eq!(served.ehr.observations(), (5, 5));
+    }
+}
+
 #[tokio::test]
 async fn an_identifier_that_is_there_twice_already_is_reported_and_not_sent_a_third_time() {
     let (served, client) = served(false, []).await;
     let id = batch(BatchMode::Together).items[1].id;
-    let twin = json!({"resourceType": "Observation", "identifier": [{"system": "urn:ietf:rfc:3986", "value": format!("urn:uuid:{id}")}]});
+    let identifier = json!([{"system": "urn:ietf:rfc:3986", "value": format!("urn:uuid:{id}")}]);
+    let twin = json!({"resourceType": "Observation", "identifier": identifier, "subject": {"reference": "Patient/4711"}});
     for _ in 0..2 {
         served.ehr.state().store("Observation", twin.clone());
     }
@@ -202,20 +279,20 @@ async fn a_redirect_is_never_followed_with_readings() {
 
 #[tokio::test]
 async fn a_faulty_item_never_holds_back_the_others() {
-    let (served, client) = served(true, []).await;
-    let mut odd = batch(BatchMode::Separately);
-    odd.items.push(odd.items[0].clone());
-    let mut timeless = reading(77, &patient());
-    timeless.time.device = None;
-    timeless.time.received.trust = ClockTrust::Unset;
-    odd.items.insert(0, Item { id: timeless.id, panel: None, readings: vec![(Sequence(77), timeless)] });
-    let Answer::Items(items) = client.deliver(&odd).await else { panic!() };
-    assert!(matches!(items[0], ItemAnswer::Rejected { .. }), "without a moment");
-    assert!(items[1..6].iter().all(|item| matches!(item, ItemAnswer::Accepted { .. })));
-    assert!(matches!(items[6], ItemAnswer::Transient { .. }), "its twin was in the same bundle");
-    assert_eq!(served.ehr.observations(), (5, 5));
-    odd.mode = BatchMode::Together;
-    assert!(matches!(client.deliver(&odd).await, Answer::RejectedWhole { .. }));
+    for mode in [BatchMode::Together, BatchMode::Separately] {
+        let (served, client) = served(true, []).await;
+        let mut odd = batch(mode);
+        odd.items.push(odd.items[0].clone());
+        let mut timeless = reading(77, &patient());
+        timeless.time.device = None;
+        timeless.time.received.trust = ClockTrust::Unset;
+        odd.items.insert(0, Item { id: timeless.id, panel: None, readings: vec![(Sequence(77), timeless)] });
+        let Answer::Items(items) = client.deliver(&odd).await else { panic!() };
+        assert!(matches!(items[0], ItemAnswer::Rejected { .. }), "without a moment");
+        assert!(items[1..6].iter().all(|item| matches!(item, ItemAnswer::Accepted { .. })));
+        assert!(matches!(items[6], ItemAnswer::Transient { .. }), "its twin was in the same bundle");
+        assert_eq!((served.ehr.bundles(), served.ehr.observations()), (1, (5, 5)));
+    }
 }
 
 #[tokio::test]
@@ -324,15 +401,17 @@ async fn what_is_counted_names_no_patient_and_no_url() {
     assert!(!text.contains("4711") && !text.contains(&served.address.port().to_string()), "{text}");
 }
 
+/// Promise: a server that takes no transactions is sent a batch at once, and what it says of it is the answer: an outage is one.
 #[tokio::test]
 async fn a_server_without_transactions_is_asked_separately() {
     let ehr = Ehr::new(true);
     let mut metadata: Json = ehr.state().metadata.clone().unwrap().1;
     metadata["rest"][0]["interaction"] = json!([{"code": "batch"}]);
     ehr.state().metadata = Some((200, metadata));
+    ehr.state().faults.push_back(Fault::Answer(503, Vec::new(), String::new()));
     let served = Served::start(ehr).await;
     let client = client(&served);
-    assert!(matches!(client.deliver(&batch(BatchMode::Together)).await, Answer::RejectedWhole { .. }));
-    assert_eq!(served.ehr.bundles(), 0);
-    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Separately)).await), 5);
+    assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!((served.ehr.bundles(), served.ehr.observations()), (2, (5, 5)), "one request each");
 }

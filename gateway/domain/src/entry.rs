@@ -71,6 +71,12 @@ pub enum Change {
         /// Where a new destination starts.
         from: Sequence,
     },
+    /// From now on entries may be at a destination under ids that it chose when they were created there: written
+    /// in another way they would be there twice.
+    WrittenConditionally {
+        /// The destination.
+        destination: DestinationId,
+    },
 }
 
 /// An entry with its place.

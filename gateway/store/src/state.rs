@@ -1,7 +1,7 @@
 //! What is known about the entries: settled, refused, seen. Rebuilt at each opening from the last
 //! segment's snapshot and the records after it; bounded in every direction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vitalgate_domain::limits::DESTINATIONS_MAX;
 use vitalgate_domain::{Change, DestinationId, DeviceId, Entry, SeenReading, Sequence, SequenceRanges, UnixMs};
@@ -17,6 +17,8 @@ pub(crate) const SEEN_PER_DEVICE_MIN: usize = 64;
 pub(crate) const SEEN_DEVICES_MAX: usize = 2_048;
 /// Most ranges kept for one destination. A part beyond them is forgotten: it is delivered again.
 pub(crate) const SETTLED_RANGES_MAX: usize = 4_096;
+/// Destinations written to by conditional create, after which those are forgotten that are no longer configured.
+pub(crate) const CONDITIONAL_MAX: usize = 8 * DESTINATIONS_MAX;
 /// Most ranges of unresolved dead letters. Beyond them near ones are joined: more is kept, not less.
 pub(crate) const UNRESOLVED_RANGES_MAX: usize = 16_384;
 
@@ -25,6 +27,9 @@ pub(crate) const UNRESOLVED_RANGES_MAX: usize = 16_384;
 pub struct State {
     /// What each configured destination has settled.
     pub settled: BTreeMap<DestinationId, SequenceRanges>,
+    /// The destinations that were written to by conditional create. One that is no longer configured stays here while there is
+    /// room: it may come back, and holds what it held.
+    pub conditional: BTreeSet<DestinationId>,
     /// Recent readings by device, oldest first: what a resend is told by.
     pub seen: Vec<(DeviceId, Vec<SeenReading>)>,
     /// Entries that are dead letters, and readings that a destination refused or that are held,
@@ -101,6 +106,13 @@ impl StateKeeper {
                 for destination in present.iter().take(DESTINATIONS_MAX) {
                     self.state.settled.entry(destination.clone()).or_insert_with(|| before(*from));
                 }
+            }
+            Change::WrittenConditionally { destination } => {
+                let State { settled, conditional, .. } = &mut self.state;
+                if conditional.len() >= CONDITIONAL_MAX {
+                    conditional.retain(|known| settled.contains_key(known));
+                }
+                conditional.insert(destination.clone());
             }
         }
     }
@@ -226,6 +238,25 @@ mod tests {
         assert_eq!(keeper.state().unresolved.ranges(), [(Sequence(6), Sequence(6))]);
         assert!(keeper.state().unresolved_in(Sequence(6), Sequence(6)));
         assert!(!keeper.state().unresolved_in(Sequence(7), Sequence(100)));
+    }
+
+    /// No reading is stored twice because its destination left the configuration for a while; and what is kept stays bounded.
+    #[test]
+    fn a_destination_that_was_written_to_conditionally_is_known_as_such_when_it_comes_back() {
+        let mut keeper = StateKeeper::default();
+        let name = |number: usize| DestinationId::new(&format!("ehr-{number}")).unwrap();
+        let present = |present| Change::Destinations { present, from: Sequence(1) };
+        keeper.apply_change(&present(vec![name(0)]));
+        keeper.apply_change(&Change::WrittenConditionally { destination: name(0) });
+        keeper.apply_change(&present(vec![name(1)]));
+        keeper.apply_change(&present(vec![name(0)]));
+        assert!(keeper.state().conditional.contains(&name(0)));
+        for number in 1..10 * CONDITIONAL_MAX {
+            keeper.apply_change(&Change::WrittenConditionally { destination: name(number) });
+            assert!(keeper.state().conditional.len() <= CONDITIONAL_MAX);
+            assert!(keeper.state().conditional.contains(&name(number)));
+        }
+        assert!(keeper.state().conditional.contains(&name(0)), "it is configured");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
@@ -23,6 +24,8 @@ pub enum Fault {
     TruncateAfterStoring,
     /// Everything is stored, the answer is this body with 200.
     OtherBodyAfterStoring(String),
+    /// This status, or no answer at all; everything is stored so much later, whatever came in between.
+    StoreLate(Option<u16>, Duration),
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +72,8 @@ pub struct State {
     /// The only token that is let in, and the file that gets it when a wrong one comes.
     pub token: Option<String>,
     pub renews_token_in: Option<PathBuf>,
+    /// What is still worked on, and until when: the identifiers of these bundles were looked up already.
+    late: Vec<(Instant, Json)>,
     next_id: u64,
 }
 
@@ -108,12 +113,20 @@ impl Ehr {
         self.state().requests.iter().filter(|request| request.method == method && request.target.starts_with(target)).count()
     }
 
+    /// All that is still worked on is stored.
+    pub fn finish_late(&self) {
+        let mut state = self.state();
+        let latest = state.late.iter().map(|(due, _)| *due).max();
+        latest.into_iter().for_each(|latest| state.store_late(latest));
+    }
+
     pub fn bundles(&self) -> usize {
         self.state().requests.iter().filter(|request| request.method == "POST" && request.target == "/fhir").count()
     }
 
     pub fn answer(&self, request: Request) -> Reply {
         let mut state = self.state();
+        state.store_late(Instant::now());
         state.requests.push(request.clone());
         if let Some(token) = &state.token
             && request.authorization.as_deref() != Some(&format!("Bearer {token}"))
@@ -144,6 +157,11 @@ impl State {
         match fault {
             Some(Fault::Answer(status, headers, body)) => return Reply { status, headers, body: body.into_bytes(), ending: Ending::Whole },
             Some(Fault::Hang) => return Reply { ending: Ending::Never, ..reply(200, &Json::Null) },
+            Some(Fault::StoreLate(status, after)) => {
+                self.late.push((Instant::now() + after, bundle));
+                let ending = if status.is_some() { Ending::Whole } else { Ending::Never };
+                return Reply { ending, ..reply(status.unwrap_or(200), &Json::Null) };
+            }
             Some(Fault::Reset) => return Reply { ending: Ending::Nothing, ..reply(200, &Json::Null) },
             _ => {}
         }
@@ -154,6 +172,14 @@ impl State {
             Some(Fault::TruncateAfterStoring) => Reply { ending: Ending::Half, ..answer },
             Some(Fault::OtherBodyAfterStoring(body)) => Reply { body: body.into_bytes(), ..answer },
             _ => answer,
+        }
+    }
+
+    /// A server that races with itself: nothing keeps an identifier from being there twice.
+    fn store_late(&mut self, now: Instant) {
+        let due: Vec<(Instant, Json)> = self.late.extract_if(.., |(due, _)| *due <= now).collect();
+        for entry in due.iter().flat_map(|(_, bundle)| bundle["entry"].as_array().unwrap()) {
+            self.store("Observation", entry["resource"].clone());
         }
     }
 

@@ -12,9 +12,16 @@ type WireRanges = Vec<(u64, u64)>;
 /// Bytes of a recent reading: its id, then the hash of its value, little endian.
 const SEEN_BYTES: usize = 20;
 
-/// Settled by destination, recent readings by device (one after the other), unresolved, latest wall clock.
+/// Settled by destination, recent readings by device (one after the other), unresolved, latest wall clock, destinations that were
+/// written to by conditional create.
 #[derive(Debug, Serialize, Deserialize)]
-struct WireState<'a>(#[serde(borrow)] Vec<(&'a str, WireRanges)>, #[serde(borrow)] Vec<(&'a str, Blob<'a>)>, WireRanges, Option<i64>);
+struct WireState<'a>(
+    #[serde(borrow)] Vec<(&'a str, WireRanges)>,
+    #[serde(borrow)] Vec<(&'a str, Blob<'a>)>,
+    WireRanges,
+    Option<i64>,
+    #[serde(borrow)] Vec<&'a str>,
+);
 
 fn wire_ranges(ranges: &SequenceRanges) -> WireRanges {
     ranges.ranges().iter().map(|(first, last)| (first.0, last.0)).collect()
@@ -42,6 +49,7 @@ pub(crate) fn state_into(state: &State, body: &mut Vec<u8>) -> Result<(), WireEr
         state.seen.iter().zip(&joined).map(|((device, _), readings)| (device.as_str(), Blob(readings))).collect(),
         wire_ranges(&state.unresolved),
         state.latest_wall.map(|wall| wall.0),
+        state.conditional.iter().map(DestinationId::as_str).collect(),
     );
     Ok(serde_cbor::to_writer(body, &wire)?)
 }
@@ -51,12 +59,12 @@ pub(crate) fn state_into(state: &State, body: &mut Vec<u8>) -> Result<(), WireEr
 /// # Errors
 /// When it is not what this version writes.
 pub(crate) fn state(body: &[u8]) -> Result<State, WireError> {
-    let WireState(settled, seen, unresolved, latest_wall) = serde_cbor::from_slice(body)?;
+    let WireState(settled, seen, unresolved, latest_wall, conditional) = serde_cbor::from_slice(body)?;
     let mut state = State { unresolved: ranges(&unresolved)?, latest_wall: latest_wall.map(UnixMs), ..State::default() };
     for (destination, wire) in &settled {
-        let destination = DestinationId::new(destination).map_err(|_| WireError::Range("destination"))?;
-        state.settled.insert(destination, ranges(wire)?);
+        state.settled.insert(self::destination(destination)?, ranges(wire)?);
     }
+    state.conditional = conditional.into_iter().map(destination).collect::<Result<_, _>>()?;
     for (device, joined) in seen {
         let device = DeviceId::new(device).map_err(|_| WireError::Range("device"))?;
         let (readings, rest) = joined.0.as_chunks::<SEEN_BYTES>();
@@ -66,6 +74,10 @@ pub(crate) fn state(body: &[u8]) -> Result<State, WireError> {
         state.seen.push((device, readings.iter().map(seen_reading).collect()));
     }
     Ok(state)
+}
+
+fn destination(id: &str) -> Result<DestinationId, WireError> {
+    DestinationId::new(id).map_err(|_| WireError::Range("destination"))
 }
 
 fn joined(readings: &[SeenReading]) -> Vec<u8> {

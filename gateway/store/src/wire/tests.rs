@@ -76,6 +76,7 @@ fn changes_and_state_survive_their_wire_form() {
     let destination = DestinationId::new("ehr").unwrap();
     let list = vec![
         Change::Destinations { present: vec![destination.clone()], from: Sequence(1) },
+        Change::WrittenConditionally { destination: destination.clone() },
         Change::Settled {
             destination,
             ranges: vec![(Sequence(1), Sequence(7)), (Sequence(9), Sequence(9))],
