@@ -140,6 +140,14 @@ impl Journal {
         Ok((!entries.is_empty()).then(|| (first, Sequence(self.next.sequence.0 - 1))))
     }
 
+    /// Whether entries would be taken now: above the free-space floor, and with a segment to go on in.
+    ///
+    /// # Errors
+    /// When the disk does not say how much is free.
+    pub fn has_room(&self) -> Result<bool, CommitError> {
+        Ok(self.space.room().map_err(|error| io_error(&error))? == Room::Enough && !self.space.is_short())
+    }
+
     fn group_bytes_max(&self) -> usize {
         let half = (self.outbox.options.segment_bytes - RECORDS_START) / 2;
         usize::try_from(half).unwrap_or(usize::MAX).min(GROUP_BYTES_MAX)

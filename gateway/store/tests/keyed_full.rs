@@ -220,7 +220,7 @@ fn a_store_that_grew_gives_its_room_back() {
 /// lost, and the room comes back.
 #[test]
 fn a_power_cut_while_a_store_gives_its_room_back_loses_nothing() {
-    for successor_begun in [false, true] {
+    for (successor_begun, conf_zeroed) in [(false, false), (true, false), (true, true)] {
         let folder = tempfile::tempdir().unwrap();
         let journal = full_journal(40);
         filled_store(folder.path(), &journal);
@@ -229,6 +229,10 @@ fn a_power_cut_while_a_store_gives_its_room_back_loses_nothing() {
         std::fs::rename(folder.path().join("sled"), &let_go).unwrap();
         if successor_begun {
             std::fs::create_dir(folder.path().join("sled")).unwrap();
+        }
+        if conf_zeroed {
+            // sled does not sync it, and does not open a store with a zeroed one.
+            std::fs::write(folder.path().join("sled/conf"), [0; 64]).unwrap();
         }
         let disk = NarrowDisk::with(PLENTY);
         let keyed = attached(&disk, folder.path(), &journal);

@@ -98,7 +98,8 @@ fn a_read_starts_and_ends_where_it_was_asked_to() {
 fn settled_state_and_seen_ids_survive_rolling_and_reopening() {
     let files = ForgetfulFiles::default();
     let OpenedJournal { mut journal, .. } = open_on(&files);
-    journal.append(&[], &[destinations(&["ehr", "cloud"])]).unwrap();
+    let conditional = Change::WrittenConditionally { destination: DestinationId::new("cloud").unwrap() };
+    journal.append(&[], &[destinations(&["ehr", "cloud"]), conditional]).unwrap();
     for batch in 0..30 {
         let (_, last) = journal.append(&readings("m1", batch * 50, 50), &[settle("ehr", 1, batch * 50)]).unwrap().unwrap();
         assert_eq!(last, Sequence(batch * 50 + 50));

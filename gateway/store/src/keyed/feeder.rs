@@ -1,5 +1,6 @@
 //! The thread that opens the store, lets it follow the journal, checkpoints it and closes it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,6 +97,7 @@ fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>, before: Before) 
     shared.publish(Some(Arc::clone(&opened.trees)));
     shared.reach(|reached| *reached = Reached { applied: opened.applied, checkpointed: Watermark::default() });
     shared.watch.enter(KeyedStatus::Running);
+    let first_time = known.is_none();
     let Some(source) = known.clone().or_else(|| attached(shared)) else {
         if shared.has_room() {
             opening::close(shared, opened.trees);
@@ -117,11 +119,12 @@ fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>, before: Before) 
         begun_at: now,
         before: if opened.after_let_go { Before::LetGo } else { before },
     };
-    if feeder.applied == Watermark::default() {
-        feeder.begin_anew(opened.quarantined.as_deref())?;
+    if feeder.applied == Watermark::default() && !feeder.begin_anew(opened.quarantined.as_deref(), first_time)? {
+        return Ok(Ended::Stopped);
     }
     *super::watch::lock(&shared.source) = Some(Arc::clone(&feeder.source));
     feeder.checkpoint()?;
+    shared.places.forget_rebuild(shared.sync.as_ref()).map_err(|error| shared.io_error("removing the mark", &error))?;
     shared.places.forget_removed(shared.sync.as_ref()).map_err(|error| shared.io_error("removing an old store", &error))?;
     match feeder.follow()? {
         Ended::TooLarge => begin_smaller(shared, feeder.trees),
@@ -181,15 +184,27 @@ impl Feeder {
         self.shared.watch.call(Worker::Feeder, what, self.shared.times.call, work)
     }
 
-    /// An empty store begins where the journal begins; what was only in the old one is salvaged.
-    fn begin_anew(&mut self, old: Option<&Path>) -> Result<(), KeyedError> {
+    /// An empty store begins where the journal begins; what was only in the old one is salvaged. `false` when it is asked
+    /// to stop before that is done. Only the first time in a run counts: a disk that is full again and again ends no run.
+    fn begin_anew(&mut self, old: Option<&Path>, first_time: bool) -> Result<bool, KeyedError> {
+        let nothing_lost = self.source.oldest().0 <= 1 || self.before == Before::LetGo && old.is_none();
+        if !nothing_lost {
+            self.mark_rebuild(old, first_time).map_err(|error| self.shared.io_error("marking the rebuild", &error))?;
+        }
         let begin = rebuild::begin(&self.shared, &self.trees, self.source.as_ref())?;
         self.applied = begin;
         self.shared.reach(|reached| reached.applied = begin);
-        if begin.ordinal.0 == 0 || self.before == Before::LetGo && old.is_none() {
-            return Ok(());
+        if nothing_lost {
+            return Ok(true);
         }
         rebuild::salvage(&self.shared, &self.trees, self.source.as_ref(), old, begin)
+    }
+
+    /// Also where the old store vanished: a cut must not keep from anybody that history is lost.
+    fn mark_rebuild(&self, old: Option<&Path>, first_time: bool) -> io::Result<()> {
+        let (places, sync) = (&self.shared.places, self.shared.sync.as_ref());
+        places.mark_rebuild(sync, old)?;
+        if first_time { places.count_rebuild(sync) } else { Ok(()) }
     }
 
     fn follow(&mut self) -> Result<Ended, KeyedError> {

@@ -10,7 +10,9 @@
 //!   first look happens in a child process ([`ProbeCommand`]) or on a thread that can be given up,
 //!   reads what the store says it has, and a store that does not pass is moved to `quarantine/` and
 //!   filled again from the journal. What only it held (history that the journal let go of) is
-//!   salvaged as far as it is whole.
+//!   salvaged as far as it is whole. The mark `sled.rebuilding` stands until the first checkpoint of the new store: a rebuild
+//!   that was cut is begun anew from the same damaged store, and what cannot be salvaged is told
+//!   ([`KeyedEvent::HistoryLost`]).
 //! - An error, panic or hang later on makes it [`KeyedStatus::Failed`] and leaves the note
 //!   `sled.damaged`; the process exits for a supervised restart, which sets the store aside.
 //! - A full disk is not damage. sled is left alone while there is little free space: the status is
@@ -33,6 +35,7 @@ mod feeder;
 mod layout;
 mod look;
 mod lookup;
+mod mark;
 mod opening;
 mod probe;
 mod quarantine;

@@ -30,10 +30,13 @@ pub(super) struct Opened {
 /// When not even a new store can be opened, or the disk fails.
 pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
     let dir = shared.places.store();
-    let mut quarantined = None;
-    let after_let_go = shared.places.empty_removed().map_err(|error| shared.io_error("removing an old store", &error))?;
+    let let_go = shared.places.empty_removed().map_err(|error| shared.io_error("removing an old store", &error))?;
+    let unfinished = shared.places.remove_unfinished(shared.sync.as_ref(), let_go);
+    let rebuild = unfinished.map_err(|error| shared.io_error("removing an unfinished store", &error))?;
+    let after_let_go = let_go && rebuild.is_none();
+    let mut quarantined = rebuild.and_then(|rebuild| rebuild.old);
     if let Some(reason) = shared.places.read_note() {
-        quarantined = set_aside(shared, reason)?;
+        quarantined = quarantined.or(set_aside(shared, reason)?);
         shared.places.remove_note(shared.sync.as_ref()).map_err(|error| shared.io_error("removing the note", &error))?;
     }
     let unfinished = shared.places.set_aside_unfinished(shared.sync.as_ref());
@@ -43,7 +46,8 @@ pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
     match open_present(shared, &dir) {
         Ok((trees, applied)) => return Ok(Opened { trees, applied, quarantined, after_let_go }),
         Err(reason) if shared.is_out_of_room(&reason) => return Err(without_room(shared, reason)),
-        Err(reason) => quarantined = set_aside(shared, reason)?.or(quarantined),
+        // One that was already set aside is the one with history.
+        Err(reason) => quarantined = quarantined.or(set_aside(shared, reason)?),
     }
     let (trees, applied) = open_present(shared, &dir).map_err(|reason| without_room(shared, reason))?;
     Ok(Opened { trees, applied, quarantined, after_let_go })

@@ -36,7 +36,7 @@ impl Places {
         self.root.join("sled")
     }
 
-    fn quarantine(&self) -> PathBuf {
+    pub(super) fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
     }
 
@@ -70,13 +70,14 @@ impl Places {
         sync.sync_all(&self.root)
     }
 
-    /// Moves the whole store to `quarantine/sled-<n>`; `None` when there is none.
+    /// Moves the whole store to `quarantine/sled-<n>`, and marks the rebuild from there; `None` when there is none.
     pub(super) fn set_aside_store(&self, sync: &dyn DiskSync) -> io::Result<Option<PathBuf>> {
         let store = self.store();
         if fs::symlink_metadata(&store).is_err() {
             return Ok(None);
         }
         let target = self.free_place("sled")?;
+        self.mark_rebuild(sync, Some(&target))?;
         fs::rename(&store, &target)?;
         sync.sync_all(&self.quarantine())?;
         sync.sync_all(&self.root)?;

@@ -40,7 +40,8 @@ pub(super) fn begin(shared: &Shared, trees: &Trees, source: &dyn BlockSource) ->
 }
 
 /// Reads out of the old store what lies before `begin`, newest first, as far as it is whole: the
-/// new store then begins where the unbroken run begins.
+/// new store then begins where the unbroken run begins. `false` when it is asked to stop on a full
+/// disk; nothing is told then, and the next start salvages anew.
 ///
 /// # Errors
 /// When the new store fails. That the old one does not yield anything is only told.
@@ -50,7 +51,7 @@ pub(super) fn salvage(
     source: &dyn BlockSource,
     old: Option<&Path>,
     begin: Watermark,
-) -> Result<(), KeyedError> {
+) -> Result<bool, KeyedError> {
     let mut floor = begin;
     let mut records = 0;
     if let Some(old) = old {
@@ -61,7 +62,10 @@ pub(super) fn salvage(
         if let Ok(opened) = File::open(&file) {
             let mut reader = BufReader::new(opened);
             while let Some((ordinal, bytes)) = read_salvaged(&mut reader) {
-                if ordinal != floor.ordinal || !shared.await_room() {
+                if !shared.await_room() {
+                    return Ok(false);
+                }
+                if ordinal != floor.ordinal {
                     break;
                 }
                 let Some(before) = bring_over(shared, trees, source, floor, &bytes)? else { break };
@@ -79,7 +83,7 @@ pub(super) fn salvage(
     if floor.ordinal.0 > 0 {
         shared.tell(KeyedEvent::HistoryLost { from: Ordinal(1), until: floor.ordinal });
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Writes one salvaged record; gives back where the store begins now.
