@@ -17,7 +17,7 @@ use crate::bucket::Bucket;
 use crate::ending::Ending;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Due, Exchange, Settled, Step};
-use crate::identity::Proof;
+use crate::identity::Shown;
 use crate::limits::{ACKNOWLEDGEMENTS_INTERVAL_MS, CONTROL_BYTES_MAX, DRAIN_MS, READ_BYTES, TIME_INTERVAL_MS};
 use crate::probe;
 use crate::refusal::Refusal;
@@ -77,14 +77,15 @@ pub(crate) struct Connection<S> {
     pub(crate) exchange: Exchange,
     allowance: Allowance,
     control: Arc<Control>,
-    proof: Proof,
+    shown: Shown,
     device: DeviceId,
     limits: frame::Limits,
     heard_ms: Arc<AtomicU64>,
     keep_alive: Option<Duration>,
     phase: Phase,
     intake: Intake,
-    challenged: bool,
+    /// Until when a second client waits for a sign of life.
+    contested_until: Option<Instant>,
     /// Whether the buffer grew for a large packet; it is given back once that is taken.
     grown: bool,
     /// When the last whole packet came.
@@ -109,7 +110,7 @@ impl<S: Transport> Connection<S> {
         inbound: BytesMut,
         exchange: Exchange,
         lease: &mut Lease,
-        proof: Proof,
+        shown: Shown,
         device: &DeviceId,
         keep_alive: Option<Duration>,
     ) -> Self {
@@ -126,14 +127,14 @@ impl<S: Transport> Connection<S> {
             exchange,
             allowance,
             control: Arc::clone(&lease.control),
-            proof,
+            shown,
             device: device.clone(),
             limits,
             heard_ms: endpoint.stats.heard_of(device),
             keep_alive,
             phase: Phase::Open,
             intake: Intake::Hungry(2),
-            challenged: false,
+            contested_until: None,
             grown: false,
             heard: now,
             partial_since: None,
@@ -218,16 +219,17 @@ impl<S: Transport> Connection<S> {
                 self.submit(sample, due, endpoint).await?;
             }
         };
-        self.note_heard(received, took, inbound.is_empty(), now);
+        // Not the moment of before: to submit may have taken long, and that time was not the device's.
+        self.note_heard(received, took, inbound.is_empty(), Instant::now());
         Ok(())
     }
 
     fn note_heard(&mut self, received: Option<Received>, took: bool, empty: bool, now: Instant) {
         if took {
             self.heard = now;
-            if self.challenged {
-                self.challenged = false;
+            if self.contested_until.take().is_some() {
                 self.control.proves_alive();
+                probe::watch(self.stream.socket());
             }
         }
         if let Some(received) = received {
@@ -293,7 +295,7 @@ impl<S: Transport> Connection<S> {
                     self.phase = Phase::Draining(Instant::now() + Duration::from_millis(DRAIN_MS));
                 }
                 if self.control.takes_challenge() {
-                    self.challenged = true;
+                    self.contested_until = Some(Instant::now() + Duration::from_millis(endpoint.config.contest_ms));
                     probe::challenge(self.stream.socket());
                 }
                 Ok(())
@@ -338,6 +340,7 @@ impl<S: Transport> Connection<S> {
             self.partial_since.iter().for_each(|since| also(*since + self.partial));
             self.keep_alive.iter().for_each(|keep_alive| also(self.heard + *keep_alive));
         }
+        self.contested_until.iter().for_each(|until| also(*until));
         if self.exchange.session.time {
             also(self.next_time);
         }
@@ -368,9 +371,12 @@ impl<S: Transport> Connection<S> {
                 return Err(Refusal::KeepAlive.into());
             }
         }
+        if self.contested_until.take_if(|until| now >= *until).is_some() {
+            probe::watch(self.stream.socket());
+        }
         if now >= self.next_admission {
             self.next_admission = now + Duration::from_millis(endpoint.config.admission_check_ms);
-            if !endpoint.credentials.is_admitted(&self.device, self.proof.fingerprint()) {
+            if !endpoint.credentials.is_admitted(&self.device, &self.shown) {
                 return Err(Refusal::NotAdmitted.into());
             }
         }

@@ -109,12 +109,15 @@ impl Endpoint {
                 () = &mut stop => break,
                 Some(_ended) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => match self.gate.place(address.ip()) {
-                        Some(place) => {
-                            connections.spawn(Arc::clone(&self).open(stream, address, place, Arc::clone(&door)));
+                    Ok((stream, address)) => {
+                        let address = canonical(address);
+                        match self.gate.place(address.ip()) {
+                            Some(place) => {
+                                connections.spawn(Arc::clone(&self).open(stream, address, place, Arc::clone(&door)));
+                            }
+                            None => self.note(Refusal::Full, None, address, None),
                         }
-                        None => self.note(Refusal::Full, None, address, None),
-                    },
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "no connection could be accepted; raise the limit of open files if it persists");
                         tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
@@ -162,11 +165,34 @@ impl Endpoint {
     }
 }
 
+/// The address as the device knows it: a listener for both families names an IPv4 peer `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// What TLS proved; `None` for a certificate that names no device.
 fn prove(stream: &TlsStream<TcpStream>, peer: &PeerIdentity) -> Option<Proof> {
     let (_, session) = stream.get_ref();
     match session.peer_certificates().and_then(<[_]>::first) {
         None => Some(Proof::Tls),
         Some(certificate) => peer(certificate.as_ref()).map(|(device, fingerprint)| Proof::Certificate(device, fingerprint)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    /// A refusal names an IPv4 device by its IPv4 address, whatever the listener takes.
+    #[tokio::test]
+    async fn an_ipv4_device_has_an_ipv4_address() {
+        let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await else { return };
+        let port = listener.local_addr().unwrap().port();
+        let (called, taken) = tokio::join!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)), listener.accept());
+        let (called, (_, taken)) = (called.unwrap(), taken.unwrap());
+        assert!(taken.is_ipv6(), "{taken}");
+        assert_eq!(canonical(taken), called.local_addr().unwrap());
     }
 }

@@ -153,7 +153,7 @@ impl Exchange {
                 match self.session.recall(publish.id, digest) {
                     Recall::Committed => return Ok(self.wait_for(due, None)),
                     Recall::Submitted(receipt) => return Ok(self.wait_for(due, Some(receipt))),
-                    Recall::New if !self.session.has_room() => return Err(Refusal::ReceiveMaximum.into()),
+                    Recall::New if !self.session.has_room(publish.id) => return Err(Refusal::ReceiveMaximum.into()),
                     Recall::New => due,
                 }
             }

@@ -14,10 +14,10 @@ use crate::ending::Ending;
 use crate::endpoint::Endpoint;
 use crate::exchange::Exchange;
 use crate::gate::Pass;
-use crate::identity::{Proof, identify};
+use crate::identity::{Proof, Shown, identify};
 use crate::limits::{CONNECT_BYTES_MAX, KEEP_ALIVE_MAX_S, LINGER_BYTES_MAX, LINGER_MS, SESSION_EXPIRY_MAX_S, WILL_DELAY_MAX_S, WRITE_MS};
 use crate::refusal::Refusal;
-use crate::roster::{Lease, Roster};
+use crate::roster::Lease;
 use crate::session::Session;
 use crate::wire::answer::{Answers, Welcome};
 use crate::wire::connect::{self, Connect};
@@ -61,9 +61,9 @@ pub(crate) async fn receive<S: Transport>(
     let mut inbound = BytesMut::new();
     match greet(endpoint, &mut stream, &mut inbound, &proof, deadline).await {
         Ok(None) => {}
-        Ok(Some((connect, device, lease))) => {
+        Ok(Some((connect, device, shown, lease))) => {
             drop(pass);
-            serve(endpoint, stream, inbound, proof, address, connect, device, lease).await;
+            serve(endpoint, stream, inbound, shown, address, connect, device, lease).await;
         }
         Err(rejected) => {
             endpoint.note(rejected.refusal, rejected.device.as_ref(), address, rejected.fault);
@@ -81,7 +81,7 @@ async fn greet<S: Transport>(
     inbound: &mut BytesMut,
     proof: &Proof,
     deadline: Instant,
-) -> Result<Option<(Connect, DeviceId, Lease)>, Rejected> {
+) -> Result<Option<(Connect, DeviceId, Shown, Lease)>, Rejected> {
     let frame = loop {
         match frame::frame(inbound, &LIMITS)? {
             Framed::Complete(frame) => break frame,
@@ -100,7 +100,7 @@ async fn greet<S: Transport>(
         // Section 3.1.3.1 of 3.1.1: state cannot be kept for a client without a name.
         return Err(Rejected { level, ..Refusal::NoClientId.into() });
     }
-    let device = identify(proof, &connect, endpoint.credentials.as_ref()).map_err(|refusal| {
+    let (device, shown) = identify(proof, &connect, endpoint.credentials.as_ref()).map_err(|refusal| {
         let device = match proof {
             Proof::Certificate(device, _) => Some(device.clone()),
             // Named only where it was here before: a log line must not carry what strangers choose to say.
@@ -111,7 +111,7 @@ async fn greet<S: Transport>(
         Rejected { level, device, ..refusal.into() }
     })?;
     match endpoint.roster.admit(&device, Duration::from_millis(endpoint.config.contest_ms)).await {
-        Ok(lease) => Ok(Some((connect, device, lease))),
+        Ok(lease) => Ok(Some((connect, device, shown, lease))),
         Err(refusal) => Err(Rejected { level, device: Some(device), ..refusal.into() }),
     }
 }
@@ -154,7 +154,7 @@ async fn serve<S: Transport>(
     endpoint: &Endpoint,
     stream: S,
     inbound: BytesMut,
-    proof: Proof,
+    shown: Shown,
     address: SocketAddr,
     connect: Connect,
     device: DeviceId,
@@ -178,7 +178,7 @@ async fn serve<S: Transport>(
     }
     endpoint.stats.opened();
     tracing::debug!(device = device.as_str(), %address, "device connected");
-    let mut connection = Connection::new(endpoint, stream, inbound, exchange, &mut lease, proof, &device, terms.keep_alive);
+    let mut connection = Connection::new(endpoint, stream, inbound, exchange, &mut lease, shown, &device, terms.keep_alive);
     let ending = connection.run(endpoint).await;
     endpoint.stats.closed();
     tracing::debug!(device = device.as_str(), %address, ?ending, "device gone");
@@ -191,6 +191,8 @@ async fn serve<S: Transport>(
     let (mut stream, exchange, allowance) = connection.into_parts();
     let last_words = exchange.answers.bytes.clone();
     let expiry_s = match exchange.session_expiry_s {
+        // Kept, it would shut out for ever a device that forgot what it has to let go of.
+        _ if ending == Ending::Refused(Refusal::ReceiveMaximum, None) => 0,
         // Section 3.14.2.2.2: a session that was to end with the connection cannot be prolonged.
         Some(asked) if terms.session_expiry_s > 0 => asked.min(SESSION_EXPIRY_MAX_S),
         _ => terms.session_expiry_s,
@@ -202,13 +204,13 @@ async fn serve<S: Transport>(
         _ => DeviceEventKind::Lost,
     };
     let will_delay_s = connect.will_delay_s.unwrap_or(0).min(WILL_DELAY_MAX_S).min(expiry_s);
-    let roster = std::sync::Arc::clone(&endpoint.roster);
+    let turn = lease.turn;
     if stopping {
         lease.release(exchange.into_session(), expiry, allowance);
     } else if gone == DeviceEventKind::Lost && will_delay_s > 0 {
         lease.release(exchange.into_session(), expiry, allowance);
         close(&mut stream, &last_words).await;
-        tell_later(endpoint, &roster, &device, will_delay_s).await;
+        tell_later(endpoint, &device, turn, will_delay_s).await;
         return;
     } else {
         // Before another connection of this device may begin: events keep their order.
@@ -218,8 +220,8 @@ async fn serve<S: Transport>(
     close(&mut stream, &last_words).await;
 }
 
-async fn tell_later(endpoint: &Endpoint, roster: &Roster, device: &DeviceId, will_delay_s: u32) {
-    if !roster.returns_within(device, Duration::from_secs(u64::from(will_delay_s))).await {
+async fn tell_later(endpoint: &Endpoint, device: &DeviceId, turn: u64, will_delay_s: u32) {
+    if !endpoint.roster.returns_within(device, turn, Duration::from_secs(u64::from(will_delay_s))).await {
         tell(endpoint, device, DeviceEventKind::Lost).await;
     }
 }

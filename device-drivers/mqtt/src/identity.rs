@@ -7,12 +7,24 @@ use crate::wire::connect::Connect;
 
 /// What the endpoint asks of those who keep the devices' credentials.
 pub trait Credentials: Send + Sync {
-    /// Whether this is the device's password. Takes the same time whether the device exists or not.
-    fn verify_password(&self, device: &DeviceId, password: &[u8]) -> bool;
+    /// If this is the device's password, a stamp that no other password of it has; not secret. Takes the same time
+    /// whether the device exists or not.
+    fn verify_password(&self, device: &DeviceId, password: &[u8]) -> Option<[u8; 32]>;
 
-    /// Whether the device is configured here, not revoked, and (where it proved itself by a certificate)
-    /// this is a certificate it may use. Asked at CONNECT and every few seconds, so it must be quick.
-    fn is_admitted(&self, device: &DeviceId, certificate_fingerprint: Option<&[u8; 32]>) -> bool;
+    /// Whether the device is configured here, not revoked, and may still use what it showed. Asked at CONNECT and
+    /// every few seconds, so it must be quick.
+    fn is_admitted(&self, device: &DeviceId, shown: &Shown) -> bool;
+}
+
+/// What a device was let in by. It must count for as long as the device is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Nothing, on a plain listener.
+    Nothing,
+    /// The certificate with this SHA-256.
+    Certificate([u8; 32]),
+    /// The password with this stamp of [`Credentials::verify_password`].
+    Password([u8; 32]),
 }
 
 /// The SHA-256 of a client certificate in DER.
@@ -29,30 +41,18 @@ pub(crate) enum Proof {
     Certificate(DeviceId, Fingerprint),
 }
 
-impl Proof {
-    /// The fingerprint of the certificate, if there is one.
-    pub(crate) fn fingerprint(&self) -> Option<&Fingerprint> {
-        match self {
-            Self::Certificate(_, fingerprint) => Some(fingerprint),
-            Self::Plain | Self::Tls => None,
-        }
-    }
-}
-
-/// Finds out who connects. An empty client id is taken as the device's own where the device proved itself.
-pub(crate) fn identify(proof: &Proof, connect: &Connect, credentials: &dyn Credentials) -> Result<DeviceId, Refusal> {
-    let device = match proof {
+/// Finds out who connects, and by what. An empty client id is taken as the device's own where the device proved itself.
+pub(crate) fn identify(proof: &Proof, connect: &Connect, credentials: &dyn Credentials) -> Result<(DeviceId, Shown), Refusal> {
+    let (device, shown) = match proof {
         Proof::Plain if connect.client_id.is_empty() => return Err(Refusal::NoClientId),
-        Proof::Plain => DeviceId::new(&connect.client_id).map_err(|_invalid| Refusal::NotAdmitted)?,
+        Proof::Plain => (DeviceId::new(&connect.client_id).map_err(|_invalid| Refusal::NotAdmitted)?, Shown::Nothing),
         Proof::Tls => {
             let login = connect.login.as_ref().ok_or(Refusal::Credentials)?;
             let device = DeviceId::new(&login.username).map_err(|_invalid| Refusal::Credentials)?;
-            if !credentials.verify_password(&device, login.password.as_bytes()) {
-                return Err(Refusal::Credentials);
-            }
-            device
+            let stamp = credentials.verify_password(&device, login.password.as_bytes()).ok_or(Refusal::Credentials)?;
+            (device, Shown::Password(stamp))
         }
-        Proof::Certificate(device, _) => device.clone(),
+        Proof::Certificate(device, fingerprint) => (device.clone(), Shown::Certificate(*fingerprint)),
     };
     let claims_another = !connect.client_id.is_empty() && connect.client_id != device.as_str();
     let logs_in_as_another = match (proof, &connect.login) {
@@ -62,10 +62,10 @@ pub(crate) fn identify(proof: &Proof, connect: &Connect, credentials: &dyn Crede
     if claims_another || logs_in_as_another {
         return Err(Refusal::ForeignClientId);
     }
-    if !credentials.is_admitted(&device, proof.fingerprint()) {
+    if !credentials.is_admitted(&device, &shown) {
         return Err(Refusal::NotAdmitted);
     }
-    Ok(device)
+    Ok((device, shown))
 }
 
 #[cfg(test)]
@@ -77,11 +77,11 @@ mod tests {
     struct Book;
 
     impl Credentials for Book {
-        fn verify_password(&self, device: &DeviceId, password: &[u8]) -> bool {
-            device.as_str() == "m1" && password == b"right"
+        fn verify_password(&self, device: &DeviceId, password: &[u8]) -> Option<[u8; 32]> {
+            (device.as_str() == "m1" && password == b"right").then_some([9; 32])
         }
-        fn is_admitted(&self, device: &DeviceId, fingerprint: Option<&[u8; 32]>) -> bool {
-            device.as_str() != "revoked" && fingerprint.is_none_or(|fingerprint| fingerprint == &[7; 32])
+        fn is_admitted(&self, device: &DeviceId, shown: &Shown) -> bool {
+            device.as_str() != "revoked" && [Shown::Nothing, Shown::Certificate([7; 32]), Shown::Password([9; 32])].contains(shown)
         }
     }
 
@@ -125,7 +125,7 @@ mod tests {
         ];
         for (index, (proof, connect, expected)) in cases.into_iter().enumerate() {
             let found = identify(&proof, &connect, &Book);
-            assert_eq!(found.as_ref().map(DeviceId::as_str).map_err(|refusal| *refusal), expected, "case {index}");
+            assert_eq!(found.as_ref().map(|(device, _)| device.as_str()).map_err(|refusal| *refusal), expected, "case {index}");
         }
     }
 }

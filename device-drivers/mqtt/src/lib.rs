@@ -20,6 +20,8 @@
 mod bucket;
 mod channel;
 mod connection;
+#[cfg(test)]
+mod connection_tests;
 mod ending;
 mod endpoint;
 mod exchange;
@@ -41,7 +43,7 @@ use std::sync::Arc;
 use vitalgate_domain::{DecodedSample, DeviceId, RawSample, Received};
 
 pub use endpoint::{Endpoint, Presence};
-pub use identity::Credentials;
+pub use identity::{Credentials, Shown};
 pub use limits::EndpointConfig;
 pub use stats::MqttStats;
 

@@ -6,9 +6,9 @@ use tokio::net::TcpStream;
 use crate::limits::{CONTEST_MS, PROBE_COUNT, PROBE_IDLE_S, PROBE_INTERVAL_S};
 
 /// Unanswered bytes or probes for this long, in ms, end a connection.
-const SILENCE_MS: u32 = 1_000 * (PROBE_IDLE_S + PROBE_INTERVAL_S * PROBE_COUNT);
+pub(crate) const SILENCE_MS: u32 = 1_000 * (PROBE_IDLE_S + PROBE_INTERVAL_S * PROBE_COUNT);
 /// The same while a second client waits for the answer.
-const CONTESTED_SILENCE_MS: u32 = 2_500;
+pub(crate) const CONTESTED_SILENCE_MS: u32 = 2_500;
 
 const _: () = assert!((CONTESTED_SILENCE_MS as u64) < CONTEST_MS);
 
@@ -25,7 +25,7 @@ fn set(stream: &TcpStream, idle_s: u32, interval_s: u32, count: u32, silence_ms:
     }
 }
 
-/// Probes an idle peer from time to time.
+/// Probes an idle peer from time to time; undoes [`challenge`].
 pub(crate) fn watch(stream: &TcpStream) {
     set(stream, PROBE_IDLE_S, PROBE_INTERVAL_S, PROBE_COUNT, SILENCE_MS);
 }

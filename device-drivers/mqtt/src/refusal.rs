@@ -27,7 +27,7 @@ pub(crate) enum Refusal {
     ForeignClientId,
     /// A wrong password, or none.
     Credentials,
-    /// A device that is not configured here, or was revoked.
+    /// A device that is not configured here, or from which what it showed was taken back.
     NotAdmitted,
     /// The topic is not the device's own.
     ForeignTopic,
@@ -95,7 +95,9 @@ impl Refusal {
             Self::NoClientId => "client id missing; set it to the device's id",
             Self::ForeignClientId => "client id or user name is not the device that proved itself; set them to the device's id",
             Self::Credentials => "no valid certificate or password; issue new credentials for this device",
-            Self::NotAdmitted => "device not configured here or revoked; add it to the gateway's configuration",
+            Self::NotAdmitted => {
+                "device not configured here, or its credentials were taken back; add it to the configuration, or give it new ones"
+            }
             Self::ForeignTopic => "topic is not this device's own; publish to vitals/<device-id>/<channel>",
             Self::SecondClient => "another connection with this client id is alive; give each device its own id",
             Self::ConnectRate => "the device connects too often; keep one connection open",

@@ -7,6 +7,7 @@
 //! second. A host that restarted answers with a reset, one that is gone does not answer: either ends the
 //! first connection within [`crate::limits::CONTEST_MS`], and the second, which waits that long, is let in.
 //! If a packet comes on the first, or its host still answers, the second is refused with an alarm.
+//! Once that is decided the first is probed as rarely as before.
 //! A host that answers although the device's program hangs is ended by its keep-alive.
 
 use std::collections::HashMap;
@@ -76,6 +77,8 @@ pub(crate) struct Allowance {
 #[derive(Debug)]
 struct Slot {
     holder: Option<Arc<Control>>,
+    /// The turn of the newest connection.
+    turn: u64,
     kept: Option<(Session, Option<Instant>)>,
     allowance: Option<Allowance>,
     connects: Bucket,
@@ -86,6 +89,8 @@ struct Slot {
 struct Inner {
     slots: HashMap<DeviceId, Slot>,
     connected: usize,
+    /// Connections that were ever let in.
+    turns: u64,
     stopping: bool,
 }
 
@@ -101,6 +106,8 @@ pub(crate) struct Roster {
 pub(crate) struct Lease {
     roster: Arc<Roster>,
     device: DeviceId,
+    /// Which connection of all it is.
+    pub(crate) turn: u64,
     /// How the gateway speaks to this connection.
     pub(crate) control: Arc<Control>,
     /// What was kept from an earlier connection.
@@ -163,6 +170,7 @@ impl Roster {
             return Claim::Refused(Refusal::Stopping);
         }
         let full = inner.connected >= self.connections_max;
+        let turn = inner.turns + 1;
         let now = Instant::now();
         let slot = inner.slot(device);
         if let Some(holder) = &slot.holder {
@@ -177,15 +185,18 @@ impl Roster {
         slot.connects.take(1);
         let control = Arc::new(Control { changed: Arc::clone(&slot.changed), ..Control::default() });
         slot.holder = Some(Arc::clone(&control));
+        slot.turn = turn;
         slot.changed.notify_waiters();
         let session = slot.kept.take().filter(|(_, until)| until.is_none_or(|until| now < until)).map(|(session, _)| session);
         let allowance = slot.allowance.take();
         inner.connected += 1;
-        Claim::Taken(Box::new(Lease { roster: Arc::clone(self), device: device.clone(), control, session, allowance, keep: None }))
+        inner.turns = turn;
+        Claim::Taken(Box::new(Lease { roster: Arc::clone(self), device: device.clone(), turn, control, session, allowance, keep: None }))
     }
 
-    /// Waits until the device is connected again; at most `delay`. Whether it came.
-    pub(crate) async fn returns_within(&self, device: &DeviceId, delay: Duration) -> bool {
+    /// Waits until the device is connected again after its connection `turn`; at most `delay`. Whether it came, be it
+    /// that it has left since.
+    pub(crate) async fn returns_within(&self, device: &DeviceId, turn: u64, delay: Duration) -> bool {
         let deadline = Instant::now() + delay;
         let changed = self.changed(device);
         loop {
@@ -193,7 +204,7 @@ impl Roster {
             notified.as_mut().enable();
             {
                 let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-                if inner.stopping || inner.slot(device).holder.is_some() {
+                if inner.stopping || inner.slot(device).turn > turn {
                     return !inner.stopping;
                 }
             }
@@ -224,6 +235,7 @@ impl Inner {
         }
         self.slots.entry(device.clone()).or_insert_with(|| Slot {
             holder: None,
+            turn: 0,
             kept: None,
             allowance: None,
             connects: Bucket::new(CONNECTS_PER_SECOND_MAX, CONNECTS_BURST, Instant::now()),
@@ -296,6 +308,18 @@ mod tests {
         assert_eq!(roster.admit(&other, CONTEST).await.err(), Some(Refusal::Full));
         drop(second);
         assert!(roster.admit(&other, CONTEST).await.is_ok());
+    }
+
+    /// A device that came back was not lost, even if it has left again before anybody looks.
+    #[tokio::test(start_paused = true)]
+    async fn a_short_return_is_a_return() {
+        let roster = Arc::new(Roster::new(1));
+        let first = roster.admit(&device(), CONTEST).await.unwrap();
+        let turn = first.turn;
+        drop(first);
+        assert!(!roster.returns_within(&device(), turn, CONTEST).await);
+        drop(roster.admit(&device(), CONTEST).await.unwrap());
+        assert!(roster.returns_within(&device(), turn, CONTEST).await);
     }
 
     #[tokio::test(start_paused = true)]

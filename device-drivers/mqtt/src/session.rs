@@ -55,9 +55,9 @@ impl Session {
         }
     }
 
-    /// Whether one more QoS 2 message can be kept.
-    pub(crate) fn has_room(&self) -> bool {
-        self.unreleased.len() < UNRELEASED_MAX
+    /// Whether one more QoS 2 message can be kept. One with a known identifier takes the place of the message before it.
+    pub(crate) fn has_room(&self, id: u16) -> bool {
+        self.unreleased.len() < UNRELEASED_MAX || self.unreleased.contains_key(&id)
     }
 
     /// The message is on disk and the device is about to be told.

@@ -23,7 +23,7 @@ use crate::{hex, unhex};
 const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Certificates that a device may have at one time: the one in use, and the next ones.
 const CERTIFICATES_MAX: usize = 4;
-/// Devices and revoked devices that are remembered.
+/// Devices and revoked devices that are remembered; beyond it a revoked one is forgotten for a new one.
 const ENTRIES_MAX: usize = 4 * DEVICES_MAX;
 const FORMAT: u32 = 1;
 
@@ -188,7 +188,9 @@ impl DeviceRegistry {
         }
         self.change(|devices| {
             if devices.len() >= ENTRIES_MAX && !devices.contains_key(device) {
-                return Err(RegistryError::Full);
+                // Who is not listed is not admitted: to forget a revoked device lets nobody in.
+                let forgotten = devices.iter().find(|(_, stored)| stored.revoked).map(|(revoked, _)| revoked.clone());
+                devices.remove(&forgotten.ok_or(RegistryError::Full)?);
             }
             let entry = devices.entry(device.clone()).or_default();
             if entry.revoked || earlier == Earlier::Goes {
@@ -239,7 +241,7 @@ impl DeviceRegistry {
         Ok(revoked)
     }
 
-    /// Every device that was ever added, by id.
+    /// Every device that was added, by id; of those that were revoked as many as are remembered.
     #[must_use]
     pub fn list(&self) -> Vec<RegisteredDevice> {
         let describe = |(device, stored): (&DeviceId, &StoredDevice)| RegisteredDevice {
@@ -271,16 +273,27 @@ impl DeviceRegistry {
         Ok(true)
     }
 
-    /// Whether this is the device's password. Takes the same time whether the device is known or not.
+    /// If this is the device's password, the stamp that [`DeviceRegistry::has_password`] knows it by: not secret, another
+    /// one for each password that was ever given. Takes the same time whether the device is known or not.
     #[must_use]
-    pub fn verify_password(&self, device: &DeviceId, password: &[u8]) -> bool {
+    pub fn verify_password(&self, device: &DeviceId, password: &[u8]) -> Option<[u8; 32]> {
         let stored = self.state().devices.get(device).filter(|stored| !stored.revoked).and_then(|stored| stored.password.clone());
         let known = stored.is_some();
-        stored.unwrap_or(PasswordHash::of_nothing()).verify(password) & known
+        let hash = stored.unwrap_or(PasswordHash::of_nothing());
+        (hash.verify(password) & known).then(|| hash.stamp())
     }
 
-    /// Whether a device may connect: with this certificate, or, without one, by a password that
-    /// [`DeviceRegistry::verify_password`] still has to check.
+    /// Whether the password with this stamp is still the device's.
+    #[must_use]
+    pub fn has_password(&self, device: &DeviceId, stamp: &[u8; 32]) -> bool {
+        self.state()
+            .devices
+            .get(device)
+            .is_some_and(|stored| !stored.revoked && stored.password.as_ref().is_some_and(|password| password.stamp() == *stamp))
+    }
+
+    /// Whether a device may connect with this certificate or, without one, whether it has a password at all: which
+    /// one was shown is for [`DeviceRegistry::verify_password`] and [`DeviceRegistry::has_password`].
     #[must_use]
     pub fn is_admitted(&self, device: &DeviceId, certificate: Option<&[u8; 32]>) -> bool {
         self.state().devices.get(device).is_some_and(|stored| {
@@ -340,4 +353,49 @@ fn stamp(path: &Path) -> Option<Stamp> {
         modified: (found.mtime(), found.mtime_nsec()),
         changed: (found.ctime(), found.ctime_nsec()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate_password;
+
+    fn id(text: &str) -> DeviceId {
+        DeviceId::new(text).unwrap()
+    }
+
+    /// Years of coming and going do not fill the registry, and whoever was revoked stays out when it is forgotten.
+    #[test]
+    fn a_full_registry_forgets_revoked_devices_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("devices.json");
+        let registry = DeviceRegistry::open(&path).unwrap();
+        let (password, hash) = generate_password().unwrap();
+        registry.add(&id("m1"), Some([1; 32]), Some(hash)).unwrap();
+        let stamp = registry.verify_password(&id("m1"), password.expose().as_bytes()).unwrap();
+        let admitted = StoredDevice { certificates: vec![Fingerprint([2; 32])], ..StoredDevice::default() };
+        let many = (1..ENTRIES_MAX).map(|number| (id(&format!("n{number}")), admitted.clone()));
+        let fill = |devices: &mut BTreeMap<_, _>| {
+            devices.extend(many);
+            Ok(())
+        };
+        registry.change(fill).unwrap();
+        assert!(
+            matches!(registry.add(&id("new"), Some([3; 32]), None), Err(RegistryError::Full)),
+            "nobody is forgotten who was not revoked"
+        );
+        registry.add(&id("m1"), Some([4; 32]), None).unwrap();
+
+        registry.revoke(&id("m1")).unwrap();
+        registry.add(&id("new"), Some([3; 32]), None).unwrap();
+        for registry in [&registry, &DeviceRegistry::open(&path).unwrap()] {
+            assert_eq!(registry.list().len(), ENTRIES_MAX);
+            assert!(registry.list().iter().all(|entry| !entry.revoked));
+            assert!(registry.is_admitted(&id("new"), Some(&[3; 32])) && registry.is_admitted(&id("n1"), Some(&[2; 32])));
+            assert!(!registry.is_admitted(&id("m1"), Some(&[1; 32])) && !registry.is_admitted(&id("m1"), None));
+            assert!(registry.verify_password(&id("m1"), password.expose().as_bytes()).is_none());
+            assert!(!registry.has_password(&id("m1"), &stamp));
+        }
+        assert!(matches!(registry.add(&id("one-more"), Some([5; 32]), None), Err(RegistryError::Full)));
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use vitalgate_domain::DeviceId;
-use vitalgate_trust::{DeviceRegistry, RegistryError, generate_password};
+use vitalgate_trust::{DeviceRegistry, PasswordHash, RegistryError, generate_password};
 
 fn id(text: &str) -> DeviceId {
     DeviceId::new(text).unwrap()
@@ -31,14 +31,14 @@ fn nobody_is_admitted_who_was_not_added_and_only_by_what_was_given() {
     let (password, hash) = generate_password().unwrap();
     let word = password.expose().as_bytes();
     assert!(!registry.is_admitted(&id("m1"), None) && !registry.is_admitted(&id("m1"), Some(&[1; 32])));
-    assert!(!registry.verify_password(&id("m1"), word));
+    assert!(registry.verify_password(&id("m1"), word).is_none());
     registry.add(&id("m1"), Some([1; 32]), None).unwrap();
     registry.add(&id("m2"), None, Some(hash)).unwrap();
     assert!(registry.is_admitted(&id("m1"), Some(&[1; 32])));
     assert!(!registry.is_admitted(&id("m1"), Some(&[2; 32])), "another certificate");
     assert!(!registry.is_admitted(&id("m1"), None), "it has no password");
-    assert!(!registry.verify_password(&id("m1"), word), "another device's password");
-    assert!(registry.is_admitted(&id("m2"), None) && registry.verify_password(&id("m2"), word));
+    assert!(registry.verify_password(&id("m1"), word).is_none(), "another device's password");
+    assert!(registry.is_admitted(&id("m2"), None) && registry.verify_password(&id("m2"), word).is_some());
     assert!(!registry.is_admitted(&id("m2"), Some(&[1; 32])), "another device's certificate");
     assert!(matches!(registry.add(&id("m3"), None, None), Err(RegistryError::NoCredential(_))));
 }
@@ -76,10 +76,10 @@ fn replacing_lets_nothing_in_that_was_there_before() {
         registry.replace(&id("m1"), Some(certificate), Some(hash)).unwrap();
         for registry in [&registry, &open(&path)] {
             assert!(registry.is_admitted(&id("m1"), Some(&certificate)));
-            assert!(registry.verify_password(&id("m1"), password.expose().as_bytes()));
+            assert!(registry.verify_password(&id("m1"), password.expose().as_bytes()).is_some());
             if let Some((certificate, password)) = &before {
                 assert!(!registry.is_admitted(&id("m1"), Some(certificate)), "try {number}");
-                assert!(!registry.verify_password(&id("m1"), password.as_bytes()), "try {number}");
+                assert!(registry.verify_password(&id("m1"), password.as_bytes()).is_none(), "try {number}");
             }
         }
         before = Some((certificate, password.expose().to_owned()));
@@ -91,6 +91,42 @@ fn replacing_lets_nothing_in_that_was_there_before() {
     registry.revoke(&id("m1")).unwrap();
     registry.replace(&id("m1"), Some([100; 32]), None).unwrap();
     assert!(registry.is_admitted(&id("m1"), Some(&[100; 32])) && !registry.is_admitted(&id("m1"), Some(&[99; 32])));
+}
+
+/// What was let in by a password is known to be out as soon as another password takes its place, however it came to that.
+#[test]
+fn the_stamp_of_a_password_ends_with_it() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    let given = || {
+        let (password, hash) = generate_password().unwrap();
+        (password.expose().to_owned(), hash)
+    };
+    let (mut known, first) = given();
+    registry.add(&id("m1"), Some([1; 32]), Some(first)).unwrap();
+    type Change = fn(&DeviceRegistry, PasswordHash);
+    let changes: [(&str, Change); 3] = [
+        ("replaced", |registry, hash| registry.replace(&id("m1"), None, Some(hash)).unwrap()),
+        ("added", |registry, hash| registry.add(&id("m1"), None, Some(hash)).unwrap()),
+        ("revoked and added", |registry, hash| {
+            registry.revoke(&id("m1")).unwrap();
+            registry.add(&id("m1"), None, Some(hash)).unwrap();
+        }),
+    ];
+    for (how, change) in changes {
+        let stamp = registry.verify_password(&id("m1"), known.as_bytes()).unwrap();
+        registry.add(&id("m1"), Some([2; 32]), None).unwrap();
+        assert!(registry.has_password(&id("m1"), &stamp), "a new certificate leaves the password alone");
+        assert!(open(&path).has_password(&id("m1"), &stamp), "another start leaves it alone");
+        assert!(!registry.has_password(&id("m2"), &stamp), "another device's password");
+        let (next, hash) = given();
+        change(&registry, hash);
+        assert!(!registry.has_password(&id("m1"), &stamp), "{how}");
+        known = next;
+    }
+    let stamp = registry.verify_password(&id("m1"), known.as_bytes()).unwrap();
+    registry.revoke(&id("m1")).unwrap();
+    assert!(!registry.has_password(&id("m1"), &stamp), "revoked");
 }
 
 #[test]
@@ -111,7 +147,7 @@ fn whoever_does_not_stay_is_shut_out_for_good_and_nothing_is_written_when_all_do
     assert_eq!(next.revoke_others(|_| true).unwrap(), []);
     assert!(next.is_admitted(&id("m1"), Some(&[1; 32])));
     assert!(!next.is_admitted(&id("m2"), Some(&[2; 32])) && !next.is_admitted(&id("m2"), None));
-    assert!(!next.verify_password(&id("m2"), password.expose().as_bytes()));
+    assert!(next.verify_password(&id("m2"), password.expose().as_bytes()).is_none());
     next.add(&id("m2"), Some([4; 32]), None).unwrap();
     assert!(next.is_admitted(&id("m2"), Some(&[4; 32])) && !next.is_admitted(&id("m2"), Some(&[2; 32])));
 }

@@ -2,6 +2,7 @@
 
 use vitalgate_intake::Receipt;
 use vitalgate_mqtt::EndpointConfig;
+use vitalgate_mqtt::limits::UNRELEASED_MAX;
 
 use crate::raw::{Raw, ack, connect, connect5, packet, publish, publish5, pubrel};
 use crate::rig::{Rig, Seen, commit_all, eventually, next_event, next_sample, seen, texts};
@@ -223,6 +224,39 @@ async fn v5_client_that_exceeds_the_receive_maximum_is_slowed_and_nothing_is_los
         assert_eq!(device.read().await, ack(if id % 2 == 0 { 0x50 } else { 0x40 }, id));
     }
     assert_eq!(rig.stats.refused("receive_maximum"), 0);
+}
+
+/// A device that lost its memory does not let go of what it had sent, and does not know that it should start a new session.
+#[tokio::test]
+async fn a_device_that_forgot_its_qos_2_messages_is_not_shut_out() {
+    let (rig, queue) = Rig::plain(EndpointConfig::default()).await;
+    let log = commit_all(queue);
+    let known = u16::try_from(UNRELEASED_MAX).unwrap();
+    let come = async |session_present: u8| {
+        let mut device = Raw::open(rig.address).await;
+        device.send(&session_of("monitor-1")).await;
+        assert_eq!(device.read().await, [0x20, 2, session_present, 0]);
+        device
+    };
+    let mut device = come(0).await;
+    device.send(&(1..=known).flat_map(|id| publish(TOPIC, 2, id, b"before")).collect::<Vec<u8>>()).await;
+    for id in 1..=known {
+        assert_eq!(device.read().await, ack(0x50, id));
+    }
+    drop(device);
+    let mut device = come(1).await;
+    // An identifier that is known takes the place of what it stood for.
+    device.send(&publish(TOPIC, 2, 1, b"after")).await;
+    assert_eq!(device.read().await, ack(0x50, 1));
+    // One more is too many: it is refused, but with a new session it is taken.
+    let one_more = publish(TOPIC, 2, known + 1, b"one more");
+    device.send(&one_more).await;
+    assert!(device.until_closed().await.is_empty());
+    rig.refused("receive_maximum", 1).await;
+    let mut device = come(0).await;
+    device.send(&one_more).await;
+    assert_eq!(device.read().await, ack(0x50, known + 1));
+    assert_eq!(texts(&log, "monitor-1").len(), usize::from(known) + 2);
 }
 
 /// Properties never become part of the payload, and a section that lies about its length is refused.

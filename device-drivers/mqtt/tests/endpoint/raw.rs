@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use vitalgate_intake::IntakeQueue;
@@ -25,7 +25,8 @@ pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn text(text: &str) -> Vec<u8> {
+/// A string as MQTT writes it.
+pub(crate) fn text(text: &str) -> Vec<u8> {
     let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
     bytes.extend_from_slice(text.as_bytes());
     bytes
@@ -106,7 +107,7 @@ pub(crate) fn ack(first: u8, id: u16) -> Vec<u8> {
 }
 
 /// A connection.
-pub(crate) struct Raw(pub(crate) TcpStream);
+pub(crate) struct Raw<S = TcpStream>(pub(crate) S);
 
 impl Raw {
     /// Opens a connection and says nothing.
@@ -164,7 +165,9 @@ impl Raw {
         assert_eq!((connack[0], connack[2], connack[3]), (0x20, 0, 0), "{connack:02x?}");
         raw
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     /// Sends bytes.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         tokio::time::timeout(PATIENCE, self.0.write_all(bytes)).await.expect("the gateway does not read").unwrap();

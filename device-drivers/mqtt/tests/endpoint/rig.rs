@@ -1,6 +1,7 @@
 //! An endpoint on a loopback port, with a commit that a test controls.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use vitalgate_domain::{
     NoReading, RawSample, Received, SourceIdentity, UnixMs, Value,
 };
 use vitalgate_intake::{IntakeQueue, Receipt, Submission, Submitted, intake};
-use vitalgate_mqtt::{Credentials, Endpoint, EndpointConfig, MqttStats, PeerIdentity};
+use vitalgate_mqtt::{Credentials, Endpoint, EndpointConfig, MqttStats, PeerIdentity, Shown};
 
 /// Within this everything that a test waits for has happened.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,14 +27,29 @@ pub(crate) const CONFIGURED: &str = "monitor-";
 pub(crate) struct Book {
     pub(crate) revoked: Mutex<HashSet<String>>,
     pub(crate) passwords: Mutex<HashMap<String, Vec<u8>>>,
+    stamps: RandomState,
+}
+
+impl Book {
+    fn stamp(&self, device: &DeviceId) -> Option<[u8; 32]> {
+        let number = self.stamps.hash_one(self.passwords.lock().unwrap().get(device.as_str())?);
+        let mut stamp = [0; 32];
+        stamp[..8].copy_from_slice(&number.to_be_bytes());
+        Some(stamp)
+    }
 }
 
 impl Credentials for Book {
-    fn verify_password(&self, device: &DeviceId, password: &[u8]) -> bool {
-        self.passwords.lock().unwrap().get(device.as_str()).is_some_and(|known| known == password)
+    fn verify_password(&self, device: &DeviceId, password: &[u8]) -> Option<[u8; 32]> {
+        let right = self.passwords.lock().unwrap().get(device.as_str()).is_some_and(|known| known == password);
+        self.stamp(device).filter(|_| right)
     }
-    fn is_admitted(&self, device: &DeviceId, _fingerprint: Option<&[u8; 32]>) -> bool {
-        device.as_str().starts_with(CONFIGURED) && !self.revoked.lock().unwrap().contains(device.as_str())
+    fn is_admitted(&self, device: &DeviceId, shown: &Shown) -> bool {
+        let counts = match shown {
+            Shown::Password(stamp) => self.stamp(device).as_ref() == Some(stamp),
+            Shown::Nothing | Shown::Certificate(_) => true,
+        };
+        counts && device.as_str().starts_with(CONFIGURED) && !self.revoked.lock().unwrap().contains(device.as_str())
     }
 }
 
