@@ -43,6 +43,8 @@ pub struct Gateway {
     pub state_dir: PathBuf,
     /// The file in which a time service says how far the clock may be trusted; it need not exist.
     pub clock_trust_file: PathBuf,
+    /// Whether the file is named: a time service will write it, and until then the clock is unset.
+    pub clock_trust_promised: bool,
 }
 
 /// `[store]`

@@ -143,13 +143,13 @@ impl<'a> Section<'a> {
         Some((base.join(text), at))
     }
 
-    /// A path that has a default.
-    pub(crate) fn path_or_default(&self, report: &mut Report, name: &'static str, base: &Path) -> PathBuf {
+    /// The path and whether the file names it; else its default.
+    pub(crate) fn path_or_default(&self, report: &mut Report, name: &'static str, base: &Path) -> (PathBuf, bool) {
         let default = match self.key(name).map(|key| key.need) {
             Some(Need::Default(text)) => text,
             _ => "",
         };
-        self.path(report, name, base).map_or_else(|| PathBuf::from(default), |(path, _)| path)
+        self.path(report, name, base).map_or_else(|| (PathBuf::from(default), false), |(path, _)| (path, true))
     }
 
     /// A file that must be there and readable now.

@@ -110,8 +110,8 @@ fn gateway(walk: &mut Walk<'_>, top: &Section<'_>) -> Option<Gateway> {
             None
         }
     });
-    let clock_trust_file = section.path_or_default(walk.report, "clock_trust_file", &walk.base);
-    Some(Gateway { name: name?, state_dir: state_dir?.0, clock_trust_file })
+    let (clock_trust_file, clock_trust_promised) = section.path_or_default(walk.report, "clock_trust_file", &walk.base);
+    Some(Gateway { name: name?, state_dir: state_dir?.0, clock_trust_file, clock_trust_promised })
 }
 
 fn store(walk: &mut Walk<'_>, top: &Section<'_>) -> Store {

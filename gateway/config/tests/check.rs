@@ -77,6 +77,7 @@ fn every_key_arrives_where_it_belongs() {
     assert_eq!(config.gateway.name.as_str(), "practice-01");
     assert_eq!(config.gateway.state_dir, PathBuf::from("/var/lib/vitalgate"));
     assert_eq!(config.gateway.clock_trust_file, PathBuf::from("/run/clock"));
+    assert!(config.gateway.clock_trust_promised);
     assert_eq!((config.store.free_space_floor_mib, config.store.retention_days), (512, 30));
     assert_eq!(config.store.key_credential.as_deref(), Some("vitalgate-kek"));
     let mqtt = config.mqtt.as_ref().unwrap();
@@ -120,6 +121,7 @@ fn what_is_left_out_takes_the_documented_default() {
     let text = format!("{MINIMAL}[mqtt]\n[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.local\"\n");
     let config = check(&text, "x.toml").unwrap_or_else(|errors| panic!("{}", lines(&errors)));
     assert_eq!(config.gateway.clock_trust_file, PathBuf::from("/run/vitalgate/clock-trust"));
+    assert!(!config.gateway.clock_trust_promised);
     assert_eq!((config.store.free_space_floor_mib, config.store.retention_days), (256, 7));
     assert_eq!(config.store.key_credential, None, "the key is a file unless a credential is named");
     let mqtt = config.mqtt.as_ref().unwrap();
@@ -201,8 +203,15 @@ fn the_wrong_kind_of_brackets_is_explained() {
 
 #[test]
 fn a_listener_that_would_take_anothers_port_is_refused() {
-    let said = errors_of(&format!("{MINIMAL}[mqtt]\nlisten = \"0.0.0.0:8883\"\nplain_listen = \"127.0.0.1:8883\"\n"));
-    assert!(said.contains("x.toml:6: plain_listen in [mqtt] is 127.0.0.1:8883, but listen in [mqtt] is 0.0.0.0:8883 already"), "{said}");
+    // All addresses of IPv6 are those of IPv4 too.
+    for all in ["0.0.0.0:8883", "[::]:8883"] {
+        let said = errors_of(&format!("{MINIMAL}[mqtt]\nlisten = \"{all}\"\nplain_listen = \"127.0.0.1:8883\"\n"));
+        let clash = format!("x.toml:6: plain_listen in [mqtt] is 127.0.0.1:8883, but listen in [mqtt] is {all} already");
+        assert!(said.contains(&clash), "{said}");
+    }
+    let open = errors_of(&format!("{MINIMAL}[mqtt]\nplain_listen = \"[::]:1883\"\n[console]\nlisten = \"[::]:9464\"\n"));
+    assert!(open.contains("x.toml:5: plain_listen in [mqtt] is [::]:1883: readings and passwords would cross"), "{open}");
+    assert!(open.contains("x.toml:7: listen in [console] is [::]:9464, which other machines can reach"), "{open}");
     let separate =
         format!("{MINIMAL}[mqtt]\nlisten = \"127.0.0.1:0\"\nplain_listen = \"127.0.0.1:0\"\n[console]\nlisten = \"127.0.0.1:0\"\n");
     assert_eq!(errors_of(&separate), "", "port 0 is any free port");

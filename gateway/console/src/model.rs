@@ -31,7 +31,7 @@ pub struct DeviceStatus {
     /// Whether it is connected now; absent for a device that is polled.
     #[serde(default)]
     pub connected: Option<bool>,
-    /// Seconds since its last stored sample; absent when there was none since the start.
+    /// Seconds since its last stored reading came; absent when there was none since the start.
     pub last_reading_age_s: Option<u64>,
     /// What its driver says of it.
     pub state: String,
@@ -70,10 +70,13 @@ pub struct DestinationStatus {
     pub id: String,
     /// Entries that it has not settled.
     pub queued: u64,
-    /// Age of the oldest unsettled entry in seconds.
+    /// Age of the oldest unsettled entry in seconds; absent when there is none, or when no clock can tell.
     pub oldest_age_s: Option<u64>,
     /// Seconds since it last accepted something; absent when it did not since the start.
     pub last_acknowledgement_age_s: Option<u64>,
+    /// Readings that it refused since the start.
+    #[serde(default)]
+    pub refused_readings: u64,
     /// What stands in the way, without patient data.
     pub alarm: Option<String>,
 }

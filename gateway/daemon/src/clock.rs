@@ -21,6 +21,15 @@ const TRUST_WORD_BYTES_MAX: u64 = 64;
 /// Where the kernel says which power-on this is.
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
+/// Where a time service says: authenticated, synchronised, free or unset.
+#[derive(Debug, Clone)]
+pub(crate) struct TrustFile {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// Whether the configuration says that there is a time service that writes it.
+    pub(crate) promised: bool,
+}
+
 /// Wall and monotonic time with the trust in them.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock(Arc<Inner>);
@@ -29,16 +38,15 @@ pub(crate) struct Clock(Arc<Inner>);
 struct Inner {
     boot: BootId,
     trust: AtomicU8,
-    /// Where a time service says: authenticated, synchronised, free or unset.
-    trust_file: PathBuf,
+    trust_file: TrustFile,
 }
 
 impl Clock {
     /// Reads the boot id and looks at the clock's trust once.
-    pub(crate) fn start(trust_file: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(trust_file: TrustFile) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(BOOT_ID_FILE).with_context(|| format!("cannot read {BOOT_ID_FILE}"))?;
         let boot = text.parse().with_context(|| format!("{BOOT_ID_FILE} holds no boot id"))?;
-        let clock = Self(Arc::new(Inner { boot, trust: AtomicU8::new(0), trust_file: trust_file.to_owned() }));
+        let clock = Self(Arc::new(Inner { boot, trust: AtomicU8::new(0), trust_file }));
         clock.refresh_trust();
         Ok(clock)
     }
@@ -52,7 +60,7 @@ impl Clock {
 
     /// Looks again at what the time service says; called once a second.
     pub(crate) fn refresh_trust(&self) {
-        let trust = service_trust(&self.0.trust_file);
+        let trust = self.0.trust_file.trust();
         let before = decode(self.0.trust.swap(encode(trust), Ordering::Relaxed));
         if trust != before {
             tracing::info!(?before, now = ?trust, "trust in the clock");
@@ -71,14 +79,18 @@ pub(crate) fn monotonic_ms() -> u64 {
     u64::try_from(now.tv_sec().saturating_mul(1_000).saturating_add(now.tv_nsec() / 1_000_000)).unwrap_or(0)
 }
 
-fn service_trust(file: &Path) -> ClockTrust {
-    match trust_word(file).as_deref().map(<[u8]>::trim_ascii) {
-        Ok(b"authenticated") => ClockTrust::Authenticated,
-        Ok(b"synchronised") => ClockTrust::Synchronised,
-        Ok(b"unset") => ClockTrust::Unset,
-        Ok(_) => ClockTrust::Free,
-        Err(_) if Path::new(TIMESYNC_MARK).exists() => ClockTrust::Synchronised,
-        Err(_) => ClockTrust::Free,
+impl TrustFile {
+    fn trust(&self) -> ClockTrust {
+        match trust_word(&self.path).as_deref().map(<[u8]>::trim_ascii) {
+            Ok(b"authenticated") => ClockTrust::Authenticated,
+            Ok(b"synchronised") => ClockTrust::Synchronised,
+            Ok(b"unset") => ClockTrust::Unset,
+            Ok(_) => ClockTrust::Free,
+            Err(_) if Path::new(TIMESYNC_MARK).exists() => ClockTrust::Synchronised,
+            // A time service that has not spoken yet may still find that the clock was never set.
+            Err(_) if self.promised => ClockTrust::Unset,
+            Err(_) => ClockTrust::Free,
+        }
     }
 }
 
@@ -120,7 +132,7 @@ mod tests {
     fn the_word_of_the_time_service_is_read_again_at_each_look() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("clock-trust");
-        let clock = Clock::start(&file).unwrap();
+        let clock = Clock::start(TrustFile { path: file.clone(), promised: false }).unwrap();
         let told = |word: &[u8]| {
             std::fs::write(&file, word).unwrap();
             clock.refresh_trust();
@@ -134,6 +146,19 @@ mod tests {
         assert_eq!(told(b"authenticated\n"), ClockTrust::Authenticated);
         assert_eq!(told(&b"authenticated ".repeat(100_000)), ClockTrust::Free, "only the head is read");
         assert_eq!(told(&[0xff; 8]), ClockTrust::Free);
+    }
+
+    /// A gateway that is up before its time service gives no reading a moment of a clock that may be wrong.
+    #[test]
+    fn a_time_service_that_has_not_spoken_yet_trusts_no_clock() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |promised| TrustFile { path: folder.path().join("clock-trust"), promised };
+        if !Path::new(TIMESYNC_MARK).exists() {
+            assert_eq!(file(true).trust(), ClockTrust::Unset);
+            assert_eq!(file(false).trust(), ClockTrust::Free, "there is no time service to wait for");
+        }
+        std::fs::write(folder.path().join("clock-trust"), "free").unwrap();
+        assert_eq!(file(true).trust(), ClockTrust::Free);
     }
 
     /// Whatever lies at the path, the look comes back.

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
 use vitalgate_domain::limits::{COMMIT_READINGS_MAX, READINGS_PER_SAMPLE_MAX};
-use vitalgate_domain::{Associations, Change, ClockTrust, DecodedSample, Entry, Sequence};
+use vitalgate_domain::{Associations, Change, ClockTrust, DecodedSample, DestinationId, DeviceId, Entry, Sequence};
 use vitalgate_intake::{IntakeQueue, Receipt, ReceiptSender, Submission, Submitted};
 use vitalgate_pipeline::Admission;
 use vitalgate_store::{CommitError, Journal};
@@ -38,6 +38,8 @@ const UPKEEP_INTERVAL_MS: u64 = 1_000;
 pub(crate) enum Command {
     /// Make this change durable.
     Change(Change),
+    /// Keep that this destination is written to by conditional create, and say whether that is durable.
+    WrittenConditionally(DestinationId, oneshot::Sender<bool>),
     /// Replay or discard dead letters, and answer when that is durable.
     Resolve(ResolveRequest, oneshot::Sender<Result<Answered, ReadModelError>>),
 }
@@ -76,8 +78,12 @@ struct Group {
     entries: Vec<Entry>,
     changes: Vec<Change>,
     receipts: Vec<ReceiptSender>,
+    /// Devices with a reading in it, and when that came in monotonic milliseconds.
+    heard: Vec<(DeviceId, u64)>,
     payload_bytes: usize,
     answers: Vec<(oneshot::Sender<Result<Answered, ReadModelError>>, Answered)>,
+    /// Who waits until it is kept that a destination is written to by conditional create.
+    conditional: Vec<(DestinationId, oneshot::Sender<bool>)>,
     /// Dead letters that this commit resolves: no other request of the same commit may do it again.
     resolved: BTreeSet<Sequence>,
     /// Readings that get their moment with this commit.
@@ -96,12 +102,12 @@ enum Woken {
     Submission(Submission),
     Command(Command),
     Idle,
-    /// Every driver is gone: the gateway stops.
+    /// The gateway stops, and every driver is gone.
     Ended,
 }
 
 impl CommitLoop {
-    /// Runs until every driver is gone and the queue is drained.
+    /// Runs until the gateway stops, every driver is gone and the queue is drained.
     ///
     /// # Errors
     /// When the disk failed; the process must restart.
@@ -160,17 +166,18 @@ impl CommitLoop {
         let (submitted, receipt) = submission.into_parts();
         match submitted {
             Submitted::Sample(sample) => {
-                if let Some(last) = self.shared.devices.get(&sample.device) {
-                    last.note(sample.received.monotonic_ms);
+                let heard = (sample.device.clone(), sample.received.monotonic_ms);
+                if self.admit(sample, group) {
+                    group.heard.push(heard);
                 }
-                self.admit(sample, group);
             }
             Submitted::Event(event) => group.entries.push(Entry::DeviceEvent(event)),
         }
         group.receipts.push(receipt);
     }
 
-    fn admit(&mut self, sample: DecodedSample, group: &mut Group) {
+    /// Says whether a reading was in it, be it one that was here before.
+    fn admit(&mut self, sample: DecodedSample, group: &mut Group) -> bool {
         if let Some((_, bytes)) = &sample.unreadable {
             group.payload_bytes += bytes.len();
             self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
@@ -179,7 +186,9 @@ impl CommitLoop {
         let next = self.journal.next_sequence().plus(group.entries.len() as u64);
         let admitted = self.admission.admit(sample, &self.associations, &now, next);
         self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
+        let has_reading = admitted.duplicates > 0 || admitted.entries.iter().any(|entry| matches!(entry, Entry::Reading(_)));
         group.entries.extend(admitted.entries);
+        has_reading
     }
 
     /// Once the clock is set, the readings that waited for it get their moment and go on.
@@ -213,6 +222,10 @@ impl CommitLoop {
     fn obey(&mut self, command: Command, group: &mut Group) {
         match command {
             Command::Change(change) => group.changes.push(change),
+            Command::WrittenConditionally(destination, asker) => {
+                group.changes.push(Change::WrittenConditionally { destination: destination.clone() });
+                group.conditional.push((destination, asker));
+            }
             Command::Resolve(request, answer) => self.resolve(&request, answer, group),
         }
     }
@@ -252,6 +265,9 @@ impl CommitLoop {
     fn commit(&mut self, group: &mut Group) -> anyhow::Result<()> {
         let nothing_to_write = group.entries.is_empty() && group.changes.is_empty();
         let receipt = if nothing_to_write { Receipt::Committed } else { self.write(group)? };
+        if receipt == Receipt::Committed {
+            self.note_heard(&group.heard);
+        }
         for sender in group.receipts.drain(..) {
             sender.answer(receipt);
         }
@@ -259,6 +275,9 @@ impl CommitLoop {
             let answer =
                 if receipt == Receipt::Committed { Ok(answered) } else { Err(ReadModelError::Store("the disk is full".to_owned())) };
             let _asker_left = asker.send(answer);
+        }
+        for (destination, asker) in group.conditional.drain(..) {
+            let _asker_left = asker.send(self.journal.state().conditional.contains(&destination));
         }
         if receipt == Receipt::Committed && !group.dated.is_empty() {
             tracing::info!(readings = group.dated.len(), "the clock is set: readings that waited for it got their moment");
@@ -269,13 +288,21 @@ impl CommitLoop {
         Ok(())
     }
 
+    fn note_heard(&self, heard: &[(DeviceId, u64)]) {
+        for (device, at_ms) in heard {
+            if let Some(last) = self.shared.devices.get(device) {
+                last.note(*at_ms);
+            }
+        }
+    }
+
     fn write(&mut self, group: &mut Group) -> anyhow::Result<Receipt> {
         match self.journal.append(&group.entries, &group.changes) {
             Ok(range) => {
                 self.admission.confirm();
-                self.shared.below_floor.store(false, Ordering::Relaxed);
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 if let Some((first, last)) = range {
+                    self.shared.below_floor.store(false, Ordering::Relaxed);
                     self.undated.note(&group.entries, first, self.clock.now().boot);
                     self.shared.committed_entries.fetch_add(group.entries.len() as u64, Ordering::Relaxed);
                     self.committed.send_replace(last);
@@ -300,7 +327,8 @@ impl CommitLoop {
     /// Settling frees space, so it goes on below the floor, out of the reserve.
     fn settle_below_floor(&mut self, group: &Group) -> anyhow::Result<()> {
         // A replay's own change would resolve dead letters whose new entries were not written.
-        let settled: Vec<_> = group.changes.iter().filter(|change| matches!(change, Change::Settled { .. })).cloned().collect();
+        let frees_space = |change: &&Change| matches!(change, Change::Settled { .. } | Change::WrittenConditionally { .. });
+        let settled: Vec<_> = group.changes.iter().filter(frees_space).cloned().collect();
         if settled.is_empty() {
             return Ok(());
         }
@@ -324,6 +352,11 @@ impl CommitLoop {
         self.journal.note_time(self.clock.now().wall);
         self.date_undated(group);
         self.journal.maintain().context("the journal's segments cannot be kept up")?;
+        // A device that was sent away may be long in coming again.
+        if self.shared.below_floor.load(Ordering::Relaxed) && self.journal.has_room().context("free space is not known")? {
+            self.shared.below_floor.store(false, Ordering::Relaxed);
+            tracing::info!("there is room again: readings are acknowledged");
+        }
         self.rotation.keep(&mut self.journal, &self.clock.now()).context("the journal's data key cannot be changed")?;
         self.commit(group)
     }

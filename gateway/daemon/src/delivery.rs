@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use vitalgate_domain::{Answer, Change, DestinationId, ItemAnswer, Sequence};
+use vitalgate_domain::{Answer, Change, DeadLetterKind, DestinationId, ItemAnswer, RejectedReading, Sequence};
 use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, Lane, RequestId};
 use vitalgate_store::Reader;
 use vitalgate_transport::FhirClient;
@@ -120,19 +120,18 @@ impl DeliveryLoop {
                 session.in_flight.spawn(async move { (request, client.deliver(&batch).await) });
             }
             DeliveryAction::Settle { ranges, rejected, remote_ids } => {
-                self.facts().rejected_readings.fetch_add(rejected.len() as u64, Ordering::Relaxed);
+                note_refused(self.facts(), &rejected);
                 let change = Change::Settled { destination: self.destination.clone(), ranges, rejected, remote_ids };
                 self.commands.send(Command::Change(change)).await.ok()?;
             }
             DeliveryAction::WakeAt { monotonic_ms } => session.wake_at_ms = Some(monotonic_ms),
             DeliveryAction::Alarm(alarm) => {
-                let text = alarm.detail.to_string();
-                tracing::error!(destination = %self.destination, alarm = %text, "delivery is held up");
-                self.facts().set_alarm(Some(text));
+                tracing::error!(destination = %self.destination, alarm = %alarm.detail, "delivery is held up");
+                self.facts().raise(&alarm);
             }
-            DeliveryAction::Cleared(_) => {
-                tracing::info!(destination = %self.destination, "delivery goes on");
-                self.facts().set_alarm(None);
+            DeliveryAction::Cleared(alarm) => {
+                tracing::info!(destination = %self.destination, alarm = %alarm.detail, "delivery is no longer held up by this");
+                self.facts().clear(alarm.kind);
             }
         }
         Some(())
@@ -166,12 +165,57 @@ fn note_answer(facts: &DestinationFacts, answer: &Answer) {
     match answer {
         Answer::Items(items) => {
             let accepted = items.iter().filter(|item| matches!(item, ItemAnswer::Accepted { .. } | ItemAnswer::AcceptedWithWarning { .. }));
-            facts.accepted_items.fetch_add(accepted.count() as u64, Ordering::Relaxed);
-            facts.accepted.note(monotonic_ms());
+            let accepted = accepted.count() as u64;
+            if accepted > 0 {
+                facts.accepted_items.fetch_add(accepted, Ordering::Relaxed);
+                facts.accepted.note(monotonic_ms());
+            }
         }
         Answer::Transient { .. } | Answer::Paused { .. } => {
             facts.retries.fetch_add(1, Ordering::Relaxed);
         }
         Answer::TooLarge { .. } | Answer::RejectedWhole { .. } | Answer::PatientUnknown { .. } => {}
+    }
+}
+
+/// What is held for want of a patient or a moment was not refused.
+fn note_refused(facts: &DestinationFacts, rejected: &[RejectedReading]) {
+    let refused = rejected.iter().filter(|reading| reading.reason.kind == DeadLetterKind::Rejected).count();
+    facts.refused_readings.fetch_add(refused as u64, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use vitalgate_domain::{DeadLetterReason, ReadingId};
+
+    use super::*;
+
+    /// Promise 5: a destination that answers and takes nothing is not said to have accepted something.
+    #[test]
+    fn only_what_was_accepted_is_an_acknowledgement() {
+        let facts = DestinationFacts::default();
+        let rejected = || ItemAnswer::Rejected { detail: "refused".into() };
+        let transient = || ItemAnswer::Transient { detail: "busy".into() };
+        for items in [vec![], vec![rejected(), rejected()], vec![transient(), transient()], vec![rejected(), transient()]] {
+            note_answer(&facts, &Answer::Items(items));
+            assert_eq!((facts.accepted.age_s(), facts.accepted_items.load(Ordering::Relaxed)), (None, 0));
+        }
+        note_answer(&facts, &Answer::Items(vec![rejected(), ItemAnswer::Accepted { remote_id: None }]));
+        assert_eq!(facts.accepted_items.load(Ordering::Relaxed), 1);
+        assert!(facts.accepted.age_s().is_some());
+    }
+
+    /// Promise 5: what a destination refused is told apart from what waits for a patient or for the clock.
+    #[test]
+    fn what_is_held_is_not_refused() {
+        let facts = DestinationFacts::default();
+        let kinds = [DeadLetterKind::Unassigned, DeadLetterKind::Rejected, DeadLetterKind::TimeUnknown, DeadLetterKind::Rejected];
+        let rejected = kinds.map(|kind| RejectedReading {
+            sequence: Sequence::FIRST,
+            id: ReadingId::from_bytes([0; 16]),
+            reason: DeadLetterReason::new(kind, "test"),
+        });
+        note_refused(&facts, &rejected);
+        assert_eq!(facts.refused_readings.load(Ordering::Relaxed), 2);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vitalgate_domain::{DeadLetter, DecodedSample, DeviceId, RawSample};
-use vitalgate_mqtt::Credentials;
+use vitalgate_mqtt::{Credentials, Shown};
 use vitalgate_profile::{Kind, Profile, decode_block_again, decode_publish};
 use vitalgate_trust::DeviceRegistry;
 
@@ -63,11 +63,45 @@ impl Admitted {
 }
 
 impl Credentials for Admitted {
-    fn verify_password(&self, device: &DeviceId, password: &[u8]) -> bool {
+    fn verify_password(&self, device: &DeviceId, password: &[u8]) -> Option<[u8; 32]> {
         self.registry.verify_password(device, password)
     }
 
-    fn is_admitted(&self, device: &DeviceId, certificate_fingerprint: Option<&[u8; 32]>) -> bool {
-        self.devices.profile(device).is_some() && self.registry.is_admitted(device, certificate_fingerprint)
+    fn is_admitted(&self, device: &DeviceId, shown: &Shown) -> bool {
+        self.devices.profile(device).is_some()
+            && match shown {
+                Shown::Nothing => self.registry.is_admitted(device, None),
+                Shown::Certificate(fingerprint) => self.registry.is_admitted(device, Some(fingerprint)),
+                Shown::Password(stamp) => self.registry.has_password(device, stamp),
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vitalgate_profile::Profiles;
+    use vitalgate_trust::generate_password;
+
+    use super::*;
+
+    /// A connection stands only while what it was let in by is the device's own, whatever came in its place.
+    #[test]
+    fn new_credentials_end_what_was_let_in_by_the_old_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = DeviceId::new("m1").unwrap();
+        let profile = Profiles::builtin().unwrap().get("vitals-json").unwrap();
+        let devices = Arc::new(Devices::new([(device.clone(), profile)]));
+        let admitted = Admitted::new(DeviceRegistry::open(&folder.path().join("devices.json")).unwrap(), devices);
+        let mut old: Option<[Shown; 2]> = None;
+        for number in 1..=2 {
+            let (password, hash) = generate_password().unwrap();
+            admitted.registry.replace(&device, Some([number; 32]), Some(hash)).unwrap();
+            let stamp = admitted.verify_password(&device, password.expose().as_bytes()).unwrap();
+            let new = [Shown::Password(stamp), Shown::Certificate([number; 32])];
+            assert!(new.iter().all(|shown| admitted.is_admitted(&device, shown)));
+            assert!(old.iter().flatten().all(|shown| !admitted.is_admitted(&device, shown)));
+            old = Some(new);
+        }
+        assert!(!admitted.is_admitted(&DeviceId::new("m2").unwrap(), &Shown::Nothing), "not configured");
     }
 }

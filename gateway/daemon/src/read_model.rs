@@ -12,7 +12,7 @@ use vitalgate_console::{
     ReadModelError, ResolveRequest, Status, StoreStatus, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery,
 };
 use vitalgate_domain::limits::DESTINATIONS_MAX;
-use vitalgate_domain::{DeadLetterReason, DestinationId, Entry, GatewayId, Reading, ReadingId, Record, Sequence};
+use vitalgate_domain::{ClockTrust, DeadLetterReason, DestinationId, Entry, GatewayId, Reading, ReadingId, Received, Record, Sequence};
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_store::keyed::KeyedStatus;
@@ -157,6 +157,17 @@ impl ReadModel for Model {
 /// Most rounds in which the buffer is searched; each searches for a few seconds at most.
 const BUFFER_SEARCH_ROUNDS_MAX: usize = 8;
 
+/// Seconds since something came: by the monotonic clock, or by the wall clock when it came before the last power-on and the
+/// clock was set then and is now.
+fn age_s(received: &Received, now: &Received) -> Option<u64> {
+    if received.boot == now.boot {
+        return Some(now.monotonic_ms.checked_sub(received.monotonic_ms)? / 1_000);
+    }
+    let set = received.trust != ClockTrust::Unset && now.trust != ClockTrust::Unset;
+    let age_ms = u64::try_from(now.wall.0.saturating_sub(received.wall.0)).ok()?;
+    set.then_some(age_ms / 1_000)
+}
+
 fn keyed_word(status: &KeyedStatus) -> String {
     match status {
         KeyedStatus::Opening => "opening".to_owned(),
@@ -208,7 +219,7 @@ impl Model {
             connected: self.presence.as_ref().filter(|_| !device.polled).map(|presence| presence.is_connected(&device.id)),
             state: match self.modbus.device(&device.id) {
                 Some(status) => status.state.word().to_owned(),
-                None => if age_s.is_some() { "seen" } else { "not seen since the start" }.to_owned(),
+                None => if age_s.is_some() { "seen" } else { "no reading since the start" }.to_owned(),
             },
         }
     }
@@ -243,6 +254,7 @@ impl Model {
                 queued,
                 oldest_age_s: (queued > 0).then(|| self.age_s(oldest)).flatten(),
                 last_acknowledgement_age_s: facts.accepted.age_s(),
+                refused_readings: facts.refused_readings.load(Ordering::Relaxed),
                 alarm: facts.alarm(),
             });
         }
@@ -255,7 +267,7 @@ impl Model {
             Entry::DeadLetter(letter) => letter.received,
             Entry::DeviceEvent(event) => event.received,
         };
-        u64::try_from(self.clock.now().wall.0.saturating_sub(received.wall.0) / 1_000).ok()
+        age_s(&received, &self.clock.now())
     }
 
     fn traced(&self, record: &Record, settlement: &Settlement) -> Option<Trace> {
@@ -325,5 +337,31 @@ impl Model {
             detail: reason.map_or_else(|| REASON_NOT_AT_HAND.to_owned(), |reason| reason.detail.to_string()),
             destination,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vitalgate_domain::{BootId, UnixMs};
+
+    use super::*;
+
+    /// Promise 5: how long something waits does not depend on how often the clock was put right.
+    #[test]
+    fn an_age_outlasts_a_clock_that_is_put_right() {
+        let at =
+            |boot, wall, monotonic_ms, trust| Received { boot: BootId::from_bytes([boot; 16]), wall: UnixMs(wall), monotonic_ms, trust };
+        let now = at(1, 1_800_000_000_000, 90_000, ClockTrust::Synchronised);
+        for wall in [0, 1_800_000_000_000, 1_900_000_000_000] {
+            for trust in [ClockTrust::Unset, ClockTrust::Free] {
+                assert_eq!(age_s(&at(1, wall, 30_000, trust), &now), Some(60));
+            }
+        }
+        let before = |wall, trust| age_s(&at(2, wall, 80_000, trust), &now);
+        assert_eq!(before(1_799_999_000_000, ClockTrust::Free), Some(1_000));
+        assert_eq!(before(1_799_999_000_000, ClockTrust::Unset), None, "nobody knows when that was");
+        assert_eq!(before(1_800_000_001_000, ClockTrust::Free), None, "it cannot come from the future");
+        let unset = at(1, 0, 90_000, ClockTrust::Unset);
+        assert_eq!(age_s(&at(2, -5_000, 0, ClockTrust::Free), &unset), None);
     }
 }

@@ -154,7 +154,7 @@ fn bound_again(mut reading: Reading, associations: &Associations, now: &Now) -> 
         received.wall = now.wall.plus_ms(-age_ms);
         received.trust = now.trust;
     }
-    reading.subject = associations.subject_again(&reading.subject, &reading.device, reading.time.effective());
+    reading.subject = associations.subject_again(&reading.subject, &reading.device, &reading.time, reading.flags);
     reading.flags = reading.flags.with(Flags::REPLAYED);
     reading
 }

@@ -4,10 +4,11 @@ mod departed;
 mod destinations;
 mod drivers;
 pub(crate) mod keys;
+mod listen;
 mod supervise;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,22 +17,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_config::{Config, Destination, DestinationKind, DeviceSource, Fhir, LogFormat, WriteMode};
 use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
-use vitalgate_domain::{Associations, Sequence};
+use vitalgate_domain::{Associations, DestinationId, Sequence};
+use vitalgate_intake::Intake;
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
 use vitalgate_profile::Profiles;
 use vitalgate_store::keyed::KeyedOptions;
 use vitalgate_store::{Journal, Keyed, Opened, Reader, RealFiles, StoreOptions};
-use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
+use vitalgate_transport::{FhirClient, FhirEndpoint, KeepConditional, WritePolicy};
 use vitalgate_trust::{ClientProfile, client_config, credential_file};
 
 use crate::beacon::Beacon;
-use crate::clock::{Clock, monotonic_ms};
+use crate::clock::{Clock, TrustFile, monotonic_ms};
 use crate::commit::{COMMANDS_MAX, Command, CommitLoop};
 use crate::delivery::DeliveryLoop;
 use crate::devices::Devices;
@@ -94,7 +95,8 @@ impl<'a> Gateway<'a> {
         for warning in config.plain_warnings() {
             tracing::warn!("{warning}");
         }
-        let clock = Clock::start(&config.gateway.clock_trust_file)?;
+        let gateway = &config.gateway;
+        let clock = Clock::start(TrustFile { path: gateway.clock_trust_file.clone(), promised: gateway.clock_trust_promised })?;
         let devices = Arc::new(devices(config)?);
         make_private_folder(&config.gateway.state_dir)?;
         make_private_folder(&authority_folder(config))?;
@@ -116,6 +118,7 @@ impl<'a> Gateway<'a> {
         let (command, commands) = mpsc::channel(COMMANDS_MAX);
         let Opened { mut journal, reader, keyed, state, .. } = self.opened;
         destinations::announce(self.config, &mut journal, &reader)?;
+        let conditional = journal.state().conditional.clone();
         self.shared
             .set_settlement(Settlement { settled: journal.state().settled.clone(), dead_letters: journal.state().unresolved.clone() });
 
@@ -142,6 +145,8 @@ impl<'a> Gateway<'a> {
             reader,
             keyed,
             command,
+            conditional,
+            intake,
             stop,
             shutdown,
         };
@@ -149,8 +154,7 @@ impl<'a> Gateway<'a> {
         let mut beacons = loops.start_deliveries(&committed_seen, &mut registry)?;
         beacons.push(commit.beacon.clone());
         let commit_ended = start_commit(commit)?;
-        let drivers = drivers::start(loops.config, &loops.clock, &loops.devices, &intake, &mut registry, &loops.shutdown).await?;
-        drop(intake);
+        let drivers = drivers::start(loops.config, &loops.clock, &loops.devices, &loops.intake, &mut registry, &loops.shutdown).await?;
         beacons.extend(drivers.beacons);
         let growth = Arc::new(Growth::new(store_folder(loops.config).join("journal"), monotonic_ms()));
         let presence = drivers.listener.as_ref().map(|listener| listener.presence.clone());
@@ -184,6 +188,10 @@ struct Loops<'a> {
     reader: Reader,
     keyed: Arc<Keyed>,
     command: mpsc::Sender<Command>,
+    /// Destinations that were written to by conditional create before.
+    conditional: BTreeSet<DestinationId>,
+    /// The commit loop runs on without a single driver: what waits is still delivered.
+    intake: Intake,
     stop: watch::Sender<bool>,
     shutdown: watch::Receiver<bool>,
 }
@@ -202,7 +210,7 @@ impl Loops<'_> {
             let delivery = DeliveryLoop {
                 destination: destination.id.clone(),
                 machine,
-                client: Arc::new(fhir_client(self.config, destination, fhir, registry)?),
+                client: Arc::new(self.fhir_client(destination, fhir, registry)?),
                 reader: self.reader.clone(),
                 committed: committed.clone(),
                 commands: self.command.clone(),
@@ -215,6 +223,21 @@ impl Loops<'_> {
             let _thread = delivery.spawn()?;
         }
         Ok(beacons)
+    }
+
+    fn fhir_client(&self, destination: &Destination, fhir: &Fhir, registry: &mut Registry) -> anyhow::Result<FhirClient> {
+        let conditional = self.conditional.contains(&destination.id);
+        if conditional && fhir.write == WriteMode::Put {
+            tracing::warn!(
+                destination = %destination.id,
+                "write = \"put\", and readings were written there by conditional create before: those that it has and did not confirm \
+                 are there twice then"
+            );
+        }
+        let client = fhir_client(self.config, destination, fhir, conditional)?;
+        let label = ("destination".into(), destination.id.to_string().into());
+        client.metrics().register(registry.sub_registry_with_label(label));
+        Ok(client.keeping(keep_conditional(destination.id.clone(), self.command.clone())))
     }
 
     async fn listen(&self, registry: Registry, modbus: ModbusStats, presence: Option<Presence>, growth: Arc<Growth>) -> anyhow::Result<()> {
@@ -234,7 +257,7 @@ impl Loops<'_> {
             clock: self.clock.clone(),
             floor_bytes: self.config.store.free_space_floor_mib * MIB,
         });
-        let listener = bind(self.config.console.listen).await?;
+        let listener = listen::bind(self.config.console.listen).await?;
         tokio::spawn(report(serve_loopback(listener, Arc::clone(&model), self.shutdown.clone())));
         let (socket, shutdown) = (admin_socket(self.config), self.shutdown.clone());
         tokio::spawn(report(async move { serve_admin(&socket, model, shutdown).await }));
@@ -246,13 +269,17 @@ impl Loops<'_> {
         tracing::info!(gateway = %self.config.gateway.name, committed = self.reader.committed().0, "ready");
         notify::ready();
         let outcome = tokio::select! {
-            result = &mut commit_ended => return result.context("the commit loop ended")?.map(drop),
+            result = &mut commit_ended => {
+                result.context("the commit loop vanished")??;
+                anyhow::bail!("the commit loop ended before a stop was asked for");
+            }
             result = watch.until_stop() => result,
         };
         self.shared.stopping.store(true, Ordering::Relaxed);
         notify::stopping();
         tracing::info!("stopping: draining to disk");
         self.stop.send_replace(true);
+        drop(self.intake);
         let drained = drained(commit_ended).await;
         let status = tokio::task::block_in_place(|| self.keyed.shutdown(DRAIN_DEADLINE));
         tracing::info!(buffer = ?status, "stopped");
@@ -339,7 +366,7 @@ fn delivery_policy(fhir: &Fhir) -> DeliveryPolicy {
     }
 }
 
-fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, registry: &mut Registry) -> anyhow::Result<FhirClient> {
+fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, conditional: bool) -> anyhow::Result<FhirClient> {
     let credential = fhir.client_key_credential.as_deref().map(credential_file).transpose();
     let key_file = credential.with_context(|| format!("destination {}: client_key_credential", destination.id))?;
     let profile = ClientProfile {
@@ -352,15 +379,24 @@ fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, registry
         request_timeout_ms: fhir.request_timeout_ms,
         bearer_token_file: fhir.bearer_token_file.clone(),
         write: write_policy(fhir.write),
+        written_conditionally: conditional,
         requests_in_flight_max: usize::try_from(fhir.requests_in_flight_max).unwrap_or(usize::MAX),
         // The configuration lets plain HTTP pass only with a reason.
         allow_plain_beyond_loopback: fhir.plain_reason.is_some(),
         ..FhirEndpoint::new(&fhir.url, config.gateway.name.clone())
     };
-    let client = FhirClient::new(endpoint, tls).with_context(|| format!("destination {}", destination.id))?;
-    let label = ("destination".into(), destination.id.to_string().into());
-    client.metrics().register(registry.sub_registry_with_label(label));
-    Ok(client)
+    FhirClient::new(endpoint, tls).with_context(|| format!("destination {}", destination.id))
+}
+
+/// Says that it is kept only once the journal has it.
+fn keep_conditional(destination: DestinationId, commands: mpsc::Sender<Command>) -> KeepConditional {
+    Box::new(move || {
+        let (destination, commands) = (destination.clone(), commands.clone());
+        Box::pin(async move {
+            let (asker, kept) = oneshot::channel();
+            commands.send(Command::WrittenConditionally(destination, asker)).await.is_ok() && kept.await.unwrap_or(false)
+        })
+    })
 }
 
 fn write_policy(write: WriteMode) -> WritePolicy {
@@ -375,11 +411,6 @@ async fn report(serving: impl Future<Output = Result<(), vitalgate_console::Serv
     if let Err(error) = serving.await {
         tracing::error!(error = %format!("{:#}", anyhow::Error::from(error)), "a local listener ended");
     }
-}
-
-/// Binds a listener, with a message that says which.
-pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is another program using it?"))
 }
 
 fn make_private_folder(folder: &Path) -> anyhow::Result<()> {

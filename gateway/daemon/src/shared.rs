@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use vitalgate_domain::{DestinationId, DeviceId, SequenceRanges};
+use vitalgate_pipeline::{Alarm, AlarmKind};
 
 use crate::clock::monotonic_ms;
 
@@ -33,12 +34,12 @@ impl LastMoment {
 pub(crate) struct DestinationFacts {
     /// When it last accepted something.
     pub(crate) accepted: LastMoment,
-    /// What stands in its way, without patient data.
-    pub(crate) alarm: RwLock<Option<String>>,
+    /// What stands in its way, without patient data; each kind is raised and cleared by itself.
+    alarms: RwLock<BTreeMap<AlarmKind, Arc<str>>>,
     /// Items accepted since the start.
     pub(crate) accepted_items: AtomicU64,
-    /// Readings refused or held since the start.
-    pub(crate) rejected_readings: AtomicU64,
+    /// Readings that it refused since the start; those that are held count elsewhere.
+    pub(crate) refused_readings: AtomicU64,
     /// Requests that have to be repeated since the start.
     pub(crate) retries: AtomicU64,
 }
@@ -57,7 +58,7 @@ pub(crate) struct Settlement {
 pub(crate) struct Shared {
     /// Monotonic time of the start.
     pub(crate) started_ms: u64,
-    /// The devices' last committed samples.
+    /// When the devices' last committed readings came.
     pub(crate) devices: BTreeMap<DeviceId, LastMoment>,
     /// The destinations.
     pub(crate) destinations: BTreeMap<DestinationId, DestinationFacts>,
@@ -131,13 +132,39 @@ impl Shared {
 }
 
 impl DestinationFacts {
-    /// Sets or clears the alarm.
-    pub(crate) fn set_alarm(&self, alarm: Option<String>) {
-        *self.alarm.write().unwrap_or_else(PoisonError::into_inner) = alarm;
+    /// Something stands in its way.
+    pub(crate) fn raise(&self, alarm: &Alarm) {
+        self.alarms.write().unwrap_or_else(PoisonError::into_inner).insert(alarm.kind, Arc::clone(&alarm.detail));
     }
 
-    /// The alarm.
+    /// It does not any more; what else does still stands.
+    pub(crate) fn clear(&self, kind: AlarmKind) {
+        self.alarms.write().unwrap_or_else(PoisonError::into_inner).remove(&kind);
+    }
+
+    /// Everything that stands in its way.
     pub(crate) fn alarm(&self) -> Option<String> {
-        self.alarm.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let alarms = self.alarms.read().unwrap_or_else(PoisonError::into_inner);
+        let texts: Vec<&str> = alarms.values().map(AsRef::as_ref).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise: what ends one alarm of a destination hides no other.
+    #[test]
+    fn an_alarm_stands_until_it_is_cleared_itself() {
+        let facts = DestinationFacts::default();
+        assert_eq!(facts.alarm(), None);
+        facts.raise(&Alarm { kind: AlarmKind::OnlyRejections, detail: "422".into() });
+        facts.raise(&Alarm { kind: AlarmKind::Unreachable, detail: "503".into() });
+        assert_eq!(facts.alarm().as_deref(), Some("503; 422"));
+        facts.clear(AlarmKind::Unreachable);
+        assert_eq!(facts.alarm().as_deref(), Some("422"));
+        facts.clear(AlarmKind::OnlyRejections);
+        assert_eq!(facts.alarm(), None);
     }
 }

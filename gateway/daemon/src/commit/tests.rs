@@ -10,6 +10,7 @@ use vitalgate_profile::Profiles;
 use vitalgate_store::{Reader, RealFiles, StoreOptions};
 
 use super::*;
+use crate::clock::TrustFile;
 use crate::devices::Devices;
 
 const MONITOR: &str = "monitor-01";
@@ -75,7 +76,7 @@ fn polled_profile(weight: &str) -> String {
 struct Rig {
     commit: CommitLoop,
     reader: Reader,
-    _intake: vitalgate_intake::Intake,
+    intake: vitalgate_intake::Intake,
 }
 
 fn rig(folder: &Path, profile: &str, floor_bytes: u64) -> Rig {
@@ -98,7 +99,7 @@ fn rig(folder: &Path, profile: &str, floor_bytes: u64) -> Rig {
         journal,
         admission: Admission::new(GatewayId::new("gateway-01").unwrap(), AdmissionPolicy::default(), opened.state.seen),
         associations: Associations::new([association]),
-        clock: Clock::start(&folder.join("clock-trust")).unwrap(),
+        clock: Clock::start(TrustFile { path: folder.join("clock-trust"), promised: false }).unwrap(),
         shared: Arc::new(Shared::new([device], [DestinationId::new(EHR).unwrap()])),
         committed: watch::channel(reader.committed()).0,
         undated: Undated::of_journal(&reader),
@@ -106,7 +107,7 @@ fn rig(folder: &Path, profile: &str, floor_bytes: u64) -> Rig {
         rotation: Rotation::new(0),
         beacon: Beacon::new("commit"),
     };
-    Rig { commit, reader, _intake: intake }
+    Rig { commit, reader, intake }
 }
 
 impl Rig {
@@ -115,7 +116,7 @@ impl Rig {
         Received { wall: now.wall.plus_ms(-ago_ms.cast_signed()), monotonic_ms: now.monotonic_ms.saturating_sub(ago_ms), ..now }
     }
 
-    fn commit(&mut self, fill: impl FnOnce(&mut CommitLoop, &mut Group)) -> Receipt {
+    fn commit<T>(&mut self, fill: impl FnOnce(&mut CommitLoop, &mut Group) -> T) -> Receipt {
         let mut group = Group::default();
         fill(&mut self.commit, &mut group);
         let (sender, mut receipt) = oneshot::channel();
@@ -124,10 +125,30 @@ impl Rig {
         if receipt.try_recv().unwrap().is_ok() { Receipt::Committed } else { Receipt::Refused }
     }
 
-    fn publish(&mut self, text: &str, received: Received) {
+    fn sample(&self, text: &str, received: Received) -> DecodedSample {
         let raw = RawSample { device: DeviceId::new(MONITOR).unwrap(), channel: "vitals".into(), bytes: text.into(), received };
-        let sample = self.commit.replay.devices.decode(&DeviceId::new(MONITOR).unwrap(), raw).unwrap();
+        self.commit.replay.devices.decode(&DeviceId::new(MONITOR).unwrap(), raw).unwrap()
+    }
+
+    fn publish(&mut self, text: &str, received: Received) {
+        let sample = self.sample(text, received);
         self.commit(|commit, group| commit.admit(sample, group));
+    }
+
+    /// As a driver does it.
+    fn submit(&mut self, text: &str) -> Receipt {
+        let sample = self.sample(text, self.received(0));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(self.intake.submit(Submitted::Sample(sample))).unwrap();
+        self.commit(CommitLoop::fill)
+    }
+
+    fn last_reading_age_s(&self) -> Option<u64> {
+        self.commit.shared.devices[&DeviceId::new(MONITOR).unwrap()].age_s()
+    }
+
+    fn is_full(&self) -> bool {
+        self.commit.shared.below_floor.load(Ordering::Relaxed)
     }
 
     /// The EHR's lane settles all, and holds these.
@@ -393,4 +414,67 @@ fn readings_without_a_moment_outlast_a_full_disk() {
     let refused = full.commit(|commit, group| commit.date_undated(group));
     assert_eq!((refused, full.unresolved()), (Receipt::Refused, vec![(1, 6)]));
     assert_eq!(full.commit.undated.take_ready(full.commit.journal.state()).len(), 6);
+}
+
+/// Promise 2: that a destination is written to by conditional create is on disk before anything is sent to it, outlasts the process, and
+/// waits for no room: what is delivered makes room.
+#[test]
+fn a_way_of_writing_is_kept_before_it_is_used_even_while_the_disk_is_full() {
+    let folder = folder("free");
+    let destination = DestinationId::new(EHR).unwrap();
+    drop(rig(folder.path(), &list_profile("pr"), 0));
+    let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
+    let (asker, mut kept) = oneshot::channel();
+    let sample = full.sample(SAMPLE, full.received(0));
+    let receipt = full.commit(|commit, group| {
+        commit.admit(sample, group);
+        commit.obey(Command::WrittenConditionally(destination.clone(), asker), group);
+        assert!(kept.try_recv().is_err(), "not yet on disk");
+    });
+    assert_eq!((receipt, kept.try_recv()), (Receipt::Refused, Ok(true)));
+    drop(full);
+    let again = rig(folder.path(), &list_profile("pr"), 0);
+    assert!(again.commit.journal.state().conditional.contains(&destination));
+}
+
+const COUNTED: &str = r#"{"seq": 5, "values": [{"name": "hr", "value": 70}]}"#;
+
+/// Promise 5: a device whose readings are not stored is not said to be heard.
+#[test]
+fn only_a_stored_reading_is_a_last_reading() {
+    let folder = folder("free");
+    let mut before = rig(folder.path(), &list_profile("pr"), 0);
+    assert_eq!(before.submit(r#"{"values": [{"name": "pulse", "value": 71}]}"#), Receipt::Committed);
+    assert_eq!((before.unresolved(), before.last_reading_age_s()), (vec![(1, 1)], None), "it could not be read");
+    assert_eq!(before.submit(COUNTED), Receipt::Committed);
+    assert!(before.last_reading_age_s().is_some());
+    drop(before);
+    let mut again = rig(folder.path(), &list_profile("pr"), 0);
+    assert_eq!(again.submit(COUNTED), Receipt::Committed);
+    assert_eq!(again.readings().len(), 1, "a resend");
+    assert!(again.last_reading_age_s().is_some(), "it is stored");
+    drop(again);
+    let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
+    assert_eq!((full.submit(SAMPLE), full.last_reading_age_s()), (Receipt::Refused, None));
+}
+
+/// Promise 1: as long as nothing can be acknowledged the gateway says so, whatever is settled meanwhile; and no longer.
+#[test]
+fn a_full_disk_is_said_to_be_full_until_there_is_room() {
+    let folder = folder("free");
+    let mut before = rig(folder.path(), &list_profile("pr"), 0);
+    assert_eq!(before.submit(SAMPLE), Receipt::Committed);
+    drop(before);
+    let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
+    assert_eq!((full.submit(SAMPLE), full.is_full()), (Receipt::Refused, true));
+    full.settle([]);
+    assert!(full.commit.journal.state().settled_everywhere(Sequence(1), Sequence(3)));
+    assert!(full.is_full(), "settling needs no room");
+    full.commit.upkeep(&mut Group::default()).unwrap();
+    assert!(full.is_full());
+    drop(full);
+    let mut roomy = rig(folder.path(), &list_profile("pr"), 0);
+    roomy.commit.shared.below_floor.store(true, Ordering::Relaxed);
+    roomy.commit.upkeep(&mut Group::default()).unwrap();
+    assert!(!roomy.is_full(), "there is room again, and no device has come yet");
 }

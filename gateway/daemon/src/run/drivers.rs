@@ -13,7 +13,8 @@ use vitalgate_modbus::{BusConfig, BusDevice, ModbusStats, run_bus};
 use vitalgate_mqtt::{Endpoint, EndpointConfig, MqttStats, Presence};
 use vitalgate_trust::{ClientCertificate, DeviceRegistry, device_identity, serving_config};
 
-use super::{authority_folder, bind, registry_file};
+use super::listen::bind;
+use super::{authority_folder, registry_file};
 use crate::beacon::Beacon;
 use crate::clock::Clock;
 use crate::devices::{Admitted, Devices};
