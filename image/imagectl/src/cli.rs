@@ -84,7 +84,7 @@ pub(crate) struct Signer {
     /// The private key's file
     #[arg(long, conflicts_with = "sign_with")]
     pub(crate) key: Option<PathBuf>,
-    /// A program that signs, for keys in a token: it gets the message on standard input, or as the file {} in its arguments, and prints the signature
+    /// A program that signs, for keys in a token: it gets the message on standard input, or as the file {} in its arguments, prints the signature, and cannot ask for a PIN
     #[arg(long, requires = "public")]
     pub(crate) sign_with: Option<String>,
     /// Public key of --sign-with: a file, or 64 hex digits
@@ -167,7 +167,7 @@ pub(crate) struct Delegate {
 pub(crate) enum Right {
     /// Site files
     Site,
-    /// Support, reset, decommission
+    /// Support, reset, decommission, certificate, replay
     Request,
 }
 

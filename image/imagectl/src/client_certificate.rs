@@ -41,13 +41,9 @@ pub(crate) fn export(report: &Report, kind: &str, to: &Path) -> Outcome {
 pub(crate) fn describe(chain: &ClientChain) {
     let issuer = if chain.self_signed { "itself" } else { &chain.issuer };
     let day = vitalgate_site::Day::from_unix_ms(i64::try_from(chain.ends_unix_s).unwrap_or(i64::MAX).saturating_mul(1000));
-    say::result(format_args!("  certificate of {}", printable(&chain.subject)));
-    say::result(format_args!("  issued by {}, until {day}", printable(issuer)));
+    say::result(format_args!("  certificate of {}", say::printable(&chain.subject)));
+    say::result(format_args!("  issued by {}, until {day}", say::printable(issuer)));
     say::result(format_args!("  SHA-256 {}", hex(&chain.fingerprint)));
-}
-
-fn printable(text: &str) -> String {
-    text.chars().filter(|one| !one.is_control()).collect()
 }
 
 /// Every block of a kind. In JSON a line end is written as two characters.

@@ -37,6 +37,27 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Outcome {
     std::fs::write(path, bytes).map_err(|error| Failure::unwritable(path, &error))
 }
 
+/// What somebody wrote by hand is not replaced.
+pub(crate) fn must_be_new(path: &Path) -> Outcome {
+    if path.exists() {
+        return Err(Failure::machine(format!("{} is there already", path.display()), "take another name with --output, or remove it"));
+    }
+    Ok(())
+}
+
+/// Writes a file; one that is there stays.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Outcome {
+    must_be_new(path)?;
+    let opened = OpenOptions::new().write(true).create_new(true).open(path);
+    opened.and_then(|mut file| file.write_all(bytes)).map_err(|error| Failure::unwritable(path, &error))
+}
+
+/// Writes behind what a file holds; one that is not there is made.
+pub(crate) fn append(path: &Path, bytes: &[u8]) -> Outcome {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.and_then(|mut file| file.write_all(bytes)).map_err(|error| Failure::unwritable(path, &error))
+}
+
 /// Writes a file that only its owner may read; one that is there stays.
 pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Outcome {
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);

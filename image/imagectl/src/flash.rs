@@ -3,6 +3,7 @@
 mod block_map;
 mod disks;
 mod image;
+mod table;
 mod target;
 mod write;
 

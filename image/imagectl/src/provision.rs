@@ -15,6 +15,9 @@ use crate::{files, say, signer};
 /// A site file with every section, for `--template`.
 const TEMPLATE: &str = include_str!("provision/template.toml");
 
+/// How the text is called where no other name is given.
+const TEXT_FILE: &str = "site.toml";
+
 /// `imagectl provision ...`
 pub(crate) fn run(command: Provision) -> Outcome {
     match command {
@@ -27,31 +30,47 @@ pub(crate) fn run(command: Provision) -> Outcome {
 }
 
 fn new(arguments: &cli::New) -> Outcome {
-    let output = |default: &str| arguments.output.clone().unwrap_or_else(|| PathBuf::from(default));
+    let signer = signer::named(&arguments.signer, Purpose::Site)?;
+    let output = arguments.output.clone().unwrap_or_else(|| PathBuf::from(if signer.is_some() { SITE_FILE } else { TEXT_FILE }));
     if arguments.template {
-        let path = output("site.toml");
-        files::write(&path, TEMPLATE.as_bytes())?;
-        say::result(format_args!("wrote {}: fill it in, then imagectl provision sign", path.display()));
+        files::write_new(&output, TEMPLATE.as_bytes())?;
+        say::result(format_args!("wrote {}: fill it in, then imagectl provision sign", output.display()));
         return Ok(());
     }
     let text = match &arguments.from {
-        Some(path) => text_of(path)?,
-        None => dialog::ask(&mut say::ask)?,
+        Some(path) => {
+            let text = text_of(path)?;
+            checked(&text, &path.display().to_string())?;
+            if signer.is_none() {
+                files::write_new(&output, text.as_bytes())?;
+            }
+            text
+        }
+        None => asked(&if signer.is_some() { output.with_extension("toml") } else { output.clone() })?,
     };
-    let Some(signer) = signer::named(&arguments.signer)? else {
-        checked(&text, "site.toml")?;
-        let path = output("site.toml");
-        files::write(&path, text.as_bytes())?;
-        say::result(format_args!("wrote {}: read it, then imagectl provision sign", path.display()));
-        return Ok(());
-    };
-    sign_to(&text, &signer, &output(SITE_FILE))
+    if let Some(signer) = signer {
+        return sign_to(&text, &signer, &output);
+    }
+    say::result(format_args!("wrote {}: read it, then imagectl provision sign", output.display()));
+    Ok(())
+}
+
+/// Asks for a site. Every section is in the file before the next one is asked for, and before anything is said against it.
+fn asked(file: &Path) -> Outcome<String> {
+    files::must_be_new(file)?;
+    let asked = dialog::ask(&mut say::ask, &mut |section| files::append(file, section.as_bytes()));
+    if file.exists() {
+        say::note(format_args!("the answers are in {}", file.display()));
+    }
+    let text = asked?;
+    checked(&text, &file.display().to_string())?;
+    Ok(text)
 }
 
 fn sign(arguments: &cli::Sign) -> Outcome {
     let text = text_of(&arguments.file)?;
     checked(&text, &arguments.file.display().to_string())?;
-    sign_to(&text, &signer::needed(&arguments.signer)?, &arguments.output)
+    sign_to(&text, &signer::needed(&arguments.signer, Purpose::Site)?, &arguments.output)
 }
 
 fn sign_to(text: &str, signer: &Signer, output: &Path) -> Outcome {
@@ -63,6 +82,7 @@ fn sign_to(text: &str, signer: &Signer, output: &Path) -> Outcome {
     files::write(output, signed.as_bytes())?;
     say::result(format_args!("signed {} with key {}", output.display(), signer.public().fingerprint()));
     summary(&site);
+    signer::note_early_end(signer, site.expires);
     if output.file_name().is_none_or(|name| name != SITE_FILE) {
         say::note(format_args!("on the stick it must be called {SITE_FILE}"));
     }
@@ -162,7 +182,7 @@ fn delegate(arguments: &cli::Delegate) -> Outcome {
         .collect();
     let granted = Delegation::grant(&root, to, &arguments.name, expires, &purposes);
     let delegation = granted.map_err(|what| Failure::refused(what, "correct --name or --for"))?;
-    files::write(&arguments.output, delegation.to_text().as_bytes())?;
+    files::write_new(&arguments.output, delegation.to_text().as_bytes())?;
     say::result(format_args!("{} (key {}) may sign until {expires}: {}", arguments.name, to.fingerprint(), arguments.output.display()));
     Ok(())
 }

@@ -6,7 +6,8 @@ use vitalgate_site::{REPORT_BYTES_MAX, Report, open_report};
 
 use crate::cli;
 use crate::failure::{Failure, Outcome};
-use crate::{client_certificate, files, say};
+use crate::say::{self, printable};
+use crate::{client_certificate, files};
 
 /// `imagectl report ...`
 pub(crate) fn run(command: &cli::Report) -> Outcome {
@@ -39,20 +40,23 @@ fn verify(file: &Path, key: Option<&str>) -> Outcome<Report> {
             return Err(refused(format!("{} was signed by {fingerprint}, not by {key}", file.display())));
         }
     }
-    if report.json {
-        let value: serde_json::Value =
-            serde_json::from_str(&report.text).map_err(|error| refused(format!("{} is no JSON ({error})", file.display())))?;
-        print(&value, 0, "");
-    } else {
-        say::result(&report.text);
+    let verdict = match key {
+        Some(_) => format!("OK unchanged since {fingerprint} signed it, which is the appliance"),
+        None => format!("OK unchanged since {fingerprint} signed it; compare this with the fingerprint on the appliance's console"),
+    };
+    let facts: Option<serde_json::Value> = report
+        .json
+        .then(|| serde_json::from_str(&report.text))
+        .transpose()
+        .map_err(|error| refused(format!("{} is no JSON ({error})", file.display())))?;
+    // Before and after, so that no text pushes it out of sight.
+    say::result(format_args!("{verdict}\n"));
+    match facts {
+        Some(facts) => print(&facts, 0, ""),
+        // Indented, so that none of its lines passes for the verdict.
+        None => report.text.lines().for_each(|line| say::result(format_args!("  {}", printable(line)))),
     }
-    say::result("");
-    match key {
-        Some(_) => say::result(format_args!("OK unchanged since {fingerprint} signed it, which is the appliance")),
-        None => say::result(format_args!(
-            "OK unchanged since {fingerprint} signed it; compare this with the fingerprint on the appliance's console"
-        )),
-    }
+    say::result(format_args!("\n{verdict}"));
     Ok(report)
 }
 
@@ -86,8 +90,4 @@ fn print(value: &serde_json::Value, depth: usize, name: &str) {
         serde_json::Value::String(text) => say::result(format_args!("{space}{name}: {}", printable(text))),
         other => say::result(format_args!("{space}{name}: {}", printable(&other.to_string()))),
     }
-}
-
-fn printable(text: &str) -> String {
-    text.chars().filter(|one| !one.is_control()).collect()
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use vitalgate_layout::stick::{CERTIFICATE, CERTIFICATE_REQUEST, REPLAY, REPLAY_REQUEST, RESET, RESET_REQUEST, SUPPORT, SUPPORT_REQUEST};
-use vitalgate_site::{Action, Request, Serial, sign_request};
+use vitalgate_site::{Action, Purpose, Request, Serial, sign_request};
 use vitalgate_trust::{ClientChain, ClientChainError};
 
 use crate::cli::{self, RequestAction};
@@ -14,7 +14,7 @@ use crate::{client_certificate, files, say, signer};
 
 /// Makes and signs a request.
 pub(crate) fn make(arguments: &cli::Request) -> Outcome {
-    let signer = signer::needed(&arguments.signer)?;
+    let signer = signer::needed(&arguments.signer, Purpose::Request)?;
     let (action, label, name) = match arguments.action {
         RequestAction::Support => (Action::Support, SUPPORT, SUPPORT_REQUEST),
         RequestAction::Reset => (Action::Reset, RESET, RESET_REQUEST),
@@ -59,6 +59,7 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
     files::write(&output, text.as_bytes())?;
     say::result(format_args!("signed {}: copy it as {name} to a FAT stick with the label {label}", output.display()));
     say::result(format_args!("  {action} of {}, until {expires}, request {}", request.serial, request.id));
+    signer::note_early_end(&signer, expires);
     if let Some(chain) = chain {
         client_certificate::describe(&chain);
     }

@@ -10,6 +10,11 @@ pub(crate) fn result(text: impl Display) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
+/// What others wrote, so that it cannot steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().filter(|one| !one.is_control()).collect()
+}
+
 /// Something to know on the way.
 pub(crate) fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "imagectl: {text}");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use vitalgate_site::{Delegation, SignError, Signer};
+use vitalgate_site::{Day, Delegation, Purpose, SignError, Signer};
 
 use crate::cli;
 use crate::digest::hex;
@@ -17,8 +17,8 @@ const FILE_MARK: &str = "{}";
 /// Longest answer of a program in bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-/// The signer that the command line names; `None` when it names none.
-pub(crate) fn named(arguments: &cli::Signer) -> Outcome<Option<Signer>> {
+/// The signer that the command line names, if it may sign such a file; `None` when it names none.
+pub(crate) fn named(arguments: &cli::Signer, purpose: Purpose) -> Outcome<Option<Signer>> {
     let signer = match (&arguments.key, &arguments.sign_with, &arguments.public) {
         (Some(key), _, _) => Signer::root(files::signing_key(key)?),
         (None, Some(program), Some(public)) => {
@@ -34,12 +34,27 @@ pub(crate) fn named(arguments: &cli::Signer) -> Outcome<Option<Signer>> {
         let what = format!("{} ended on {}", path.display(), delegation.expires());
         return Err(Failure::refused(what, "ask the holder of the root key for a new delegation"));
     }
+    if !delegation.purposes().contains(&purpose) {
+        let may: Vec<_> = delegation.purposes().iter().map(|purpose| purpose.word()).collect();
+        let what = format!("{} is for {} alone, and this is a {}", path.display(), may.join(" and "), purpose.word());
+        let remedy = format!("ask the holder of the root key for a delegation --for {}", purpose.word());
+        return Err(Failure::refused(what, remedy));
+    }
     signer.with_delegation(delegation).map(Some).map_err(refused)
 }
 
+/// Says so when appliances stop taking a file before its own last day.
+pub(crate) fn note_early_end(signer: &Signer, expires: Day) {
+    if let Some(until) = signer.delegation().map(Delegation::expires).filter(|until| *until < expires) {
+        say::note(format_args!(
+            "the delegation ends on {until}, the file on {expires}: no appliance takes it after {until}; ask for a longer delegation if that is too early"
+        ));
+    }
+}
+
 /// The signer that must be named.
-pub(crate) fn needed(arguments: &cli::Signer) -> Outcome<Signer> {
-    named(arguments)?.ok_or_else(|| Failure::refused("no key is named", "add --key FILE, or --sign-with PROGRAM --public KEY"))
+pub(crate) fn needed(arguments: &cli::Signer, purpose: Purpose) -> Outcome<Signer> {
+    named(arguments, purpose)?.ok_or_else(|| Failure::refused("no key is named", "add --key FILE, or --sign-with PROGRAM --public KEY"))
 }
 
 /// What to say when nothing was signed.
@@ -49,10 +64,12 @@ pub(crate) fn unsigned(error: &SignError) -> Failure {
             errors.iter().for_each(say::note);
             Failure::refused(error.to_string(), "correct the lines above")
         }
-        SignError::TooLarge => Failure::refused(error.to_string(), "shorten the text"),
-        SignError::NoSignature(_) => {
-            Failure::machine(error.to_string(), "plug the token in, unlock it, and check --sign-with and --public")
-        }
+        SignError::TooLarge => Failure::refused(error.to_string(), "remove devices, texts or certificates that are not needed"),
+        SignError::Unopened(_) => Failure::refused(error.to_string(), "move the text above it, or remove the lines of the old signature"),
+        SignError::NoSignature(_) => Failure::machine(
+            error.to_string(),
+            "plug the token in; check --sign-with and --public; let the program take the PIN from its arguments and print nothing but the signature",
+        ),
     }
 }
 
@@ -67,9 +84,11 @@ fn ask(program: &[String], message: &[u8]) -> Result<Vec<u8>, String> {
     let mut command = Command::new(name);
     command.args(arguments.iter().map(|argument| argument.replace(FILE_MARK, &path)));
     let failed = |error: std::io::Error| format!("{name} cannot be used ({error})");
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().map_err(failed)?;
+    // A program that asks for a PIN would take the message for it, and a token locks itself after a few wrong ones.
+    let input = if file.is_some() { Stdio::null() } else { Stdio::piped() };
+    let mut child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().map_err(failed)?;
     if let Some(mut input) = child.stdin.take() {
-        // One that reads its file does not read this.
+        // One that ends early says why itself.
         let _ = input.write_all(message);
     }
     let output = child.wait_with_output().map_err(failed)?;

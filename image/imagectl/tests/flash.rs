@@ -5,7 +5,9 @@
 mod common;
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
 
 use common::{Folder, ok, refused, run, with_a_changed_byte};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
@@ -54,6 +56,92 @@ fn an_image_reaches_a_virtual_disk_and_is_proven() {
     assert_eq!(written.len(), 8 * MIB);
     assert_eq!(written[..image.len()], image[..]);
     assert!(said.err.contains("reading back 100 %"), "{}", said.err);
+    let held = std::fs::metadata(folder.path("disk.img")).unwrap().blocks() * 512;
+    assert!(held < 4 * MIB as u64, "holes of the image are holes of a new file: {held} bytes are held");
+}
+
+/// OK proves every byte: what is zero in the image is zero on a disk that held something else, with and without a block map.
+#[test]
+fn nothing_of_a_used_disk_is_left() {
+    for with_map in [true, false] {
+        let folder = release();
+        if !with_map {
+            std::fs::remove_file(folder.path("out/vitalgate-amd64-0.1.0.bmap")).unwrap();
+        }
+        let mut used = vec![0xa5; 8 * MIB];
+        used[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let disk = folder.write("disk.img", used);
+        let said = run(["flash", &packed(&folder), "--to", &disk]);
+        assert_eq!(said.code, 0, "{}", said.err);
+        let (image, written) = (folder.read(&format!("out/{NAME}")), folder.read("disk.img"));
+        assert!(written[..image.len()] == image[..], "the image, zeros as well (block map: {with_map})");
+        assert!(written[image.len()..image.len() + MIB].iter().all(|byte| *byte == 0), "what was behind it");
+        assert!(written[7 * MIB..].iter().all(|byte| *byte == 0), "what was at the end");
+        // 5 MiB and 700 bytes of image, 1 MiB behind it, 1 MiB at the end.
+        assert!(said.err.contains("writing 100 % (7 MiB)") && said.err.contains("reading back 100 % (7 MiB)"), "{}", said.err);
+    }
+}
+
+/// An image as a release has it: tables of partitions at both ends, an EFI system partition, and one more.
+fn partitioned() -> Vec<u8> {
+    const SECTOR: usize = 512;
+    let mut image = vec![0; 8 * MIB];
+    let last = image.len() / SECTOR - 1;
+    image[510..512].copy_from_slice(&[0x55, 0xaa]);
+    for (header, entries, other) in [(1, 2, last), (last, last - 32, 1)] {
+        let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+        put(header * SECTOR, b"EFI PART");
+        for (at, number) in [(24, header), (32, other), (40, 34), (48, last - 33), (72, entries)] {
+            put(header * SECTOR + at, &(number as u64).to_le_bytes());
+        }
+        put(header * SECTOR + 80, &128_u32.to_le_bytes());
+        put(header * SECTOR + 84, &128_u32.to_le_bytes());
+        let esp = [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+        for (number, kind, from, until) in [(0, esp, 2048_u64, 6143_u64), (1, [7; 16], 6144, 12287)] {
+            let entry = entries * SECTOR + number * 128;
+            put(entry, &kind);
+            put(entry + 32, &from.to_le_bytes());
+            put(entry + 40, &until.to_le_bytes());
+        }
+    }
+    image[MIB..MIB + 100].fill(1);
+    image[2 * MIB + 5..2 * MIB + 10].fill(2);
+    image[3 * MIB..3 * MIB + 6000].fill(3);
+    image
+}
+
+/// The first and the last block of every range of a block map.
+fn mapped(map: &str) -> Vec<(usize, usize)> {
+    let spans = map.lines().filter_map(|line| line.trim().strip_prefix("<Range ")?.split(' ').nth(1));
+    spans
+        .map(|span| {
+            let (first, last) = span.split_once('-').unwrap_or((span, span));
+            (first.parse().unwrap(), last.parse().unwrap())
+        })
+        .collect()
+}
+
+/// Other tools write what the block map names and nothing else: on a used disk both tables and the EFI partition are whole all the same.
+#[test]
+fn a_block_map_names_the_zeros_that_mean_something() {
+    let folder = Folder::new();
+    let image = partitioned();
+    let file = folder.write("disk.img", &image);
+    ok(["release", "map", &file, "--output", &folder.text("disk.bmap")]);
+    let map = String::from_utf8(folder.read("disk.bmap")).unwrap();
+    let mut used = vec![0xa5; image.len()];
+    for (first, last) in mapped(&map) {
+        let (start, end) = (first * 4096, (last + 1) * 4096);
+        used[start..end].copy_from_slice(&image[start..end]);
+    }
+    assert!(used[..34 * 512] == image[..34 * 512], "the table of partitions");
+    assert!(used[MIB..3 * MIB] == image[MIB..3 * MIB], "the EFI system partition");
+    assert!(used[8 * MIB - 33 * 512..] == image[8 * MIB - 33 * 512..], "the table's copy");
+    assert_eq!(used[5 * MIB], 0xa5, "what means nothing is left out");
+    // What builds the image makes the same map.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/blockmap");
+    assert!(Command::new(&script).args([&file, &folder.text("built.bmap")]).status().unwrap().success());
+    assert_eq!(String::from_utf8(folder.read("built.bmap")).unwrap(), map);
 }
 
 /// The raw form and a disk that is there already, without the block map.

@@ -6,7 +6,7 @@ mod common;
 
 use std::os::unix::fs::PermissionsExt;
 
-use common::{Folder, ok, refused, there};
+use common::{Folder, answered, ok, refused, run};
 use vitalgate_domain::GatewayId;
 use vitalgate_site::{Day, PublicKey, SigningKey, age, open_request, open_signed, seal_report_json, seal_report_text};
 use vitalgate_trust::ClientIdentity;
@@ -66,6 +66,65 @@ fn answers_may_come_from_a_file() {
     refused(4, "no answer", ["provision", "new", "--output", &folder.text("x.toml")]);
 }
 
+/// Answers up to the first device: DHCP, no time servers, no EHR, devices that publish.
+const SITE: &str = "Practice\npractice-01\n\n2099-12-31\nA. Example\n\n\n\n\ngateway.example\n";
+
+/// Nobody answers a hundred questions twice: what was answered is in a file, whatever is wrong with it.
+#[test]
+fn answers_are_never_lost() {
+    let folder = Folder::new();
+    let new = |name: &str, answers: &str| answered(&format!("{SITE}{answers}"), ["provision", "new", "--output", &folder.text(name)]);
+    let read = |name: &str| String::from_utf8(folder.read(name)).unwrap();
+    // A wrong answer is said at once, and the part is asked again ...
+    let said = new("again.toml", "monitor-01\n\nvitals-jsn\n\n\nmonitor-01\n\nvitals-json\n\n\n\n");
+    assert!(said.code == 0 && said.err.contains("did you mean \"vitals-json\""), "{}", said.err);
+    assert_eq!(read("again.toml").matches("[[device]]").count(), 1);
+    // ... or kept, to be corrected in the file.
+    let said = new("kept.toml", "monitor-01\n\nvitals-jsn\n\nno\nbed-2\n192.0.2.9:502\n\n256\nx\n9\n\n\n\n");
+    assert!(said.code == 1 && said.err.contains("kept.toml:") && said.err.contains("has 1 error"), "{}", said.err);
+    assert!(read("kept.toml").contains("vitals-jsn") && read("kept.toml").contains("unit = 9"), "{}", read("kept.toml"));
+    // Whoever leaves keeps what is there.
+    let said = new("left.toml", "monitor-01\n\n\n\nbed-2\n");
+    assert!(said.code == 4 && said.err.contains("the answers are in") && said.err.contains("no answer came"), "{}", said.err);
+    assert!(read("left.toml").contains("monitor-01"));
+    // What is signed at once is there as text too.
+    let key = folder.key("root");
+    let said = answered(&format!("{SITE}\n\n"), ["provision", "new", "--key", &key, "--output", &folder.text("site.provision")]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(read("site.provision").starts_with(read("site.toml").trim_end()));
+}
+
+/// What somebody wrote or was given is not replaced by an example, by answers or by another delegation.
+#[test]
+fn a_file_that_is_there_stays() {
+    let folder = folder();
+    let there = folder.write("there", "mine");
+    refused(4, "is there already", ["provision", "new", "--template", "--output", &there]);
+    refused(4, "is there already", ["provision", "new", "--from", &folder.text("site.toml"), "--output", &there]);
+    let said = answered(SITE, ["provision", "new", "--output", &there]);
+    assert!(said.code == 4 && said.err.contains("is there already") && !said.err.contains("Name of the site"), "{}", said.err);
+    let delegate = ["provision", "delegate", &folder.text("root.pub"), "--key", &folder.text("root.key"), "--name", "A"];
+    refused(4, "is there already", delegate.iter().copied().chain(["--expires", "2099-01-01", "--output", &there]));
+    assert_eq!(folder.read("there"), b"mine");
+}
+
+/// An old signature is replaced; what was appended behind it is refused and not lost among comments.
+#[test]
+fn a_device_behind_the_old_signature_is_refused() {
+    let folder = folder();
+    let signed = folder.text("site.provision");
+    ok(["provision", "sign", &folder.text("site.toml"), "--key", &folder.text("root.key"), "--output", &signed]);
+    let text = String::from_utf8(folder.read("site.provision")).unwrap();
+    let device = "\n[[device]]\nid = \"monitor-99\"\nprofile = \"vitals-json\"\n";
+    folder.write("site.provision", format!("{text}{device}"));
+    let sign = ["provision", "sign", &signed, "--key", &folder.text("root.key"), "--output", &signed];
+    refused(1, "move the text above it, or remove the lines of the old signature", sign);
+    folder.write("site.provision", text.replace("\n# -----BEGIN", &format!("{device}\n# -----BEGIN")));
+    ok(sign);
+    let (site, _) = open_signed(&folder.read("site.provision"), &[root(&folder)], "VG-0001", today()).unwrap();
+    assert_eq!(site.devices.len(), 3);
+}
+
 #[test]
 fn every_error_of_a_text_is_said_and_nothing_is_written() {
     let folder = folder();
@@ -115,12 +174,37 @@ fn a_delegated_key_signs() {
     );
 }
 
+/// What a delegation does not cover is refused here, not by the appliance on site; one that ends before the file is named.
+#[test]
+fn a_delegation_signs_what_it_is_for() {
+    let folder = folder();
+    let service = folder.key("service");
+    let delegate = |right: &str, expires: &str| {
+        let output = folder.text(&format!("{right}-{expires}.txt"));
+        let parts = ["provision", "delegate", &folder.text("service.pub"), "--key", &folder.text("root.key"), "--name", "North"];
+        ok(parts.into_iter().chain(["--for", right, "--expires", expires, "--output", &output]));
+        output
+    };
+    let (site, request) = (delegate("site", "2099-12-31"), delegate("request", "2098-12-31"));
+    let out = folder.text("out");
+    let ask = |delegation: &str| {
+        let parts = ["request", "reset", "--serial", "VG-0001", "--expires", "2099-01-01", "--technician", "A", "--reason", "moved"];
+        let parts = parts.into_iter().chain(["--key", &service, "--delegation", delegation, "--output", &out]);
+        parts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    refused(1, "for site alone", ask(&site));
+    let sign = ["provision", "sign", &folder.text("site.toml"), "--key", &service, "--output", &out, "--delegation"];
+    refused(1, "for request alone", sign.iter().copied().chain([request.as_str()]));
+    assert!(!folder.path("out").exists());
+    let said = run(ask(&request));
+    assert!(said.code == 0 && said.err.contains("no appliance takes it after 2098-12-31"), "{}", said.err);
+    let said = run(sign.iter().copied().chain([site.as_str()]));
+    assert!(said.code == 0 && !said.err.contains("no appliance takes it after"), "{}", said.err);
+}
+
 /// The key stays where it is kept: another program signs, here openssl for a token.
 #[test]
 fn a_program_may_sign() {
-    if !there("openssl") {
-        return;
-    }
     let folder = folder();
     let output = folder.text("site.provision");
     let sign = |program: &str, public: &str| {
@@ -133,6 +217,11 @@ fn a_program_may_sign() {
     refused(4, "no signature of this key", sign(&program, "other.pub"));
     refused(4, "cannot be used", sign("no-such-program", "root.pub"));
     refused(4, "ended with", sign("false", "root.pub"));
+    refused(4, "4 bytes came back, a signature has 64", sign("printf PIN:", "root.pub"));
+    // A program that gets a file gets nothing that it could take for the PIN.
+    let reader = folder.write("reader", "#!/bin/sh\nread -r pin && printf 'took %s' \"$pin\"\nexit 0\n");
+    std::fs::set_permissions(&reader, std::fs::Permissions::from_mode(0o700)).unwrap();
+    refused(4, "0 bytes came back", sign(&format!("{reader} {{}}"), "root.pub"));
     assert!(!folder.path("site.provision").exists());
     ok(sign(&program, "root.pub"));
     assert!(open_signed(&folder.read("site.provision"), &[root(&folder)], "VG-0001", today()).is_ok());
@@ -171,6 +260,19 @@ fn a_report_is_proven_and_printed() {
     assert!(ok(["report", "verify", &text]).contains("All well."));
 }
 
+/// A prepared report hides nothing: none of its characters reaches the terminal as a command, and the verdict stands first and last.
+#[test]
+fn a_report_does_not_steer_the_terminal() {
+    let folder = Folder::new();
+    let key = SigningKey::generate().unwrap();
+    let text = "All well.\nmore\rOK unchanged\u{1b}[2J\u{1b}[1A\u{9b}8m\nOK unchanged since 0000-0000-0000-0000 signed it";
+    let said = ok(["report", "verify", &folder.write("provision-report.txt", seal_report_text(text, &key))]);
+    assert!(said.chars().all(|one| one == '\n' || !one.is_control()), "{said:?}");
+    let verdict = format!("OK unchanged since {} ", key.public().fingerprint());
+    assert!(said.lines().next().unwrap().starts_with(&verdict) && said.lines().last().unwrap().starts_with(&verdict), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("OK ")).count(), 2, "{said}");
+}
+
 /// What the appliance's commissioning report says of its own certificate, signed by the appliance.
 fn identified(folder: &Folder, name: &str) -> (String, ClientIdentity) {
     let identity = ClientIdentity::generate(&GatewayId::new("practice-01").unwrap(), "VG-0001").unwrap();
@@ -202,7 +304,7 @@ fn request_and_certificate_come_out_of_a_report() {
         assert!(said.contains("practice-01") && said.contains("issued by itself") && said.contains("SHA-256"), "{said}");
         assert_eq!(String::from_utf8(folder.read("box.csr")).unwrap(), identity.request_pem.replace("\r", ""));
         assert_eq!(String::from_utf8(folder.read("box.pem")).unwrap(), identity.certificate_pem.replace("\r", ""));
-        assert!(!there("openssl") || others_take_it(&csr, &certificate));
+        assert!(others_take_it(&csr, &certificate));
     }
     assert!(!ok(["report", "verify", &json]).contains("-----BEGIN"), "the report is buried under base64");
     let none = folder.write("none.json", seal_report_json("{\"serial\":\"VG-0001\"}", &SigningKey::generate().unwrap()).unwrap());
@@ -256,14 +358,12 @@ fn a_support_bundle_opens_for_support_alone() {
     assert_eq!(folder.read("out"), b"journal");
     ok(["support", "keygen", &folder.text("other")]);
     refused(1, "not for this key", ["support", "decrypt", &bundle, "--key", &folder.text("other.key"), "--output", &folder.text("x")]);
-    if there("age") {
-        let sealed = std::process::Command::new("age")
-            .args(["-r", &recipient.to_string(), "-o", &folder.text("theirs.age"), &folder.text("out")])
-            .status();
-        assert!(sealed.unwrap().success());
-        ok(["support", "decrypt", &folder.text("theirs.age"), "--key", &folder.text("support.key"), "--output", &folder.text("theirs")]);
-        assert_eq!(folder.read("theirs"), b"journal");
-        let opened = std::process::Command::new("age").args(["-d", "-i", &folder.text("support.key"), &bundle]).output().unwrap();
-        assert_eq!(opened.stdout, b"journal", "{}", String::from_utf8_lossy(&opened.stderr));
-    }
+    let sealed = std::process::Command::new("age")
+        .args(["-r", &recipient.to_string(), "-o", &folder.text("theirs.age"), &folder.text("out")])
+        .status();
+    assert!(sealed.unwrap().success());
+    ok(["support", "decrypt", &folder.text("theirs.age"), "--key", &folder.text("support.key"), "--output", &folder.text("theirs")]);
+    assert_eq!(folder.read("theirs"), b"journal");
+    let opened = std::process::Command::new("age").args(["-d", "-i", &folder.text("support.key"), &bundle]).output().unwrap();
+    assert_eq!(opened.stdout, b"journal", "{}", String::from_utf8_lossy(&opened.stderr));
 }

@@ -7,10 +7,12 @@
 use std::fmt;
 
 use vitalgate_layout::Rejection;
+use vitalgate_layout::stick::SITE_FILE_BYTES_MAX;
 
 use crate::day::Day;
 use crate::key::{PublicKey, SIGNATURE_BYTES, SigningKey, from_hex, to_hex};
 use crate::refusal::SiteRefusal;
+use crate::signed::SignError;
 
 const BEGIN: &str = "# -----BEGIN VITALGATE SIGNATURE-----";
 const END: &str = "# -----END VITALGATE SIGNATURE-----";
@@ -129,6 +131,11 @@ impl Delegation {
         self.expires
     }
 
+    /// What it may sign.
+    pub fn purposes(&self) -> &[Purpose] {
+        &self.purposes
+    }
+
     /// Who gave the right.
     pub fn by(&self) -> PublicKey {
         self.by
@@ -218,6 +225,9 @@ impl Signer {
             Holder::Here(key) => key.sign_bytes(&message).to_vec(),
             Holder::Elsewhere(_, sign) => sign(&message)?,
         };
+        if signature.len() != SIGNATURE_BYTES {
+            return Err(format!("{} bytes came back, a signature has {SIGNATURE_BYTES}", signature.len()));
+        }
         if !self.public().verifies(&message, &signature) {
             return Err("what came back is no signature of this key".to_owned());
         }
@@ -286,12 +296,8 @@ pub(crate) fn normalised(text: &str) -> String {
 }
 
 /// The text without a signature that it may carry.
-pub(crate) fn without_signature(text: &str) -> String {
-    let text = normalised(text);
-    match split(&text) {
-        Ok((body, _)) => body.to_owned(),
-        Err(_) => text,
-    }
+fn without_signature(text: &str) -> Result<String, SiteRefusal> {
+    split(&normalised(text)).map(|(body, _)| body.to_owned())
 }
 
 /// What is signed, and the lines of the signature.
@@ -329,13 +335,19 @@ fn armoured(body: &str, purpose: Purpose, key: &PublicKey, signature: &[u8], del
 }
 
 /// Signs a text that may already carry a signature, which is replaced.
-pub(crate) fn sign_text(signer: &Signer, purpose: Purpose, text: &str) -> Result<String, String> {
-    signer.sign(purpose, &without_signature(text))
+pub(crate) fn sign_text(signer: &Signer, purpose: Purpose, text: &str) -> Result<String, SignError> {
+    let body = without_signature(text).map_err(SignError::Unopened)?;
+    let signed = signer.sign(purpose, &body).map_err(SignError::NoSignature)?;
+    if signed.len() as u64 > SITE_FILE_BYTES_MAX {
+        return Err(SignError::TooLarge);
+    }
+    open_any(&signed, purpose).map_err(SignError::Unopened)?;
+    Ok(signed)
 }
 
 /// Signs with a bare key: what an appliance says of itself.
 pub(crate) fn sign_with_key(key: &SigningKey, purpose: Purpose, text: &str) -> String {
-    let body = without_signature(text);
+    let body = without_signature(text).unwrap_or_else(|_| normalised(text));
     let signature = sign_detached(key, purpose, &body);
     armoured(&body, purpose, &key.public(), &signature, None)
 }

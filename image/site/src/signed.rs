@@ -21,8 +21,11 @@ pub enum SignError {
     #[error("the text has {} errors; correct them first", .0.len())]
     Errors(Vec<SiteError>),
     /// It would be refused for its size.
-    #[error("with its signature the file would have more than {SITE_FILE_BYTES_MAX} bytes; remove what the site does not need")]
+    #[error("with its signature the file would have more than {SITE_FILE_BYTES_MAX} bytes")]
     TooLarge,
+    /// With another signature no appliance could tell it from its text.
+    #[error("text stands after the old signature, or the old signature is damaged")]
+    Unopened(SiteRefusal),
     /// The key is kept elsewhere and did not sign.
     #[error("the key did not sign: {0}")]
     NoSignature(String),
@@ -34,8 +37,7 @@ pub enum SignError {
 /// [`SignError`]
 pub fn sign(text: &str, signer: &Signer) -> Result<String, SignError> {
     SiteFile::check(text, FILE_NAME).map_err(SignError::Errors)?;
-    let signed = sign_text(signer, Purpose::Site, text).map_err(SignError::NoSignature)?;
-    if signed.len() as u64 > SITE_FILE_BYTES_MAX { Err(SignError::TooLarge) } else { Ok(signed) }
+    sign_text(signer, Purpose::Site, text)
 }
 
 /// Opens a site file on an appliance. `today` is the later of the clock's day and the image's own day,

@@ -129,12 +129,38 @@ fn a_delegated_key_signs_until_its_day_and_for_its_purpose() {
     assert!(Signer::delegated(key(4), delegated("2026-12-01", &[Purpose::Site]).delegation().unwrap().clone()).is_err());
 }
 
+/// What is signed again is opened by an appliance: text behind an old signature is refused, never signed over.
+#[test]
+fn a_text_behind_an_old_signature_is_not_signed() {
+    let signed = sign(FULL, &root()).unwrap();
+    let more = "\n[[device]]\nid = \"monitor-99\"\nprofile = \"vitals-json\"\n";
+    let (above, armour) = signed.split_at(signed.find("# -----BEGIN VITALGATE").unwrap());
+    for text in [format!("{signed}{more}"), format!("{signed}{armour}"), signed.replace("# -----END VITALGATE SIGNATURE-----", "")] {
+        let Err(error) = sign(&text, &root()) else { panic!("signed: {text}") };
+        assert!(matches!(error, SignError::Unopened(_)), "{error}");
+        assert!(error.to_string().contains("old signature"), "{error}");
+    }
+    let again = sign(&format!("{above}{more}{armour}"), &root()).unwrap();
+    assert!(open_signed(again.as_bytes(), &roots(), SERIAL, today()).is_ok(), "what stands above it is signed");
+}
+
+/// A request that an appliance would refuse for its size is not signed.
+#[test]
+fn a_request_that_is_too_large_is_not_signed() {
+    let pem = certificate();
+    let chain = pem.repeat(65_536 / pem.len() + 1);
+    let chain = Request { action: Action::Certificate, certificate_pem: Some(chain), ..request() };
+    assert!(matches!(sign_request(&chain, &root()), Err(SignError::TooLarge)));
+}
+
 /// A token signs like a file would; one that is broken, or another one, is noticed before anything is written.
 #[test]
 fn a_key_may_be_kept_elsewhere() {
     let token = |seed: u8| Signer::elsewhere(key(1).public(), Box::new(move |message| Ok(key(seed).sign_bytes(message).to_vec())));
     assert_eq!(sign(FULL, &token(1)).unwrap(), sign(FULL, &root()).unwrap());
     assert!(matches!(sign(FULL, &token(2)), Err(SignError::NoSignature(_))));
+    let chatty = Signer::elsewhere(key(1).public(), Box::new(|_| Ok(b"Please enter User PIN: ".to_vec())));
+    assert!(sign(FULL, &chatty).unwrap_err().to_string().contains("23 bytes came back, a signature has 64"));
     let away = Signer::elsewhere(key(1).public(), Box::new(|_| Err("no token".to_owned())));
     assert!(sign_request(&request(), &away).unwrap_err().to_string().contains("no token"));
 }
@@ -158,12 +184,17 @@ fn request() -> Request {
     }
 }
 
+/// A certificate, PEM.
+fn certificate() -> String {
+    let from = FULL.find("-----BEGIN").unwrap();
+    let until = FULL.find("-----END CERTIFICATE-----\n").unwrap();
+    format!("{}-----END CERTIFICATE-----\n", &FULL[from..until])
+}
+
 /// A certificate comes with the request that is for it, whole, and with no other.
 #[test]
 fn a_certificate_comes_in_its_own_request() {
-    let from = FULL.find("-----BEGIN").unwrap();
-    let until = FULL.find("-----END CERTIFICATE-----\n").unwrap();
-    let pem = format!("{}-----END CERTIFICATE-----\n", &FULL[from..until]);
+    let pem = certificate();
     let with = |action, certificate_pem: Option<&str>| Request { action, certificate_pem: certificate_pem.map(str::to_owned), ..request() };
     let open = |text: &str| open_request(text.as_bytes(), &roots(), SERIAL, today()).map(|(request, _)| request);
     let certificate = with(Action::Certificate, Some(&pem));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ruzstd::decoding::StreamingDecoder;
 
 use super::block_map::{BLOCK, BlockMap, Range};
+use super::table;
 use crate::digest::{Digest, Running};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
@@ -234,24 +235,29 @@ impl Read for Hashing<'_> {
     }
 }
 
-/// Makes a block map: every run of blocks that are not all zero.
+/// Makes a block map: every run of blocks that are not all zero, or whose zeros mean something.
 #[derive(Default)]
 struct Maker {
     ranges: Vec<Range>,
+    meaningful: Vec<(u64, u64)>,
     open: Option<(u64, u64, Running)>,
 }
 
 impl Maker {
     fn piece(&mut self, at: u64, piece: &[u8]) {
+        if at == 0 {
+            self.meaningful = table::meaningful(piece);
+        }
         for (number, block) in piece.chunks(BLOCK as usize).enumerate() {
             let start = at + number as u64 * BLOCK;
-            if is_zero(block) {
+            let end = start + block.len() as u64;
+            if is_zero(block) && !self.meaningful.iter().any(|(first, after)| *first < end && start < *after) {
                 self.close();
                 continue;
             }
             let (first, _, mut running) = self.open.take().unwrap_or_else(|| (start, start, Running::new()));
             running.update(block);
-            self.open = Some((first, start + block.len() as u64, running));
+            self.open = Some((first, end, running));
         }
     }
 

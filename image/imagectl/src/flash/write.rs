@@ -1,8 +1,10 @@
-//! Writing by block map, and reading back.
+//! Writing by block map, and reading back: what the map leaves out is zeros, and is made zeros.
 
+use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 use super::block_map::BlockMap;
 use super::image::{Image, PIECE, Part, is_zero};
@@ -15,13 +17,13 @@ use crate::progress::Progress;
 /// partitions, an old encrypted volume.
 const ERASED_BYTES: u64 = 1024 * 1024;
 
-/// Writes what the map says, then waits until the target has it.
+/// Writes the whole image, then waits until the target has it.
 pub(crate) fn write(image: &Image, map: &BlockMap, target: &Target) -> Outcome {
     let failed = |error| {
         let what = format!("{} cannot be written ({error})", target.path().display());
         Failure::target(what, "the target is incomplete: flash it again, or take another disk")
     };
-    let mut progress = Progress::new("writing", map.mapped_bytes());
+    let mut progress = Progress::new("writing", bytes_in_all(map, target));
     let mut silent = Progress::silent();
     let written = image.parts(map, &mut silent, &mut |part| {
         if let Part::Mapped { at, bytes } = part {
@@ -31,9 +33,8 @@ pub(crate) fn write(image: &Image, map: &BlockMap, target: &Target) -> Outcome {
         Ok(())
     });
     written?;
-    for (start, end) in erased(map, target) {
-        let zeros = vec![0; usize::try_from(end - start).unwrap_or_default()];
-        target.file().write_all_at(&zeros, start).map_err(failed)?;
+    for span in zeros(map, target) {
+        write_zeros(target.file(), span, target.disk().is_none(), &mut progress).map_err(failed)?;
     }
     target.file().sync_all().map_err(failed)
 }
@@ -44,43 +45,106 @@ pub(crate) fn read_back(map: &BlockMap, target: &Target) -> Outcome {
         let what = format!("{} gives back something else than was written (at byte {start})", target.path().display());
         Failure::target(what, "do not use this disk; take another one")
     };
-    let failed = |error: std::io::Error| {
+    let failed = |error: io::Error| {
         let what = format!("{} cannot be read back ({error})", target.path().display());
         Failure::target(what, "do not use this disk; take another one")
     };
     // What the kernel still holds in memory would prove nothing.
     posix_fadvise(target.file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(|error| failed(error.into()))?;
-    let mut progress = Progress::new("reading back", map.mapped_bytes());
+    let mut progress = Progress::new("reading back", bytes_in_all(map, target));
     let mut buffer = vec![0; PIECE];
-    for range in &map.ranges {
-        let mut running = Running::new();
-        let mut at = range.start;
-        while at < range.end {
-            let length = usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE);
+    let mut read = |start: u64, end: u64, each: &mut dyn FnMut(u64, &[u8]) -> Outcome| {
+        in_pieces(start, end, |at, length| {
             let piece = buffer.get_mut(..length).unwrap_or_default();
             target.file().read_exact_at(piece, at).map_err(failed)?;
-            running.update(piece);
             progress.add(length as u64);
-            at += length as u64;
-        }
+            each(at, piece)
+        })
+    };
+    for range in &map.ranges {
+        let mut running = Running::new();
+        read(range.start, range.end, &mut |_, piece| {
+            running.update(piece);
+            Ok(())
+        })?;
         if running.finish() != range.digest {
             return Err(differs(range.start));
         }
     }
-    for (start, end) in erased(map, target) {
-        let piece = buffer.get_mut(..usize::try_from(end - start).unwrap_or_default()).unwrap_or_default();
-        target.file().read_exact_at(piece, start).map_err(failed)?;
-        if !is_zero(piece) {
-            return Err(differs(start));
-        }
+    for (start, end) in zeros(map, target) {
+        read(start, end, &mut |at, piece| if is_zero(piece) { Ok(()) } else { Err(differs(at)) })?;
     }
     Ok(())
 }
 
-/// What is erased: a piece behind the image, and the last piece of the target.
-fn erased(map: &BlockMap, target: &Target) -> [(u64, u64); 2] {
-    let (image, all) = (map.image_bytes, target.bytes());
-    let behind = (image, image.saturating_add(ERASED_BYTES).min(all));
-    let last = (all.saturating_sub(ERASED_BYTES).max(behind.1), all);
-    [behind, last]
+/// What must be zeros: everything in the image that the map leaves out, a piece behind the image, and the last piece of
+/// the target.
+fn zeros(map: &BlockMap, target: &Target) -> Vec<(u64, u64)> {
+    let mut zeros = Vec::new();
+    let mut at = 0;
+    for range in &map.ranges {
+        zeros.push((at, range.start));
+        at = range.end;
+    }
+    let behind = map.image_bytes.saturating_add(ERASED_BYTES).min(target.bytes());
+    zeros.push((at, behind));
+    zeros.push((target.bytes().saturating_sub(ERASED_BYTES).max(behind), target.bytes()));
+    zeros.retain(|(start, end)| start < end);
+    zeros
+}
+
+fn bytes_in_all(map: &BlockMap, target: &Target) -> u64 {
+    map.mapped_bytes() + zeros(map, target).iter().map(|(start, end)| end - start).sum::<u64>()
+}
+
+/// Zeros are written, or become a hole of a file.
+fn write_zeros(file: &File, (start, end): (u64, u64), may_be_a_hole: bool, progress: &mut Progress) -> io::Result<()> {
+    if may_be_a_hole && becomes_a_hole(file, start, end) {
+        progress.add(end - start);
+        return Ok(());
+    }
+    let piece = vec![0; PIECE];
+    in_pieces(start, end, |at, length| {
+        file.write_all_at(piece.get(..length).unwrap_or_default(), at)?;
+        progress.add(length as u64);
+        Ok(())
+    })
+}
+
+/// A virtual disk's file stays as small as it can be; not every file system has holes.
+fn becomes_a_hole(file: &File, start: u64, end: u64) -> bool {
+    let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let span = i64::try_from(start).ok().zip(i64::try_from(end - start).ok());
+    span.is_some_and(|(start, length)| fallocate(file, mode, start, length).is_ok())
+}
+
+/// Goes through a span in pieces of at most [`PIECE`] bytes.
+fn in_pieces<E>(start: u64, end: u64, mut each: impl FnMut(u64, usize) -> Result<(), E>) -> Result<(), E> {
+    let mut at = start;
+    while at < end {
+        let length = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+        each(at, length)?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk is written to, a file may get a hole: either way exactly this span is zeros afterwards.
+    #[test]
+    fn a_span_becomes_zeros_and_nothing_else_does() {
+        for may_be_a_hole in [true, false] {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&vec![0xa5; 4 * PIECE], 0).unwrap();
+            let (start, end) = (1000, 2 * PIECE + 5);
+            write_zeros(&file, (start as u64, end as u64), may_be_a_hole, &mut Progress::silent()).unwrap();
+            let mut found = vec![0; 4 * PIECE];
+            file.read_exact_at(&mut found, 0).unwrap();
+            assert!(is_zero(&found[start..end]), "may be a hole: {may_be_a_hole}");
+            assert!(found[..start].iter().chain(&found[end..]).all(|byte| *byte == 0xa5), "may be a hole: {may_be_a_hole}");
+        }
+    }
 }

@@ -2,18 +2,73 @@
 
 use std::path::Path;
 
+use vitalgate_site::SiteFile;
+
 use crate::failure::{Failure, Outcome};
-use crate::files;
+use crate::{files, say};
 
 /// Most devices that are asked for one by one; more are written into the file by hand.
 const DEVICES_ASKED_MAX: usize = 100;
 
 /// Whoever answers.
 pub(crate) type Answers<'a> = &'a mut dyn FnMut(&str) -> Outcome<String>;
+/// The questions of one section, whose answers go to the end of a text.
+type Questions<'a> = &'a dyn Fn(&mut String, Answers<'_>) -> Outcome;
 
-/// Asks for a site; the text still has to pass the check.
-pub(crate) fn ask(answers: Answers<'_>) -> Outcome<String> {
-    let mut text = String::from("# Made by imagectl provision new.\n[site]\n");
+/// Asks for a site, section by section, and hands on each section when it was answered; the text still has to pass the
+/// check.
+pub(crate) fn ask(answers: Answers<'_>, keep: &mut dyn FnMut(&str) -> Outcome) -> Outcome<String> {
+    let mut text = String::new();
+    let mut section = |questions: Questions<'_>| {
+        let more = section(&text, answers, questions)?;
+        keep(&more)?;
+        text.push_str(&more);
+        Ok(!more.is_empty())
+    };
+    let before_devices: [Questions<'_>; 5] = [&site, &network, &time, &ehr, &mqtt];
+    for questions in before_devices {
+        section(questions)?;
+    }
+    for number in 1..=DEVICES_ASKED_MAX {
+        if !section(&|text, answers| device(text, answers, number))? {
+            break;
+        }
+    }
+    section(&maintenance)?;
+    Ok(text)
+}
+
+/// Asks for one section, and again where its answers do not pass, until they do or whoever answers leaves it at that.
+fn section(text: &str, answers: Answers<'_>, questions: Questions<'_>) -> Outcome<String> {
+    let before = text.lines().count();
+    loop {
+        let mut more = String::new();
+        questions(&mut more, answers)?;
+        let errors = SiteFile::check(&format!("{text}{more}"), "").err().unwrap_or_default();
+        let mut wrong = errors.iter().filter(|error| error.line as usize > before).peekable();
+        if wrong.peek().is_none() {
+            return Ok(more);
+        }
+        wrong.for_each(|error| say::note(format_args!("{}; {}", error.message, error.remedy)));
+        let again = answers("Answer this part again? (empty: yes; no: correct it in the file afterwards):")?;
+        if ["n", "no"].contains(&again.to_ascii_lowercase().as_str()) {
+            return Ok(more);
+        }
+    }
+}
+
+/// Asks until the answer can be read.
+fn until<T>(answers: Answers<'_>, question: &str, read: impl Fn(&str) -> Outcome<T>) -> Outcome<T> {
+    loop {
+        match read(&answers(question)?) {
+            Ok(value) => return Ok(value),
+            Err(failure) => say::note(failure),
+        }
+    }
+}
+
+fn site(text: &mut String, answers: Answers<'_>) -> Outcome {
+    text.push_str("# Made by imagectl provision new.\n[site]\n");
     let mut line = |key: &str, value: &str| text.push_str(&format!("{key} = {}\n", quoted(value)));
     line("name", &answers("Name of the site:")?);
     line("gateway", &answers("Name of the gateway (such as practice-01; never changed later):")?);
@@ -22,19 +77,7 @@ pub(crate) fn ask(answers: Answers<'_>) -> Outcome<String> {
     let mut line = |key: &str, value: &str| text.push_str(&format!("{key} = {}\n", quoted(value)));
     line("expires", &answers("Valid until (such as 2026-12-31):")?);
     line("technician", &answers("Your name:")?);
-    network(&mut text, answers)?;
-    time(&mut text, answers)?;
-    ehr(&mut text, answers)?;
-    let names = answers("Names or addresses that devices reach the gateway by (blanks between; empty: no device publishes):")?;
-    if !names.is_empty() {
-        text.push_str(&format!("\n[mqtt]\nserver_names = {}\n", list(&names)));
-    }
-    devices(&mut text, answers)?;
-    let window = answers("When may it restart for an update (UTC, such as 02:00-04:00; empty: at any time):")?;
-    if !window.is_empty() {
-        text.push_str(&format!("\n[maintenance]\nwindow = {}\n", quoted(&window)));
-    }
-    Ok(text)
+    Ok(())
 }
 
 fn network(text: &mut String, answers: Answers<'_>) -> Outcome {
@@ -76,13 +119,8 @@ fn ehr(text: &mut String, answers: Answers<'_>) -> Outcome {
         return Ok(());
     }
     text.push_str(&format!("\n[ehr]\nurl = {}\n", quoted(&url)));
-    let authority = answers("File with the certificate of its authority, PEM (empty: a public one):")?;
-    if !authority.is_empty() {
-        let pem = files::read_text(Path::new(&authority))?;
-        if pem.contains("'''") {
-            return Err(Failure::refused(format!("{authority} is no PEM"), "name the file of the authority's certificate"));
-        }
-        text.push_str(&format!("ca_pem = '''\n{}\n'''\n", pem.replace('\r', "").trim()));
+    if let Some(pem) = until(answers, "File with the certificate of its authority, PEM (empty: a public one):", authority)? {
+        text.push_str(&format!("ca_pem = '''\n{pem}\n'''\n"));
     }
     let demanded = answers("Does it demand a client certificate of the appliance? (yes; empty: no):")?;
     if !["", "n", "no"].contains(&demanded.to_ascii_lowercase().as_str()) {
@@ -91,30 +129,58 @@ fn ehr(text: &mut String, answers: Answers<'_>) -> Outcome {
     Ok(())
 }
 
-fn devices(text: &mut String, answers: Answers<'_>) -> Outcome {
-    for number in 1..=DEVICES_ASKED_MAX {
-        let id = answers(&format!("Device {number}, id such as monitor-01 (empty: no more):"))?;
-        if id.is_empty() {
-            break;
-        }
-        text.push_str(&format!("\n[[device]]\nid = {}\n", quoted(&id)));
-        let address = answers("  Polled by Modbus? Address such as 192.0.2.9:502 (empty: it publishes by MQTT):")?;
-        let default = if address.is_empty() { "vitals-json" } else { "vitals-modbus" };
-        let profile = answers(&format!("  Profile (empty: {default}):"))?;
-        text.push_str(&format!("profile = {}\n", quoted(if profile.is_empty() { default } else { &profile })));
-        if !address.is_empty() {
-            let unit = answers("  Unit (empty: 1):")?;
-            let unit = if unit.is_empty() {
-                1
-            } else {
-                unit.parse::<u8>().map_err(|_| Failure::refused(format!("\"{unit}\" is no unit"), "write a number from 0 to 255"))?
-            };
-            text.push_str(&format!("modbus = {{ address = {}, unit = {unit} }}\n", quoted(&address)));
-        }
-        let patient = answers("  Patient, such as Patient/4711 (empty: readings are kept, not sent, until another site file names one):")?;
-        if !patient.is_empty() {
-            text.push_str(&format!("patient = {}\n", quoted(&patient)));
-        }
+fn authority(file: &str) -> Outcome<Option<String>> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    let pem = files::read_text(Path::new(file))?;
+    if pem.contains("'''") {
+        return Err(Failure::refused(format!("{file} is no PEM"), "name the file of the authority's certificate"));
+    }
+    Ok(Some(pem.replace('\r', "").trim().to_owned()))
+}
+
+fn mqtt(text: &mut String, answers: Answers<'_>) -> Outcome {
+    let names = answers("Names or addresses that devices reach the gateway by (blanks between; empty: no device publishes):")?;
+    if !names.is_empty() {
+        text.push_str(&format!("\n[mqtt]\nserver_names = {}\n", list(&names)));
+    }
+    Ok(())
+}
+
+/// One device; nothing when there are no more.
+fn device(text: &mut String, answers: Answers<'_>, number: usize) -> Outcome {
+    let id = answers(&format!("Device {number}, id such as monitor-01 (empty: no more):"))?;
+    if id.is_empty() {
+        return Ok(());
+    }
+    text.push_str(&format!("\n[[device]]\nid = {}\n", quoted(&id)));
+    let address = answers("  Polled by Modbus? Address such as 192.0.2.9:502 (empty: it publishes by MQTT):")?;
+    let default = if address.is_empty() { "vitals-json" } else { "vitals-modbus" };
+    let profile = answers(&format!("  Profile (empty: {default}):"))?;
+    text.push_str(&format!("profile = {}\n", quoted(if profile.is_empty() { default } else { &profile })));
+    if !address.is_empty() {
+        let unit = until(answers, "  Unit (empty: 1):", unit)?;
+        text.push_str(&format!("modbus = {{ address = {}, unit = {unit} }}\n", quoted(&address)));
+    }
+    let patient = answers("  Patient, such as Patient/4711 (empty: readings are kept, not sent, until another site file names one):")?;
+    if !patient.is_empty() {
+        text.push_str(&format!("patient = {}\n", quoted(&patient)));
+    }
+    Ok(())
+}
+
+fn unit(text: &str) -> Outcome<u8> {
+    if text.is_empty() {
+        return Ok(1);
+    }
+    text.parse().map_err(|_| Failure::refused(format!("\"{text}\" is no unit"), "write a number from 0 to 255"))
+}
+
+fn maintenance(text: &mut String, answers: Answers<'_>) -> Outcome {
+    let window = answers("When may it restart for an update (UTC, such as 02:00-04:00; empty: at any time):")?;
+    if !window.is_empty() {
+        text.push_str(&format!("\n[maintenance]\nwindow = {}\n", quoted(&window)));
     }
     Ok(())
 }
@@ -130,13 +196,18 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vitalgate_site::SiteFile;
-
     use super::*;
 
     fn made(answers: &[&str]) -> String {
         let mut answers = answers.iter();
-        ask(&mut |_| Ok((*answers.next().unwrap_or(&"")).to_owned())).unwrap()
+        let mut kept = String::new();
+        let keep = &mut |more: &str| {
+            kept.push_str(more);
+            Ok(())
+        };
+        let text = ask(&mut |_| Ok((*answers.next().unwrap_or(&"")).to_owned()), keep).unwrap();
+        assert_eq!(kept, text, "what is kept on the way is the text");
+        text
     }
 
     /// What was answered passes the check of the appliance.

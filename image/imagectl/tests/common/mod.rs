@@ -9,8 +9,9 @@
 )]
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -26,7 +27,19 @@ pub(crate) struct Said {
 
 /// Runs the tool with nobody there to answer.
 pub(crate) fn run<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Said {
-    let output = Command::new(env!("CARGO_BIN_EXE_imagectl")).args(arguments).stdin(Stdio::null()).output().unwrap();
+    said(Command::new(env!("CARGO_BIN_EXE_imagectl")).args(arguments).stdin(Stdio::null()).output().unwrap())
+}
+
+/// Runs the tool with somebody there who gives these answers, one a line, and then no more.
+pub(crate) fn answered<A: AsRef<OsStr>>(answers: &str, arguments: impl IntoIterator<Item = A>) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imagectl"));
+    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // One that refuses at once reads none of them.
+    let _ = child.stdin.take().unwrap().write_all(answers.as_bytes());
+    said(child.wait_with_output().unwrap())
+}
+
+fn said(output: Output) -> Said {
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
@@ -81,11 +94,6 @@ impl Folder {
         ok(["provision", "keygen", &self.text(name)]);
         self.text(&format!("{name}.key"))
     }
-}
-
-/// Whether a program can be started.
-pub(crate) fn there(program: &str) -> bool {
-    Command::new(program).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 /// A file's bytes with one changed.
