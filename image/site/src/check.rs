@@ -74,7 +74,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
     let gateway = head.as_ref().map(|head| head.gateway.clone());
     let mut passage = Passage::new(gateway.as_ref());
     passage.storage(findings, storage.as_ref());
-    passage.mqtt(findings, mqtt_section.as_ref());
+    passage.mqtt(findings, mqtt_section.as_ref(), port);
     passage.devices(findings, &root);
     let (authorities, client_certificate_for) = destinations(findings, &root, &mut passage);
     let config = passage.check(findings)?;

@@ -1,5 +1,6 @@
 //! `[[network]]`
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -20,7 +21,46 @@ pub enum Port {
     Mac(String),
 }
 
+/// Which of several sections decides on a port: the first in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Precedence {
+    /// The port itself, wherever it is plugged in.
+    Mac,
+    /// One name.
+    Name,
+    /// By characters that are no wildcards.
+    Pattern(Reverse<usize>),
+}
+
 impl Port {
+    const WILDCARDS: [char; 2] = ['*', '?'];
+
+    /// Whether more than one port may be meant.
+    pub(crate) fn is_pattern(&self) -> bool {
+        matches!(self, Self::Name(name) if name.contains(Self::WILDCARDS))
+    }
+
+    pub(crate) fn precedence(&self) -> Precedence {
+        match self {
+            Self::Mac(_) => Precedence::Mac,
+            Self::Name(name) if self.is_pattern() => {
+                Precedence::Pattern(Reverse(name.chars().filter(|one| !Self::WILDCARDS.contains(one)).count()))
+            }
+            Self::Name(_) => Precedence::Name,
+        }
+    }
+
+    /// Whether nothing decides between two patterns. Those that begin or end unlike match no port in common; all others
+    /// count as if they did.
+    fn is_rival_of(&self, other: &Self) -> bool {
+        let (Self::Name(one), Self::Name(two)) = (self, other) else { return false };
+        self != other
+            && self.is_pattern()
+            && self.precedence() == other.precedence()
+            && begin_alike(one.chars(), two.chars())
+            && begin_alike(one.chars().rev(), two.chars().rev())
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let pairs: Vec<_> = text.split([':', '-']).collect();
         if pairs.len() == 6 && pairs.iter().all(|pair| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit())) {
@@ -28,9 +68,21 @@ impl Port {
         }
         let is_name = (1..=PORT_NAME_CHARS_MAX).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'*' | b'?' | b'_' | b'-' | b'.'))
-            && text != "lo";
+            && text != "lo"
+            && !is_vlan_of_ours(text);
         is_name.then(|| Self::Name(text.to_owned()))
     }
+}
+
+/// Whether two patterns are the same up to the first wildcard in either.
+fn begin_alike(one: impl Iterator<Item = char>, two: impl Iterator<Item = char>) -> bool {
+    let is_literal = |one: &char| !Port::WILDCARDS.contains(one);
+    one.zip(two).take_while(|(one, two)| is_literal(one) && is_literal(two)).all(|(one, two)| one == two)
+}
+
+/// The port that a section with `vlan` makes; it has the settings of that section.
+fn is_vlan_of_ours(name: &str) -> bool {
+    name.strip_prefix("vlan").is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 impl fmt::Display for Port {
@@ -124,6 +176,10 @@ pub(crate) fn read(findings: &mut Findings, root: &Section<'_>) -> Vec<Network> 
         });
         if clash {
             findings.at(at, "this port or VLAN stands twice", "keep one section for each port, and one for each VLAN id");
+        }
+        if let Some(other) = networks.iter().find(|other| network.port.is_rival_of(&other.port)) {
+            let message = format!("match in [[network]] is {}, which may be the same port as {}", network.port, other.port);
+            findings.at(at, message, "write one of them longer, or each port's whole name: the longer pattern decides");
         }
         networks.push(network);
     }

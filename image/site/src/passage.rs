@@ -80,16 +80,15 @@ impl Passage {
         }
     }
 
-    /// `[mqtt]`, with the port as an address.
-    pub(crate) fn mqtt(&mut self, findings: &mut Findings, section: Option<&Section<'_>>) {
+    /// `[mqtt]`, with the port as an address; a port that is wrong was reported and stays out.
+    pub(crate) fn mqtt(&mut self, findings: &mut Findings, section: Option<&Section<'_>>, port: Option<u16>) {
         let Some(section) = section else { return };
         let line = findings.line(section.at);
         self.header("[mqtt]", line);
-        let port = section.table.get("port").and_then(|port| match port.get_ref() {
-            DeValue::Integer(port) => port.as_str().parse::<u16>().ok().filter(|port| *port != 0),
-            _ => None,
-        });
-        self.push(format!("listen = \"0.0.0.0:{}\"", port.unwrap_or(8883)), line);
+        if let Some(port) = port {
+            // All addresses, IPv4 and IPv6.
+            self.push(format!("listen = \"[::]:{port}\""), line);
+        }
         // A wrong list of names was reported where it was read.
         self.keys(findings, section, &["port"]);
     }

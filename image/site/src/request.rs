@@ -121,7 +121,13 @@ fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
         let action = Action::parse(text.text);
         if action.is_none() {
             let what = format!("is {}", quoted(text.text));
-            section.wrong(findings, text.at, "action", &what, "write \"support\", \"reset\", \"decommission\" or \"certificate\"");
+            section.wrong(
+                findings,
+                text.at,
+                "action",
+                &what,
+                "write \"support\", \"reset\", \"decommission\", \"certificate\" or \"replay\"",
+            );
         }
         action
     });
@@ -173,7 +179,7 @@ fn certificate(findings: &mut Findings, section: &Section<'_>, action: Option<Ac
 pub fn sign_request(request: &Request, signer: &Signer) -> Result<String, SignError> {
     let text = request.to_text();
     check_request(&text, "request").map_err(SignError::Errors)?;
-    sign_text(signer, Purpose::Request, &text).map_err(SignError::NoSignature)
+    sign_text(signer, Purpose::Request, &text)
 }
 
 /// Opens a request on an appliance; `today` as for [`crate::open_signed`].

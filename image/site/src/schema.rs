@@ -12,8 +12,8 @@ pub const LIST_ITEMS_MAX: usize = 64;
 pub const TEXT_BYTES_MAX: usize = 512;
 /// `[[network]] vlan` (IEEE 802.1Q, 9.6: 0 and 4095 are reserved)
 pub const VLAN: Bounds = Bounds { min: 1, max: 4094, default: None, unit: "VLAN id" };
-/// `[mqtt] port`
-pub const MQTT_PORT: Bounds = Bounds { min: 1, max: 65_535, default: Some(8883), unit: "TCP port" };
+/// `[mqtt] port`: the gateway has no privileges (ip(7): ports below 1024 take `CAP_NET_BIND_SERVICE`)
+pub const MQTT_PORT: Bounds = Bounds { min: 1_024, max: 65_535, default: Some(8883), unit: "unprivileged TCP port" };
 
 const fn key(name: &'static str, kind: Kind, need: Need) -> Key {
     Key { name, kind, need }
@@ -135,7 +135,7 @@ pub const ROOT: SectionSpec = SectionSpec {
 pub const REQUEST: SectionSpec = SectionSpec {
     title: "[request]",
     keys: &[
-        key("action", OneOf(&["support", "reset", "decommission", "certificate"]), Required),
+        key("action", OneOf(&["support", "reset", "decommission", "certificate", "replay"]), Required),
         key("id", Text("32 hex digits"), Required),
         key("serial", TextList("\"any\", or serial numbers; a * at the end stands for the rest"), Required),
         key("expires", Text("YYYY-MM-DD"), Required),

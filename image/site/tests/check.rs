@@ -126,6 +126,35 @@ fn an_error_is_not_said_twice() {
     }
 }
 
+/// The gateway has no privileges: a port that it could never listen on is refused before anybody signs it.
+#[test]
+fn a_port_that_takes_privileges_is_refused() {
+    for port in [443, 1023] {
+        let said = errors(&format!("{SMALL}[mqtt]\nport = {port}\n"));
+        assert!(said.contains("port in [mqtt]") && said.contains("from 1024 to 65535 (unprivileged TCP port)"), "{said}");
+    }
+    assert_eq!(site(&format!("{SMALL}[mqtt]\nport = 1024\n")).mqtt.unwrap().port, 1024);
+}
+
+/// Which section a port follows is decided by the file: two patterns that claim the same port alike are refused,
+/// and so is the name that a VLAN of our own bears.
+#[test]
+fn a_port_that_two_patterns_claim_alike_is_refused() {
+    let two = |one: &str, other: &str| format!("{SMALL}[[network]]\nmatch = \"{one}\"\n[[network]]\nmatch = \"{other}\"\n");
+    for (one, other) in [("en*", "*s0"), ("en*0", "enp*"), ("en?", "en*"), ("*", "?"), ("e*n", "en*")] {
+        for text in [two(one, other), two(other, one)] {
+            let said = SiteFile::check(&text, "site").map(|_| ()).map_err(|errors| lines(&errors));
+            let said = said.expect_err(&text);
+            assert!(said.starts_with("site:9: ") && said.contains("the same port") && said.contains("; "), "{said}");
+        }
+    }
+    for (one, other) in [("en*", "eth*"), ("en*", "wl*"), ("en*", "enp*"), ("*", "en*"), ("enp?s0", "enp?s1"), ("enp2s0", "enp3s0")] {
+        site(&two(one, other));
+    }
+    let said = errors(&format!("{SMALL}[[network]]\nmatch = \"vlan30\"\n"));
+    assert!(said.contains("match in [[network]] is \"vlan30\""), "{said}");
+}
+
 #[test]
 fn a_secret_is_refused_and_not_repeated() {
     for extra in [

@@ -4,8 +4,9 @@
 
 use std::path::Path;
 
+use vitalgate_config::schema::Kind;
 use vitalgate_layout::Rejection;
-use vitalgate_site::schema;
+use vitalgate_site::{Action, check_request, schema};
 
 fn document(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)).unwrap()
@@ -32,6 +33,26 @@ fn every_key_is_documented_as_it_is_checked() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(text.contains(&vitalgate_layout::stick::SITE_FILE_BYTES_MAX.to_string()));
+}
+
+/// The unit of the gateway gives it no capability: every port that a site file may give it is one that needs none.
+#[test]
+fn the_gateway_may_listen_on_every_port_that_is_taken() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/usr/lib/systemd/system/vitalgate.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    assert!(unit.lines().any(|line| line == "CapabilityBoundingSet="), "with CAP_NET_BIND_SERVICE lower ports could be let in");
+    assert_eq!((schema::MQTT_PORT.min, schema::MQTT_PORT.max), (1_024, 65_535));
+}
+
+/// What a request may ask for stands in its schema, in the order of the manual.
+#[test]
+fn every_action_of_a_request_is_in_the_schema() {
+    let action = schema::REQUEST.keys.iter().find(|key| key.name == "action").unwrap();
+    let Kind::OneOf(words) = action.kind else { panic!("the action is one of some words") };
+    assert_eq!(words, Action::ALL.map(Action::word));
+    let said = check_request("[request]\naction = \"x\"\n", "request").unwrap_err();
+    let said = said.iter().find(|error| error.message.contains("action")).unwrap();
+    assert!(words.iter().all(|word| said.remedy.contains(&format!("\"{word}\""))), "{said}");
 }
 
 /// A number on the console is found in the manual with the words of the program.

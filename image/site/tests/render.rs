@@ -37,7 +37,7 @@ fn the_daemon_takes_its_configuration() {
     let config = vitalgate_config::check(&render_daemon_config_in(&site, &places), "daemon").unwrap();
     assert_eq!(config.gateway.name.to_string(), "practice-01");
     assert_eq!(config.store.retention_days, 14);
-    assert_eq!(config.mqtt.unwrap().listen.to_string(), "0.0.0.0:18883");
+    assert_eq!(config.mqtt.unwrap().listen.to_string(), "[::]:18883");
     assert_eq!(config.devices.len(), 2);
     let vitalgate_config::DestinationKind::Fhir(ehr) = &config.destinations[0].kind else { panic!("not FHIR") };
     assert_eq!(ehr.ca_file.as_deref(), Some(folder.path().join("ehr.pem").as_path()));
@@ -45,6 +45,17 @@ fn the_daemon_takes_its_configuration() {
     assert_eq!(ehr.client_key_credential.as_deref(), Some("client-key"));
     let vitalgate_config::DestinationKind::Fhir(cloud) = &config.destinations[1].kind else { panic!("not FHIR") };
     assert_eq!((&cloud.client_certificate_file, &cloud.client_key_credential), (&None, &None), "nobody else is shown the certificate");
+}
+
+/// However a port is written, the firewall opens the one that the gateway listens on.
+#[test]
+fn firewall_and_gateway_mean_the_same_port() {
+    for (written, port) in [("8080", 8080_u16), ("0x1000", 4096), ("0o17500", 8000), ("0b1111101000000", 8000), ("1_883", 1883)] {
+        let site = site(&format!("{SMALL}[mqtt]\nport = {written}\n"));
+        let config = vitalgate_config::check(&render_daemon_config(&site), "daemon").unwrap();
+        assert_eq!(config.mqtt.unwrap().listen.port(), port, "{written}");
+        assert!(open_ports(&render_firewall(&site)).contains(&port.to_string()), "{written}");
+    }
 }
 
 /// Each text is compared with the one that was read and found right; `UPDATE_GOLDEN=1` writes them anew.
@@ -66,6 +77,36 @@ fn the_texts_are_those_that_were_reviewed() {
     }
 }
 
+/// The first matching file decides (systemd.network(5), "files are read in alphanumeric order"): the section for one
+/// port stands before every pattern, and a pattern before those that say less, in whatever order the site file has them.
+#[test]
+fn what_names_one_port_decides_before_any_pattern() {
+    let names = ["*", "en*", "enp*", "enp2s*", "eth?", "enp2s0", "eth1", "aux0", "wwan0", "enp9s0", "enp10s0", "enp11s0", "enp12s0"];
+    let macs = ["0c:00:00:00:00:01", "02-00-00-00-00-02", "fe:00:00:00:00:03"];
+    let mut matches: Vec<&str> = names.into_iter().chain(macs).collect();
+    for _ in 0..2 {
+        let sections: String = matches.iter().map(|one| format!("[[network]]\nmatch = \"{one}\"\n")).collect();
+        let mut files = render_network(&site(&format!("{SMALL}{sections}")));
+        files.sort();
+        let decided: Vec<&str> = files.iter().map(|(_, text)| text.lines().nth(1).unwrap()).collect();
+        let (ports, patterns) = decided.split_at(11);
+        assert!(ports[..3].iter().all(|line| line.starts_with("MACAddress=")), "{decided:?}");
+        assert!(ports[3..].iter().all(|line| !line.contains(['*', '?'])), "{decided:?}");
+        assert_eq!(patterns, ["Name=enp2s*", "Name=enp*", "Name=eth?", "Name=en*", "Name=*"]);
+        matches.reverse();
+    }
+}
+
+/// A pattern for every port means those that wires go into: neither the machine's own one nor the VLANs on a port.
+#[test]
+fn a_pattern_takes_neither_loopback_nor_vlans() {
+    let text = format!("{SMALL}[[network]]\nmatch = \"*\"\n[[network]]\nmatch = \"*\"\nvlan = 20\n");
+    let files = render_network(&site(&text));
+    let matched = |name: &str| files.iter().find(|(file, _)| file == name).unwrap().1.split("\n\n").next().unwrap();
+    assert_eq!(matched("10-site-00.network"), "[Match]\nName=*\nType=!loopback vlan");
+    assert_eq!(matched("10-site-vlan20.network"), "[Match]\nName=vlan20");
+}
+
 fn open_ports(rules: &str) -> BTreeSet<String> {
     let input = rules.split("chain input").nth(1).unwrap().split("chain forward").next().unwrap();
     input
@@ -84,6 +125,18 @@ fn exactly_the_configured_ports_are_open() {
     assert_eq!(ports(SMALL), ["8443"], "without devices that publish their port stays shut");
     for chain in ["input", "forward", "output"] {
         assert!(render_firewall(&site(SMALL)).contains(&format!("hook {chain} priority filter; policy drop;")), "{chain}");
+    }
+}
+
+/// RFC 4890, 4.4.1: a switch that watches who listens (MLD snooping) asks, and forgets who does not answer; without the
+/// answer nobody on the network finds the appliance's IPv6 address after some minutes.
+#[test]
+fn questions_for_multicast_listeners_are_answered() {
+    let rules = render_firewall(&site(SMALL));
+    let (input, output) = rules.split_once("chain output").unwrap();
+    assert!(input.contains("icmpv6 type mld-listener-query ip6 saddr fe80::/10 ip6 hoplimit 1 accept"), "{input}");
+    for answer in ["mld-listener-report", "mld-listener-done", "mld2-listener-report"] {
+        assert!(output.contains(&format!(" {answer}")), "{answer} in:\n{output}");
     }
 }
 

@@ -33,6 +33,8 @@ fn input(site: &Site) -> Vec<String> {
         "ct state invalid drop",
         "ct state { established, related } accept",
         "icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept",
+        // A switch forgets the groups, those of neighbour discovery too, of whoever does not answer (RFC 4890, 4.4.1; RFC 3810, 5).
+        "icmpv6 type mld-listener-query ip6 saddr fe80::/10 ip6 hoplimit 1 accept",
         "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept",
         "icmp type echo-request limit rate 10/second accept",
         "icmpv6 type echo-request limit rate 10/second accept",
@@ -55,7 +57,8 @@ fn output(site: &Site) -> Vec<String> {
     let mut rules = vec![
         "oif \"lo\" accept".to_owned(),
         "ct state { established, related } accept".to_owned(),
-        "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } accept".to_owned(),
+        "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept".to_owned(),
+        "icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } accept".to_owned(),
         // The status page answers and asks nobody.
         format!("meta skuid {status} drop"),
     ];

@@ -2,24 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use crate::network::{Network, Port};
+use crate::network::{Network, Port, Precedence};
 use crate::site::Site;
 
 /// Files for systemd-networkd (systemd.network(5), systemd.netdev(5)), by name.
 pub fn render_network(site: &Site) -> Vec<(String, String)> {
-    let mut ports: BTreeMap<&Port, Vec<&Network>> = BTreeMap::new();
+    // The first file that matches decides.
+    let mut ports: BTreeMap<(Precedence, &Port), Vec<&Network>> = BTreeMap::new();
     for network in &site.networks {
-        ports.entry(&network.port).or_default().push(network);
+        ports.entry((network.port.precedence(), &network.port)).or_default().push(network);
     }
     let mut files = Vec::new();
-    for (number, (port, networks)) in ports.into_iter().enumerate() {
+    for (number, ((_, port), networks)) in ports.into_iter().enumerate() {
         let vlans: Vec<_> = networks.iter().filter_map(|network| network.vlan).collect();
         let untagged = networks.iter().find(|network| network.vlan.is_none());
         let pattern = match port {
+            // Loopback and the VLANs below have their own.
+            Port::Name(name) if port.is_pattern() => format!("Name={name}\nType=!loopback vlan"),
             Port::Name(name) => format!("Name={name}"),
             Port::Mac(mac) => format!("MACAddress={mac}\nType=ether"),
         };
-        files.push((format!("10-site-{number}.network"), one_port(&pattern, untagged.copied(), &vlans)));
+        files.push((format!("10-site-{number:02}.network"), one_port(&pattern, untagged.copied(), &vlans)));
         for network in networks {
             let Some(vlan) = network.vlan else { continue };
             let netdev = format!("[NetDev]\nName=vlan{vlan}\nKind=vlan\n\n[VLAN]\nId={vlan}\n");
