@@ -21,6 +21,7 @@ mod provision;
 mod replay;
 mod report;
 mod reset;
+mod room;
 mod self_test;
 mod site_file;
 mod state_file;

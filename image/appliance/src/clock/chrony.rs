@@ -42,6 +42,13 @@ pub(crate) struct Known {
     pub(crate) sources: Vec<TimeSource>,
 }
 
+impl Known {
+    /// Whether the clock follows a source.
+    pub(crate) fn follows(&self) -> bool {
+        self.sources.iter().any(|source| source.followed)
+    }
+}
+
 /// Asks chrony.
 ///
 /// # Errors
@@ -58,12 +65,13 @@ fn command(programs: &impl Programs, question: &str) -> Result<String, CommandEr
     Ok(programs.run(call)?.text())
 }
 
-/// Fields of `tracking`: 10 root delay, 11 root dispersion (seconds), 13 leap status.
+/// Fields of `tracking`: 4 what is still to be corrected, 10 root delay, 11 root dispersion (seconds), 13 leap status. The error's
+/// bound is chrony's own (chronyc(1), "tracking", "Root dispersion").
 fn parse_tracking(line: &str) -> Option<Tracking> {
     let fields: Vec<&str> = line.trim().split(',').collect();
     let seconds = |index: usize| fields.get(index)?.parse::<f64>().ok().filter(|seconds| seconds.is_finite());
     let synchronised = *fields.get(13)? != "Not synchronised";
-    Some(Tracking { synchronised, error_s: seconds(10)?.abs() / 2.0 + seconds(11)?.abs() })
+    Some(Tracking { synchronised, error_s: seconds(4)?.abs() + seconds(10)?.abs() / 2.0 + seconds(11)?.abs() })
 }
 
 /// Fields of `sources`: 0 mode, 1 state, 2 name, 5 reach (octal); of `authdata`: 0 name, 1 mode, 4 length of the key.
@@ -101,6 +109,12 @@ pub(crate) mod tests {
         "7F000001,localhost,4,1795322588.382803672,-0.000002783,-0.000000066,0.000001374,0.021,-0.002,0.027,0.000008145,0.000001023,1.0,Normal\n",
         "^,*,localhost,3,0,377,0,-0.000000047,-0.000000113,0.000004131\n^,?,127.0.0.2,3,0,377,1,0.000001160,0.000001100,0.000005560\n",
         "localhost,NTS,1,15,256,11,0,0,8,100\n127.0.0.2,-,0,0,0,4294967295,0,0,0,0\n",
+    ];
+    /// The same server, put right by five minutes since: the clock is slewed after it.
+    pub(crate) const SLEWED: [&str; 3] = [
+        "7F000001,localhost,4,1795322588.382803672,-300.000002783,-0.000000066,0.000001374,0.021,-0.002,0.027,0.000008145,0.000001023,1.0,Normal\n",
+        PROVEN[1],
+        PROVEN[2],
     ];
     pub(crate) const PLAIN: [&str; 3] = [
         "7F000002,127.0.0.2,4,1795322599.819319859,-0.000002800,-0.000001256,0.000000581,-0.169,-0.182,1.594,0.000007204,0.000001826,0.5,Normal\n",

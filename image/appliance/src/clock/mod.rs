@@ -48,7 +48,7 @@ pub(crate) fn clock(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let set = clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::new(set_to_ms.div_euclid(1000), 0));
         say(&format!("the clock was before its last known time and is set forward to that ({set:?})"));
     }
-    let mut trust = if power_on.unset { Trust::Unset } else { Trust::Free };
+    let mut trust = at_start(&places, power_on.unset);
     let mut noted = Instant::now();
     let mut complaint = String::new();
     loop {
@@ -62,7 +62,7 @@ pub(crate) fn clock(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 None
             }
         };
-        trust = judge(known.as_ref(), trust, power_on.unset);
+        trust = judge(known.as_ref(), trust);
         tell(&places, trust, known.as_ref())?;
         if trust >= Trust::Synchronised && noted.elapsed() >= NOTE_INTERVAL {
             note(&places);
@@ -73,6 +73,13 @@ pub(crate) fn clock(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         pause(LOOK_INTERVAL);
     }
+}
+
+/// What is known before chrony is asked. A word of this boot outweighs the look at power-on: the time that was noted since
+/// is later than power-on and says nothing of it.
+fn at_start(places: &Places, unset_at_power_on: bool) -> Trust {
+    let said = fs::read_to_string(places.at(path::CLOCK_TRUST)).ok().and_then(|word| Trust::of_word(word.trim()));
+    said.unwrap_or(if unset_at_power_on { Trust::Unset } else { Trust::Free })
 }
 
 /// The latest moment that is certainly past.
@@ -117,6 +124,10 @@ fn tell(places: &Places, trust: Trust, known: Option<&Known>) -> std::io::Result
         _ if known.is_none() => {
             (StateWord::TimeUntrusted, "the time service does not answer; it is asked again. If this stays, restart the appliance")
         }
+        Trust::Free if known.is_some_and(Known::follows) => (
+            StateWord::TimeUntrusted,
+            "the clock may be more than a second off its time source and is being corrected; if this stays, check [time] of the site file",
+        ),
         Trust::Free => {
             (StateWord::TimeUntrusted, "no time source answers; the clock runs by itself. Check network and [time] of the site file")
         }
@@ -130,7 +141,7 @@ fn tell(places: &Places, trust: Trust, known: Option<&Known>) -> std::io::Result
 
 #[cfg(test)]
 mod tests {
-    use super::chrony::tests::{EARLY, PLAIN, PROVEN, known};
+    use super::chrony::tests::{EARLY, PLAIN, PROVEN, SLEWED, known};
     use super::*;
 
     /// The word that the daemon reads and the sources that a person sees.
@@ -154,6 +165,38 @@ mod tests {
         tell(&places, Trust::Free, None).unwrap();
         assert!(StateFiles::of(&places).read(Part::Clock).unwrap().detail.contains("time service does not answer"));
         assert_eq!(fs::read_to_string(places.at(path::CLOCK_TRUST)).unwrap().trim(), "free");
+    }
+
+    /// The service may end and be started again: what was known of the clock in this boot stays known.
+    #[test]
+    fn a_clock_that_was_set_is_not_unset_by_a_restart_of_the_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        assert_eq!((at_start(&places, true), at_start(&places, false)), (Trust::Unset, Trust::Free));
+        fs::create_dir_all(places.at("/run/vitalgate")).unwrap();
+        for (said, expected) in [
+            (Trust::Unset, Trust::Unset),
+            (Trust::Free, Trust::Free),
+            (Trust::Synchronised, Trust::Free),
+            (Trust::Authenticated, Trust::Free),
+        ] {
+            tell(&places, said, None).unwrap();
+            // The hourly note is later than power-on.
+            assert_eq!(judge(Some(&known(EARLY)), at_start(&places, true)), expected);
+        }
+        fs::write(places.at(path::CLOCK_TRUST), "nonsense").unwrap();
+        assert_eq!(at_start(&places, true), Trust::Unset);
+    }
+
+    /// Who reads the page is not told that no source answers while the clock is drawn after one.
+    #[test]
+    fn a_clock_that_is_being_corrected_is_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        fs::create_dir_all(places.at("/run/vitalgate")).unwrap();
+        tell(&places, Trust::Free, Some(&known(SLEWED))).unwrap();
+        let said = StateFiles::of(&places).read(Part::Clock).unwrap();
+        assert!(said.word == StateWord::TimeUntrusted && said.detail.contains("being corrected"), "{}", said.detail);
     }
 
     /// The later of build and last known time; a damaged note is not believed.

@@ -4,9 +4,6 @@ use super::chrony::Known;
 
 /// How far a clock may be off and still count as following its source, in seconds.
 const ERROR_S_MAX: f64 = 1.0;
-/// A clock that at power-on stood no further than this behind a moment it was lifted to was set by
-/// that and not by its own battery, in milliseconds.
-const LIFTED_WITHIN_MS: i64 = 60_000;
 
 /// The word, strongest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +19,13 @@ pub(crate) enum Trust {
 }
 
 impl Trust {
+    const ALL: [Self; 4] = [Self::Unset, Self::Free, Self::Synchronised, Self::Authenticated];
+
+    /// What a word says; `None` for any other.
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|trust| trust.word() == word)
+    }
+
     /// As the daemon reads it.
     pub(crate) const fn word(self) -> &'static str {
         match self {
@@ -43,22 +47,19 @@ pub(crate) struct PowerOn {
 }
 
 /// Judges the clock at the start: `now_ms` by the clock, `up_ms` since power-on, `floor_ms` the latest
-/// moment that is certainly past (the image's build, the last time that was known here).
+/// moment that is certainly past (the image's build, the last time that was known here). A clock that was lifted to that
+/// moment since stood before it at power-on.
 pub(crate) fn at_power_on(now_ms: i64, up_ms: i64, floor_ms: i64) -> PowerOn {
     let at_power_on = now_ms.saturating_sub(up_ms);
-    PowerOn { unset: at_power_on <= floor_ms.saturating_add(LIFTED_WITHIN_MS), set_to_ms: (now_ms < floor_ms).then_some(floor_ms) }
+    PowerOn { unset: at_power_on <= floor_ms, set_to_ms: (now_ms < floor_ms).then_some(floor_ms) }
 }
 
-/// The trust now; `before` is what it was at the last look.
-pub(crate) fn judge(known: Option<&Known>, before: Trust, unset_at_power_on: bool) -> Trust {
-    let alone = if unset_at_power_on { Trust::Unset } else { Trust::Free };
-    let Some(known) = known else {
+/// The trust now; `before` is what it was at the last look, or at power-on. A clock that was set once is never unset again.
+pub(crate) fn judge(known: Option<&Known>, before: Trust) -> Trust {
+    let Some(known) = known.filter(|known| known.tracking.synchronised) else {
         // chrony starts again, or the clock runs on by itself: how far it is off is not known any more.
-        return if before >= Trust::Free { Trust::Free } else { alone };
+        return before.min(Trust::Free);
     };
-    if !known.tracking.synchronised {
-        return if before >= Trust::Free { Trust::Free } else { alone };
-    }
     if known.tracking.error_s > ERROR_S_MAX {
         return Trust::Free;
     }
@@ -73,19 +74,26 @@ pub(crate) fn judge(known: Option<&Known>, before: Trust, unset_at_power_on: boo
 
 #[cfg(test)]
 mod tests {
-    use super::super::chrony::tests::{EARLY, PLAIN, PROVEN, known};
+    use super::super::chrony::tests::{EARLY, PLAIN, PROVEN, SLEWED, known};
     use super::*;
 
     /// Only a clock whose every source proved itself is authenticated.
     #[test]
     fn the_word_follows_the_sources() {
-        assert_eq!(judge(Some(&known(EARLY)), Trust::Unset, true), Trust::Unset);
-        assert_eq!(judge(Some(&known(EARLY)), Trust::Free, false), Trust::Free);
-        assert_eq!(judge(Some(&known(PROVEN)), Trust::Unset, true), Trust::Authenticated);
-        assert_eq!(judge(Some(&known(PLAIN)), Trust::Authenticated, false), Trust::Synchronised);
+        assert_eq!(judge(Some(&known(EARLY)), Trust::Unset), Trust::Unset);
+        assert_eq!(judge(Some(&known(EARLY)), Trust::Free), Trust::Free);
+        assert_eq!(judge(Some(&known(PROVEN)), Trust::Unset), Trust::Authenticated);
+        assert_eq!(judge(Some(&known(PLAIN)), Trust::Authenticated), Trust::Synchronised);
         let mut mixed = known(PROVEN);
         mixed.sources[1].followed = true;
-        assert_eq!(judge(Some(&mixed), Trust::Free, false), Trust::Synchronised);
+        assert_eq!(judge(Some(&mixed), Trust::Free), Trust::Synchronised);
+    }
+
+    /// A clock that follows a proven source and is still minutes away from it is not trusted until it has arrived.
+    #[test]
+    fn a_clock_that_is_being_corrected_is_not_trusted() {
+        assert_eq!(judge(Some(&known(SLEWED)), Trust::Authenticated), Trust::Free);
+        assert_eq!(judge(Some(&known(PROVEN)), Trust::Free), Trust::Authenticated);
     }
 
     /// A network that goes away takes nothing until the clock may be off; then it is free, never unset.
@@ -93,13 +101,12 @@ mod tests {
     fn a_clock_left_alone_is_trusted_as_long_as_it_is_right() {
         let mut alone = known(PROVEN);
         alone.sources.iter_mut().for_each(|source| source.followed = false);
-        assert_eq!(judge(Some(&alone), Trust::Authenticated, true), Trust::Authenticated);
-        assert_eq!(judge(Some(&alone), Trust::Free, true), Trust::Synchronised);
+        assert_eq!(judge(Some(&alone), Trust::Authenticated), Trust::Authenticated);
+        assert_eq!(judge(Some(&alone), Trust::Free), Trust::Synchronised);
         alone.tracking.error_s = 1.5;
-        assert_eq!(judge(Some(&alone), Trust::Authenticated, true), Trust::Free);
-        assert_eq!(judge(None, Trust::Authenticated, true), Trust::Free);
-        assert_eq!(judge(None, Trust::Unset, true), Trust::Unset);
-        assert_eq!(judge(None, Trust::Unset, false), Trust::Free);
+        assert_eq!(judge(Some(&alone), Trust::Authenticated), Trust::Free);
+        assert_eq!(judge(None, Trust::Authenticated), Trust::Free);
+        assert_eq!(judge(None, Trust::Unset), Trust::Unset);
     }
 
     /// A real-time clock at 1970, or one that systemd lifted to the build's time, was never set; a good
@@ -112,5 +119,7 @@ mod tests {
         assert_eq!(at_power_on(floor + up, up, floor), PowerOn { unset: true, set_to_ms: None });
         assert_eq!(at_power_on(floor + 86_400_000, up, floor), PowerOn { unset: false, set_to_ms: None });
         assert_eq!(at_power_on(floor - 5_000, up, floor), PowerOn { unset: true, set_to_ms: Some(floor) });
+        // Restarted five seconds after the time was noted, with a battery that kept it.
+        assert_eq!(at_power_on(floor + 5_000 + up, up, floor), PowerOn { unset: false, set_to_ms: None });
     }
 }

@@ -60,6 +60,9 @@ pub(crate) struct Destination {
     /// Seconds since it last accepted something.
     #[serde(default)]
     pub(crate) last_acknowledgement_age_s: Option<u64>,
+    /// Readings that it refused since the start.
+    #[serde(default)]
+    pub(crate) refused_readings: u64,
     /// What stands in the way.
     #[serde(default)]
     pub(crate) alarm: Option<String>,

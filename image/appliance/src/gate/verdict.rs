@@ -121,9 +121,9 @@ fn missing(before: &Before, status: &Status) -> Option<String> {
     let reached = |id: &String| {
         let destination = status.destinations.iter().find(|destination| destination.id == *id);
         destination.is_some_and(|destination| {
-            // With nothing to deliver there is nothing to show that it would not be taken.
-            let idle = destination.queued == 0 && destination.alarm.is_none();
-            destination.last_acknowledgement_age_s.is_some() || idle
+            // With nothing to deliver there is nothing to show that it would not be taken. What was refused was there to deliver.
+            let idle = destination.queued == 0 && destination.refused_readings == 0;
+            destination.alarm.is_none() && (destination.last_acknowledgement_age_s.is_some() || idle)
         })
     };
     let unreached = before.destinations.iter().find(|id| !reached(id))?;
@@ -144,7 +144,7 @@ mod tests {
 
     fn well() -> Seen {
         let device = |id: &str| Device { id: id.into(), last_reading_age_s: Some(1) };
-        let ehr = Destination { id: "ehr".into(), queued: 3, last_acknowledgement_age_s: Some(1), alarm: None };
+        let ehr = Destination { id: "ehr".into(), queued: 3, last_acknowledgement_age_s: Some(1), refused_readings: 0, alarm: None };
         let health = Health { ready: true, state: "READY".into() };
         let daemon = Status { uptime_s: 60, health, devices: vec![device("m-1"), device("m-2")], destinations: vec![ehr] };
         Seen { data: true, data_given_up: false, site: true, daemon: Some(daemon), daemon_ends: 0 }
@@ -200,6 +200,16 @@ mod tests {
         let ehr = &mut refused.daemon.as_mut().unwrap().destinations[0];
         (ehr.last_acknowledgement_age_s, ehr.alarm) = (None, Some("connection refused".into()));
         assert!(matches!(decide(&trial(), &refused, RETURN_DEADLINE_S), Verdict::Return(reason) if reason.contains("connection refused")));
+        // It accepted something and does not any more.
+        let mut stopped = well();
+        stopped.daemon.as_mut().unwrap().destinations[0].alarm = Some("422 for every reading".into());
+        assert!(matches!(decide(&trial(), &stopped, RETURN_DEADLINE_S), Verdict::Return(reason) if reason.contains("422")));
+        // What it refuses does not wait either.
+        let mut refusing = well();
+        let ehr = &mut refusing.daemon.as_mut().unwrap().destinations[0];
+        (ehr.last_acknowledgement_age_s, ehr.queued, ehr.refused_readings) = (None, 0, 2);
+        assert!(is_wait(&decide(&trial(), &refusing, RETURN_DEADLINE_S - 1)));
+        assert!(matches!(decide(&trial(), &refusing, RETURN_DEADLINE_S), Verdict::Return(_)));
         // It was not reachable before either: not the new version's fault.
         let mut known = trial();
         known.before.destinations.clear();

@@ -15,6 +15,7 @@ use super::Finding;
 use crate::machine;
 use crate::pause::pause;
 use crate::places::Places;
+use crate::room;
 use crate::state_file::{now_unix_ms, replace};
 use crate::storage;
 
@@ -22,8 +23,6 @@ use crate::storage;
 const CONNECT_S: u64 = 5;
 /// Between two attempts, in milliseconds.
 const AGAIN_MS: u64 = 1000;
-/// Least free space on sealed storage, in MiB.
-const FREE_MIB_MIN: u64 = 128;
 /// What the name of a verified mapping begins with (libcryptsetup).
 const VERIFIED: &str = "CRYPT-VERITY-";
 /// UEFI's variable (UEFI Specification, section 3.3): four bytes of attributes, then 1 when it is on.
@@ -68,7 +67,8 @@ pub(super) fn tpm(places: &Places) -> Finding {
     }
 }
 
-pub(super) fn disk(places: &Places) -> Finding {
+/// Storage that takes readings: it keeps a file, and has more room than the gateway keeps free.
+pub(super) fn disk(places: &Places, needed_mib: u64) -> Finding {
     let file = places.at(path::APPLIANCE).join("self-test");
     let written = replace(&file, b"self test\n", 0o600).and_then(|()| fs::read(&file)).and_then(|bytes| {
         fs::remove_file(&file)?;
@@ -77,16 +77,13 @@ pub(super) fn disk(places: &Places) -> Finding {
     if let Err(error) = written {
         return Finding::Failed(format!("sealed storage does not keep a file ({error}); replace the disk"));
     }
-    match free_mib(&places.at(path::DATA)) {
-        Ok(free) if free >= FREE_MIB_MIN => Finding::Passed(format!("{free} MiB free")),
-        Ok(free) => Finding::Failed(format!("{free} MiB free, at least {FREE_MIB_MIN} are needed; take a larger disk")),
+    match room::free_mib(&places.at(path::DATA)) {
+        Ok(free_mib) if free_mib >= needed_mib => Finding::Passed(format!("{free_mib} MiB free")),
+        Ok(free_mib) => Finding::Failed(format!(
+            "{free_mib} MiB free, at least {needed_mib} are needed; take a larger disk, or a smaller free_space_floor_mib"
+        )),
         Err(error) => Finding::Failed(format!("the free space is not known ({error})")),
     }
-}
-
-fn free_mib(folder: &Path) -> io::Result<u64> {
-    let space = nix::sys::statvfs::statvfs(folder)?;
-    Ok(space.blocks_available().saturating_mul(space.fragment_size()) >> 20)
 }
 
 pub(super) fn clock(places: &Places) -> Finding {
@@ -207,6 +204,18 @@ mod tests {
         assert!(matches!(verity(&places), Finding::Failed(_)));
         map("dm-0", "root", "CRYPT-VERITY-0123-root");
         assert!(matches!(verity(&places), Finding::Passed(_)));
+    }
+
+    /// A disk passes only where the first reading finds room: the gateway takes none below its floor.
+    #[test]
+    fn a_disk_that_the_gateway_calls_full_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        fs::create_dir_all(places.at(path::APPLIANCE)).unwrap();
+        let free_mib = room::free_mib(folder.path()).unwrap();
+        assert!(matches!(disk(&places, free_mib / 2), Finding::Passed(_)));
+        let needed_mib = free_mib.saturating_mul(2).max(room::kept_free_mib(None));
+        assert!(matches!(disk(&places, needed_mib), Finding::Failed(why) if why.contains(&format!("at least {needed_mib} are needed"))));
     }
 
     /// The variable's attributes are not its value.

@@ -14,6 +14,7 @@ use vitalgate_site::Site;
 use crate::command::Programs;
 use crate::errand::{self, Errand};
 use crate::places::Places;
+use crate::room;
 use crate::state_file::{Said, StateFiles};
 
 /// How long what may still come is waited for, in seconds.
@@ -77,7 +78,7 @@ pub(crate) fn run(site: &Site, places: &Places, programs: &dyn Programs) -> Outc
         (fact::VERITY.to_owned(), checks::verity(places)),
         (fact::SECURE_BOOT.to_owned(), checks::secure_boot(places)),
         (fact::TPM.to_owned(), checks::tpm(places)),
-        (fact::DISK.to_owned(), checks::disk(places)),
+        (fact::DISK.to_owned(), checks::disk(places, room::kept_free_mib(Some(site)))),
         (fact::INTERFACES.to_owned(), checks::until(deadline, || checks::interfaces(places))),
     ]);
     let devices = checks::devices(&site.devices, deadline, &|addresses, seconds| {

@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde::{Deserialize, Serialize};
+use vitalgate_layout::path;
 use vitalgate_site::Endpoint;
 use vitalgate_trust::{ClientProfile, client_config};
 
 use crate::errand::Errand;
 use crate::places::Places;
+use crate::room::{self, NoRoom};
 
 /// How long the server may stay silent.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -29,6 +31,8 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(2 * 3600);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes that are passed on at once.
 const PIECE_BYTES: usize = 64 * 1024;
+/// How often a file lies on sealed storage at its worst: as it was fetched, and as it is taken over.
+const COPIES: u64 = 2;
 /// Where a file that is fetched is put.
 pub(super) const FETCHED: &str = "/data/fetch/fetched.raucb";
 /// Mode of that file.
@@ -54,6 +58,8 @@ pub(crate) struct From {
     pub(super) url: String,
     /// Most bytes that are taken.
     pub(super) bytes_max: u64,
+    /// What a file leaves free, in MiB.
+    pub(super) kept_free_mib: u64,
     /// Certificates to trust; none: the system's.
     pub(super) authorities: Option<String>,
 }
@@ -89,6 +95,9 @@ pub(crate) enum FetchError {
     /// More than allowed.
     #[error("the server offers more than {0} bytes")]
     TooLarge(u64),
+    /// Readings go first.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// It broke off.
     #[error("the connection broke off ({0}); it is tried again at the next occasion")]
     Broken(io::Error),
@@ -105,13 +114,13 @@ pub(crate) fn fetch(places: &Places, wanted: &Wanted) -> anyhow::Result<String> 
     let scratch = Errand::Fetch.folder(places);
     let mut text = Vec::new();
     match wanted {
-        Wanted::Text(from) => from.get(&scratch, &mut text)?,
+        Wanted::Text(from) => from.get(&scratch, &|_| Ok(()), &mut text)?,
         Wanted::File(from) => {
             clear(places)?;
             let mut file = File::options().write(true).create_new(true).open(places.at(FETCHED)).map_err(FetchError::Keep)?;
             // Whoever installs it is another account.
             file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(FetchError::Keep)?;
-            from.get(&scratch, &mut file)?;
+            from.get(&scratch, &|bytes| from.has_room(places, bytes), &mut file)?;
             file.sync_all().map_err(FetchError::Keep)?;
         }
         Wanted::Nothing => clear(places)?,
@@ -119,10 +128,19 @@ pub(crate) fn fetch(places: &Places, wanted: &Wanted) -> anyhow::Result<String> 
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
+/// Whether so many bytes are taken.
+type Takes<'a> = &'a dyn Fn(u64) -> Result<(), FetchError>;
+
 impl From {
-    fn get(&self, scratch: &Path, to: &mut dyn Write) -> Result<(), FetchError> {
+    fn get(&self, scratch: &Path, has_room: Takes<'_>, to: &mut dyn Write) -> Result<(), FetchError> {
         let config = Arc::new(configuration(self.authorities.as_deref().unwrap_or_default(), scratch)?);
-        get(&self.url, config, self.bytes_max, to)
+        let takes = |bytes| if bytes > self.bytes_max { Err(FetchError::TooLarge(self.bytes_max)) } else { has_room(bytes) };
+        get(&self.url, config, &takes, to)
+    }
+
+    fn has_room(&self, places: &Places, bytes: u64) -> Result<(), FetchError> {
+        let free_mib = room::free_mib(&places.at(path::FETCH)).map_err(FetchError::Keep)?;
+        Ok(room::check(free_mib, self.kept_free_mib, bytes.saturating_mul(COPIES))?)
     }
 }
 
@@ -145,7 +163,7 @@ fn configuration(authorities: &str, scratch: &Path) -> Result<ClientConfig, Fetc
 }
 
 /// Gets a file and passes it on.
-fn get(url: &str, config: Arc<ClientConfig>, bytes_max: u64, to: &mut dyn Write) -> Result<(), FetchError> {
+fn get(url: &str, config: Arc<ClientConfig>, takes: Takes<'_>, to: &mut dyn Write) -> Result<(), FetchError> {
     let wrong = || FetchError::Url(url.to_owned());
     let rest = url.strip_prefix("https://").ok_or_else(wrong)?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -162,7 +180,7 @@ fn get(url: &str, config: Arc<ClientConfig>, bytes_max: u64, to: &mut dyn Write)
     let request = format!("GET {path} HTTP/1.0\r\nHost: {authority}\r\nUser-Agent: vitalgate\r\nAccept-Encoding: identity\r\n\r\n");
     let asked = stream.write_all(request.as_bytes()).and_then(|()| stream.flush());
     asked.map_err(|error| unbelieved(&endpoint.host, error))?;
-    answer(&mut stream, bytes_max, to)
+    answer(&mut stream, takes, to)
 }
 
 /// What went wrong while hands were shaken: the server itself, or the way to it.
@@ -189,7 +207,7 @@ fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
 }
 
 /// Reads an answer: its head, then as many bytes as that says.
-fn answer(from: &mut dyn Read, bytes_max: u64, to: &mut dyn Write) -> Result<(), FetchError> {
+fn answer(from: &mut dyn Read, takes: Takes<'_>, to: &mut dyn Write) -> Result<(), FetchError> {
     let end = Instant::now() + FETCH_DEADLINE;
     let mut piece = vec![0; PIECE_BYTES];
     let mut head = Vec::new();
@@ -208,9 +226,7 @@ fn answer(from: &mut dyn Read, bytes_max: u64, to: &mut dyn Write) -> Result<(),
     };
     let body = head.split_off(head_bytes);
     let length = body_length(&String::from_utf8_lossy(&head))?;
-    if length > bytes_max {
-        return Err(FetchError::TooLarge(bytes_max));
-    }
+    takes(length)?;
     let mut left = length;
     let mut pass_on = |bytes: &[u8], left: &mut u64| {
         let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());

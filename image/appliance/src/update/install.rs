@@ -25,8 +25,11 @@ pub(crate) enum InstallError {
     /// It refused or failed.
     #[error("{0}")]
     Failed(String),
-    /// It took too long.
-    #[error("the installation did not end within {} minutes; restart the appliance and try again", INSTALL_DEADLINE.as_secs() / 60)]
+    /// It took too long; the updater's service is not stopped in the middle of a write.
+    #[error(
+        "it did not end within {} minutes and may still do so, then the next start is into the new version; if not, restart the appliance and try again",
+        INSTALL_DEADLINE.as_secs() / 60
+    )]
     Deadline,
 }
 

@@ -13,13 +13,14 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use vitalgate_layout::state::{Part, StateWord};
-use vitalgate_layout::{fact, path};
+use vitalgate_layout::{Version, fact, path};
 use vitalgate_site::{Site, Update, Window};
 
 use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, undone, version_floor};
@@ -28,8 +29,9 @@ use crate::command::{Programs, System};
 use crate::gate::{keep_before, restart_in_order};
 use crate::pause::pause;
 use crate::places::Places;
+use crate::room;
 use crate::site_file;
-use crate::state_file::{Said, StateFiles, now_unix_ms, remove};
+use crate::state_file::{Said, StateFiles, now_unix_ms};
 
 pub(crate) use fetch::{Wanted, fetch};
 
@@ -80,6 +82,8 @@ struct Updater<P, I> {
     installer: I,
     restart: fn(),
     start_wait: Duration,
+    now_unix_ms: fn() -> i64,
+    free_mib: fn(&Path) -> io::Result<u64>,
 }
 
 impl Updater<System, Rauc> {
@@ -90,6 +94,8 @@ impl Updater<System, Rauc> {
             installer: Rauc,
             restart: || restart_in_order(&System),
             start_wait: START_WAIT,
+            now_unix_ms,
+            free_mib: room::free_mib,
         })
     }
 }
@@ -160,10 +166,16 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             return Ok(Outcome::Nothing(if refusals.is_empty() { none } else { refusals.join("; ") }));
         };
         self.say_state(StateWord::Updating, &format!("copying {}", offer.version), BTreeMap::new());
-        self.make_place()?;
-        server::take_over(&bundle, &self.places.at(path::UPDATE_BUNDLE))
-            .with_context(|| format!("{} cannot be copied", name_of(&bundle)))?;
+        self.storage_is_open()?;
+        self.forget_bundle();
+        server::forget(&self.programs, &self.places);
+        let unreadable = || format!("{} cannot be copied", name_of(&bundle));
+        let free_mib = self.free_mib()?;
+        let kept_free_mib = room::kept_free_mib_by_hand(site_file::kept(&self.places).ok().as_ref(), free_mib);
+        room::check(free_mib, kept_free_mib, fs::metadata(&bundle).with_context(unreadable)?.len())?;
+        server::take_over(&bundle, &self.places.at(path::UPDATE_BUNDLE)).with_context(unreadable)?;
         self.install(&offer)?;
+        self.say_restarting(offer.version);
         Ok(Outcome::Installed(offer))
     }
 
@@ -174,11 +186,14 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             return Ok(());
         }
         let site = site_file::kept(&self.places)?;
+        let _under_way = self.lock()?;
+        // What a power cut left takes room from readings.
+        server::forget(&self.programs, &self.places);
         let Some(update) = &site.update else {
+            self.forget_bundle();
             say("the site file names no update server");
             return Ok(());
         };
-        let _under_way = self.lock()?;
         let installed = self.try_server(&site, update);
         match &installed {
             Ok(true) => (self.restart)(),
@@ -189,47 +204,71 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         installed.map(|_restarts| ())
     }
 
-    /// Whether something was installed.
+    /// Whether something was installed that starts now.
     fn try_server(&self, site: &Site, update: &Update) -> anyhow::Result<bool> {
+        if self.places.at(path::UPDATE_BUNDLE).exists() {
+            // It may wait for days, the server out of reach like the destinations; readings go first.
+            room::check(self.free_mib()?, room::kept_free_mib(Some(site)), 0).inspect_err(|_none| self.forget_bundle())?;
+        }
         let running = Running::read(&self.places)?;
         if self.on_trial(running) {
             say("the running version has not shown yet that it is healthy: no update before that");
             return Ok(false);
         }
+        if let Some(version) = self.installed(running) {
+            let starts = self.starts_now(site, version);
+            // What was there at the installation is days old by now; it does where nothing newer can be kept.
+            let kept = if starts { keep_before(&self.places, &self.programs).map(|_before| ()) } else { Ok(()) };
+            let _ = kept.map_err(|error| say_error(&error.into()));
+            return Ok(starts);
+        }
         let list = server::list(&self.programs, &self.places, update)?;
         let Some(listed) = server::newest(&list).filter(|listed| listed.version > running.version) else {
+            self.forget_bundle();
             self.say_state(StateWord::Ready, "", BTreeMap::new());
             say("nothing newer on the server");
             return Ok(false);
         };
         // What would be refused anyway is not fetched again every hour.
-        self.check(&Offer { compatible: COMPATIBLE.to_owned(), version: listed.version }, running, false)?;
-        self.make_place()?;
-        let offer = match self.fetched(update, &listed) {
-            Ok(offer) => offer,
-            Err(error) => {
-                remove(&self.places.at(path::UPDATE_BUNDLE))?;
-                return Err(error);
-            }
-        };
+        let listed_offer = Offer { compatible: COMPATIBLE.to_owned(), version: listed.version };
+        self.check(&listed_offer, running, false).inspect_err(|_refusal| self.forget_bundle())?;
+        self.storage_is_open()?;
+        let offer = self.fetched(site, update, &listed).inspect_err(|_error| self.forget_bundle())?;
         self.check(&offer, running, false)?;
-        if let Err(wait) = self.may_restart(site.maintenance.as_ref(), now_unix_ms()) {
-            let detail = format!("version {} is ready and waits for {wait}", offer.version);
-            say(&detail);
-            self.say_state(StateWord::Ready, &detail, BTreeMap::new());
+        if let Err(wait) = self.may_restart(site.maintenance.as_ref(), (self.now_unix_ms)()) {
+            self.say_waiting(&format!("version {} is ready and waits for {wait}", offer.version));
             return Ok(false);
         }
         self.install(&offer).with_context(|| format!("version {} was not installed", offer.version))?;
-        Ok(true)
+        Ok(self.starts_now(site, offer.version))
+    }
+
+    /// The version that starts next and has not run yet, where there is one.
+    fn installed(&self, running: Running) -> Option<Version> {
+        let disk = Mounted::at(&self.places.at(path::ESP));
+        let esp = Esp::on(&disk);
+        let next = esp.entries().ok()?.into_iter().next().filter(|entry| entry.slot != running.slot && entry.is_good())?;
+        esp.trial()?.is_of(next.slot, next.version).then_some(next.version)
+    }
+
+    /// Whether what is installed starts now; installing may have taken until after the window.
+    fn starts_now(&self, site: &Site, version: Version) -> bool {
+        let may = self.may_restart(site.maintenance.as_ref(), (self.now_unix_ms)());
+        match &may {
+            Ok(()) => self.say_restarting(version),
+            Err(wait) => self.say_waiting(&format!("version {version} is installed and waits for {wait}")),
+        }
+        may.is_ok()
     }
 
     /// The listed bundle, from where it was put earlier or from the server.
-    fn fetched(&self, update: &Update, listed: &server::Listed) -> anyhow::Result<Offer> {
+    fn fetched(&self, site: &Site, update: &Update, listed: &server::Listed) -> anyhow::Result<Offer> {
         let bundle = self.places.at(path::UPDATE_BUNDLE);
         if let Some(offer) = Offer::read(&self.programs, &bundle).ok().filter(|offer| offer.version == listed.version) {
             return Ok(offer);
         }
-        server::get(&self.programs, &self.places, update, listed)?;
+        self.forget_bundle();
+        server::get(&self.programs, &self.places, update, listed, room::kept_free_mib(Some(site)))?;
         let offer = Offer::read(&self.programs, &bundle)?;
         // The list is only a hint: an older version under a newer one's name is no update.
         if offer.version != listed.version {
@@ -254,14 +293,30 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         if window.is_open(now_unix_ms) { Ok(()) } else { Err(window.to_string()) }
     }
 
-    fn make_place(&self) -> anyhow::Result<()> {
+    fn storage_is_open(&self) -> anyhow::Result<()> {
         if !data_is_open(&self.places) {
             bail!("sealed storage is closed; open it first (stick RECOVERY)");
         }
         Ok(())
     }
 
+    fn free_mib(&self) -> anyhow::Result<u64> {
+        (self.free_mib)(&self.places.at(path::DATA)).context("the free space is not known")
+    }
+
+    fn forget_bundle(&self) {
+        // What stays is copied over, or forgotten at the next look.
+        let _ = fs::remove_file(self.places.at(path::UPDATE_BUNDLE));
+    }
+
+    /// Installs what was copied, and takes the copy away, whatever became of it.
     fn install(&self, offer: &Offer) -> anyhow::Result<()> {
+        let installed = self.install_copy(offer);
+        self.forget_bundle();
+        installed
+    }
+
+    fn install_copy(&self, offer: &Offer) -> anyhow::Result<()> {
         let before = keep_before(&self.places, &self.programs).context("what the new version must reach cannot be kept")?;
         say(&format!(
             "installing {}; {} devices and {} destinations are there",
@@ -270,15 +325,11 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             before.destinations.len()
         ));
         let bundle = self.places.at(path::UPDATE_BUNDLE);
-        let installed = self.installer.install(&bundle, &mut |percent, what| {
+        self.installer.install(&bundle, &mut |percent, what| {
             let facts =
                 BTreeMap::from([(fact::VERSION.to_owned(), offer.version.to_string()), (fact::PERCENT.to_owned(), percent.to_string())]);
             self.say_state(StateWord::Updating, &format!("installing {}: {percent} %, {what}", offer.version), facts);
-        });
-        // The next one is copied over it.
-        let _ = fs::remove_file(&bundle);
-        installed?;
-        self.say_state(StateWord::Updating, &format!("{} is installed, restarting", offer.version), BTreeMap::new());
+        })?;
         Ok(())
     }
 
@@ -306,6 +357,15 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             bail!("another update is under way; wait until it has ended");
         }
         Ok(opened)
+    }
+
+    fn say_restarting(&self, version: Version) {
+        self.say_state(StateWord::Updating, &format!("{version} is installed, restarting"), BTreeMap::new());
+    }
+
+    fn say_waiting(&self, detail: &str) {
+        say(detail);
+        self.say_state(StateWord::Ready, detail, BTreeMap::new());
     }
 
     fn say_state(&self, word: StateWord, detail: &str, facts: BTreeMap<String, String>) {

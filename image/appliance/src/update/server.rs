@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -60,18 +60,16 @@ pub(crate) fn list(programs: &dyn Programs, places: &Places, update: &Update) ->
     ask(programs, places, &Wanted::Text(file(update, LIST, LIST_BYTES_MAX)), LIST_DEADLINE)
 }
 
-/// Fetches a bundle to where [`path::UPDATE_BUNDLE`] is.
+/// Fetches a bundle to where [`path::UPDATE_BUNDLE`] is; so much stays free beside it.
 ///
 /// # Errors
-/// When it does not come, or is another than the list says.
-pub(crate) fn get(programs: &dyn Programs, places: &Places, update: &Update, listed: &Listed) -> anyhow::Result<()> {
-    let fetched = ask(programs, places, &Wanted::File(file(update, &listed.name, BUNDLE_BYTES_MAX)), BUNDLE_DEADLINE);
+/// When it does not come, has no room, or is another than the list says.
+pub(crate) fn get(programs: &dyn Programs, places: &Places, update: &Update, listed: &Listed, kept_free_mib: u64) -> anyhow::Result<()> {
+    let wanted = From { kept_free_mib, ..file(update, &listed.name, BUNDLE_BYTES_MAX) };
+    let fetched = ask(programs, places, &Wanted::File(wanted), BUNDLE_DEADLINE);
     let bundle = places.at(path::UPDATE_BUNDLE);
     let taken = fetched.map_err(anyhow::Error::from).and_then(|_nothing| Ok(take_over(&places.at(FETCHED), &bundle)?));
-    // What stays is overwritten by the next.
-    if let Err(error) = ask(programs, places, &Wanted::Nothing, LIST_DEADLINE) {
-        say_error(&error.into());
-    }
+    forget(programs, places);
     if taken? == listed.sha256 {
         return Ok(());
     }
@@ -79,18 +77,30 @@ pub(crate) fn get(programs: &dyn Programs, places: &Places, update: &Update, lis
     anyhow::bail!("{} is not the file that {LIST} names; check the folder on the update server", listed.name)
 }
 
+/// Takes away what was fetched, and what was taken over in part.
+pub(crate) fn forget(programs: &dyn Programs, places: &Places) {
+    // What stays is tried again at the next look.
+    let _ = std::fs::remove_file(unfinished(&places.at(path::UPDATE_BUNDLE)));
+    if !places.at(FETCHED).exists() {
+        return;
+    }
+    if let Err(error) = ask(programs, places, &Wanted::Nothing, LIST_DEADLINE) {
+        say_error(&error.into());
+    }
+}
+
 fn ask(programs: &dyn Programs, places: &Places, wanted: &Wanted, deadline: Duration) -> Result<String, ErrandError> {
     errand::send(programs, places, Errand::Fetch, wanted, deadline)
 }
 
 fn file(update: &Update, name: &str, bytes_max: u64) -> From {
-    From { url: format!("{}/{name}", update.server), bytes_max, authorities: update.ca_pem.clone() }
+    From { url: format!("{}/{name}", update.server), bytes_max, kept_free_mib: 0, authorities: update.ca_pem.clone() }
 }
 
 /// Copies a file that somebody else wrote into a place of our own and gives its SHA-256 in hex.
 ///
 /// # Errors
-/// When it is no plain file of a sensible size, or cannot be kept.
+/// When it is no plain file of a sensible size, or cannot be kept; then nothing of it stays.
 pub(crate) fn take_over(from: &Path, to: &Path) -> io::Result<String> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let opened = File::options().read(true).custom_flags(flags).open(from)?;
@@ -98,12 +108,23 @@ pub(crate) fn take_over(from: &Path, to: &Path) -> io::Result<String> {
     if !known.is_file() || known.len() > BUNDLE_BYTES_MAX {
         return Err(io::Error::other("no file of at most 160 MiB"));
     }
-    let unfinished = to.with_extension("new");
-    let mut kept = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    let mut hash = Hashing { from: opened.take(BUNDLE_BYTES_MAX), context: digest::Context::new(&digest::SHA256) };
+    let unfinished = unfinished(to);
+    let kept = copy(opened, &unfinished).and_then(|hash| std::fs::rename(&unfinished, to).map(|()| hash));
+    kept.inspect_err(|_error| {
+        let _ = std::fs::remove_file(&unfinished);
+    })
+}
+
+/// Where a file lies until it is whole.
+fn unfinished(to: &Path) -> PathBuf {
+    to.with_extension("new")
+}
+
+fn copy(from: File, to: &Path) -> io::Result<String> {
+    let mut kept = File::options().write(true).create(true).truncate(true).mode(0o600).open(to)?;
+    let mut hash = Hashing { from: from.take(BUNDLE_BYTES_MAX), context: digest::Context::new(&digest::SHA256) };
     io::copy(&mut hash, &mut kept)?;
     kept.sync_all()?;
-    std::fs::rename(&unfinished, to)?;
     Ok(hash.context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
@@ -147,5 +168,16 @@ mod tests {
         std::os::unix::fs::symlink(&from, &link).unwrap();
         assert!(take_over(&link, &to).is_err());
         assert!(take_over(folder.path(), &to).is_err());
+    }
+
+    /// A copy that cannot be finished, such as on a full disk, leaves nothing behind that takes room.
+    #[test]
+    fn a_copy_that_fails_takes_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&from, b"abc").unwrap();
+        std::fs::create_dir(&to).unwrap();
+        assert!(take_over(&from, &to).is_err());
+        assert!(!unfinished(&to).exists());
     }
 }

@@ -16,6 +16,8 @@ use crate::errand::{Errand, stand_in};
 struct StandIn {
     places: Places,
     list: String,
+    /// What a file from the server is refused with.
+    refuses: Cell<Option<&'static str>>,
     asked: RefCell<Vec<String>>,
 }
 
@@ -68,6 +70,11 @@ impl StandIn {
         if into == "Text" {
             return Ok(json!(self.list));
         }
+        assert_eq!(from["kept_free_mib"], 256 + 128, "the gateway's floor, and room for readings");
+        assert!(!self.places.at(path::UPDATE_BUNDLE).exists(), "an older one makes room first");
+        if let Some(why) = self.refuses.get() {
+            return Err(why);
+        }
         fs::create_dir_all(fetched.parent().unwrap()).unwrap();
         fs::write(fetched, "0.3.0").unwrap();
         Ok(json!(""))
@@ -78,11 +85,13 @@ impl StandIn {
 struct FakeRauc {
     installed: RefCell<Vec<String>>,
     fails: Cell<bool>,
+    takes_ms: Cell<i64>,
 }
 
 impl Installer for FakeRauc {
     fn install(&self, bundle: &Path, progress: &mut dyn FnMut(u8, &str)) -> Result<(), InstallError> {
         progress(50, "Copying image to rootfs.1");
+        NOW_UNIX_MS.set(NOW_UNIX_MS.get() + self.takes_ms.get());
         if self.fails.get() {
             return Err(InstallError::Failed("no space".into()));
         }
@@ -93,6 +102,8 @@ impl Installer for FakeRauc {
 
 thread_local! {
     static RESTARTS: Cell<u32> = const { Cell::new(0) };
+    static NOW_UNIX_MS: Cell<i64> = const { Cell::new(0) };
+    static FREE_MIB: Cell<u64> = const { Cell::new(0) };
 }
 
 type TestUpdater = Updater<StandIn, FakeRauc>;
@@ -108,8 +119,36 @@ fn appliance(folder: &Path) -> TestUpdater {
     fs::write(places.at(path::BOOT_ENV), "VITALGATE_SLOT=a\n").unwrap();
     fs::write(places.at(path::VERSION_FLOOR), "0.1.0\n").unwrap();
     RESTARTS.set(0);
-    let programs = StandIn { places: places.clone(), list: String::new(), asked: RefCell::default() };
-    Updater { places, programs, installer: FakeRauc::default(), restart: || RESTARTS.set(RESTARTS.get() + 1), start_wait: Duration::ZERO }
+    NOW_UNIX_MS.set(now_unix_ms());
+    FREE_MIB.set(10_000);
+    let programs = StandIn { places: places.clone(), list: String::new(), refuses: Cell::default(), asked: RefCell::default() };
+    Updater {
+        places,
+        programs,
+        installer: FakeRauc::default(),
+        restart: || RESTARTS.set(RESTARTS.get() + 1),
+        start_wait: Duration::ZERO,
+        now_unix_ms: || NOW_UNIX_MS.get(),
+        free_mib: |_folder| Ok(FREE_MIB.get()),
+    }
+}
+
+/// What takes room on sealed storage for an update.
+fn pieces(updater: &TestUpdater) -> [PathBuf; 3] {
+    let bundle = updater.places.at(path::UPDATE_BUNDLE);
+    [bundle.with_extension("new"), bundle, updater.places.at(fetch::FETCHED)]
+}
+
+fn take_no_room(updater: &TestUpdater) -> bool {
+    pieces(updater).iter().all(|piece| !piece.exists())
+}
+
+/// An installation that was cut off in the middle.
+fn leave_pieces(updater: &TestUpdater) {
+    for piece in pieces(updater) {
+        fs::create_dir_all(piece.parent().unwrap()).unwrap();
+        fs::write(piece, "0.2.9").unwrap();
+    }
 }
 
 fn stick(updater: &TestUpdater, files: &[(&str, &str)]) -> PathBuf {
@@ -172,6 +211,31 @@ fn a_stick_that_does_not_fit_is_told_why() {
     assert!(updater.install_from_stick(&stick).is_err());
     assert!(report(&stick).contains("not installed: no space"));
     assert_eq!(RESTARTS.get(), 0);
+    assert!(take_no_room(&updater));
+}
+
+/// An update from a stick leaves readings their room, and takes none itself when it comes to nothing. A store that is full
+/// already refuses readings anyway: there it may be the update that helps.
+#[test]
+fn a_stick_takes_no_room_from_readings() {
+    let floor_mib = 256;
+    for (free_mib, installs) in [(floor_mib, false), (floor_mib + 128, false), (floor_mib + 129, true), (129, true), (128, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let updater = appliance(folder.path());
+        leave_pieces(&updater);
+        FREE_MIB.set(free_mib);
+        let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
+        assert_eq!(updater.install_from_stick(&stick).is_ok(), installs, "{free_mib}");
+        assert_eq!(report(&stick).contains("not installed: no room for an update"), !installs, "{}", report(&stick));
+        assert_eq!(RESTARTS.get(), u32::from(installs));
+        assert!(take_no_room(&updater), "{free_mib}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    // What was there before cannot be kept.
+    fs::create_dir(updater.places.at(path::BEFORE_UPDATE)).unwrap();
+    assert!(updater.install_from_stick(&stick(&updater, &[("a.raucb", "0.3.0")])).is_err());
+    assert!(take_no_room(&updater));
 }
 
 /// A stick that stays plugged in does not install a version that was undone again and again; its
@@ -271,10 +335,14 @@ fn the_maintenance_window_is_kept() {
 /// An appliance whose site file names a server, and what that server lists.
 fn with_server(folder: &Path, window: &str, listed: &[(&str, &str)]) -> TestUpdater {
     let mut updater = appliance(folder);
-    let site = format!(
-        "{}\n[update]\nserver = \"https://updates.example/v\"\n[maintenance]\nwindow = \"{window}\"\n",
-        without_sections(crate::provision::SITE_EXAMPLE, &["[update]", "[maintenance]"])
-    );
+    commission(&updater, &format!("[update]\nserver = \"https://updates.example/v\"\n[maintenance]\nwindow = \"{window}\"\n"));
+    updater.programs.list = listed.iter().map(|(version, sha256)| format!("{sha256}  {COMPATIBLE}-{version}.raucb\n")).collect();
+    updater
+}
+
+/// Puts a site file with these sections into force.
+fn commission(updater: &TestUpdater, sections: &str) {
+    let site = format!("{}\n{sections}", without_sections(crate::provision::SITE_EXAMPLE, &["[update]", "[maintenance]"]));
     let key = SigningKey::parse(&"01".repeat(32)).unwrap();
     let trust = updater.places.at(path::TRUST);
     fs::create_dir_all(&trust).unwrap();
@@ -283,8 +351,6 @@ fn with_server(folder: &Path, window: &str, listed: &[(&str, &str)]) -> TestUpda
     fs::create_dir_all(&board).unwrap();
     fs::write(board.join("product_serial"), "VG-0001\n").unwrap();
     fs::write(updater.places.at(path::SITE_FILE), sign(&site, &Signer::root(key)).unwrap()).unwrap();
-    updater.programs.list = listed.iter().map(|(version, sha256)| format!("{sha256}  {COMPATIBLE}-{version}.raucb\n")).collect();
-    updater
 }
 
 fn without_sections(text: &str, names: &[&str]) -> String {
@@ -332,6 +398,104 @@ fn the_server_s_newest_is_installed_in_the_window() {
     let updater = with_server(folder.path(), &open, &[("0.3.0", &sha)]);
     updater.install_from_server().unwrap();
     assert_eq!((updater.installer.installed.borrow().as_slice(), RESTARTS.get()), (["0.3.0".to_owned()].as_slice(), 1));
+}
+
+/// 2026-11-22, 00:00 UTC.
+const MIDNIGHT_MS: i64 = 1_795_305_600_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// What the updater leaves on the boot partition once 0.3.0 lies in slot b.
+fn installed_in_b(updater: &TestUpdater) {
+    let esp = updater.places.at(path::ESP);
+    for entry in ["vitalgate-a_0.2.0+3.efi", "vitalgate-b_0.3.0+3.efi"] {
+        fs::write(esp.join(entry::FOLDER).join(entry), "").unwrap();
+    }
+    fs::create_dir_all(esp.join("EFI/vitalgate")).unwrap();
+    fs::write(esp.join("EFI/vitalgate/trial.json"), r#"{"slot":"b","version":"0.3.0","data_was_open":true}"#).unwrap();
+}
+
+/// An installation that outlasts the maintenance window restarts nothing outside of it: what is installed waits for the next
+/// one, and is neither fetched nor installed again for it.
+#[test]
+fn nothing_restarts_after_the_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), "02:00-04:00", &[("0.3.0", &sha256("0.3.0"))]);
+    updater.installer.takes_ms.set(10 * MINUTE_MS);
+    let looks = |minute: i64| {
+        NOW_UNIX_MS.set(MIDNIGHT_MS + minute * MINUTE_MS);
+        updater.install_from_server().unwrap();
+        (updater.installer.installed.borrow().len(), RESTARTS.get())
+    };
+    assert_eq!(looks(4 * 60 - 1), (1, 0));
+    let waits = "version 0.3.0 is installed and waits for 02:00-04:00 UTC";
+    assert_eq!(state(&updater), (StateWord::Ready, waits.to_owned()));
+
+    installed_in_b(&updater);
+    updater.programs.asked.borrow_mut().clear();
+    assert_eq!(looks(12 * 60), (1, 0));
+    assert_eq!(state(&updater), (StateWord::Ready, waits.to_owned()));
+    fs::remove_file(updater.places.at(path::BEFORE_UPDATE)).unwrap();
+    assert_eq!(looks(26 * 60), (1, 1));
+    assert_eq!(state(&updater).0, StateWord::Updating);
+    assert!(updater.programs.asked.borrow().is_empty(), "{:?}", updater.programs.asked.borrow());
+    assert!(updater.places.at(path::BEFORE_UPDATE).exists(), "the gate knows what was there at the restart");
+
+    // One that was left waits for nothing.
+    let entries = updater.places.at(path::ESP).join(entry::FOLDER);
+    fs::rename(entries.join("vitalgate-b_0.3.0+3.efi"), entries.join("vitalgate-b_0.3.0+0-3.efi")).unwrap();
+    NOW_UNIX_MS.set(MIDNIGHT_MS + 27 * 60 * MINUTE_MS);
+    assert!(updater.install_from_server().is_err());
+    assert_eq!(RESTARTS.get(), 1);
+}
+
+/// An update from the server leaves readings their room: it is not fetched without, and while it waits it gives way.
+#[test]
+fn the_server_s_update_takes_no_room_from_readings() {
+    let sha = sha256("0.3.0");
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), &spans().1, &[("0.3.0", &sha)]);
+    leave_pieces(&updater);
+    updater.programs.refuses.set(Some("no room for an update: 300 MiB are free"));
+    assert!(updater.install_from_server().is_err());
+    assert_eq!(state(&updater), (StateWord::Ready, "no update from the server: no room for an update: 300 MiB are free".to_owned()));
+    assert!(take_no_room(&updater));
+
+    updater.programs.refuses.set(None);
+    FREE_MIB.set(256 + 128);
+    updater.install_from_server().unwrap();
+    assert!(updater.places.at(path::UPDATE_BUNDLE).exists(), "it waits for its window");
+    FREE_MIB.set(256 + 127);
+    updater.programs.asked.borrow_mut().clear();
+    assert!(updater.install_from_server().is_err());
+    assert!(updater.programs.asked.borrow().is_empty(), "it gives way whether the server answers or not");
+    assert!(state(&updater).1.contains("no room for an update"), "{:?}", state(&updater));
+    assert!(take_no_room(&updater));
+}
+
+/// Whatever an update left that was cut off or is not wanted any more, the next look takes away.
+#[test]
+fn what_an_update_left_is_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), &spans().0, &[("0.2.0", &sha256("0.2.0"))]);
+    leave_pieces(&updater);
+    updater.install_from_server().unwrap();
+    assert!(take_no_room(&updater));
+
+    let folder = tempfile::tempdir().unwrap();
+    let updater = with_server(folder.path(), &spans().0, &[("0.3.0", &sha256("0.3.0"))]);
+    let disk = Mounted::at(&updater.places.at(path::ESP));
+    let rollback = Rollback::now(Slot::B, Version::parse("0.3.0").unwrap(), "no reading from m-2".into());
+    record(&updater.places, &Esp::on(&disk), &rollback).unwrap();
+    leave_pieces(&updater);
+    assert!(updater.install_from_server().is_err());
+    assert!(take_no_room(&updater));
+
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    commission(&updater, "");
+    leave_pieces(&updater);
+    updater.install_from_server().unwrap();
+    assert!(take_no_room(&updater), "a site file without a server");
 }
 
 /// A server that somebody wrote into the accepted site file is never asked.
@@ -387,7 +551,7 @@ fn the_server_is_asked_by_somebody_without_rights() {
     let update = site_file::kept(&updater.places).unwrap().update.unwrap();
     let list = server::list(&updater.programs, &updater.places, &update).unwrap();
     let listed = server::newest(&list).unwrap();
-    server::get(&updater.programs, &updater.places, &update, &listed).unwrap();
+    server::get(&updater.programs, &updater.places, &update, &listed, 256 + 128).unwrap();
     let bundle = format!("File https://updates.example/v/{COMPATIBLE}-0.3.0.raucb by null");
     assert_eq!(*updater.programs.asked.borrow(), ["Text https://updates.example/v/SHA256SUMS by null", &bundle]);
     assert!(!updater.places.at(fetch::FETCHED).exists() && updater.places.at(path::UPDATE_BUNDLE).exists());

@@ -176,9 +176,13 @@ fn queue_rows(panel: &mut Panel, queue: &Queue, language: Language) {
     let waiting = language.pick("waiting", "warten");
     let depth = queue.depth.map(|depth| format!("{} {waiting}", spell::count(depth)));
     panel.row(language.pick("Readings", "Messwerte"), Cell::known(depth));
-    let oldest = queue.oldest_age_s.map(|age| spell::age(age, language));
-    let oldest = oldest.unwrap_or_else(|| language.pick("nothing waits", "nichts wartet").to_owned());
-    panel.row(language.pick("Oldest waits for", "Ältester wartet seit"), Cell::text(oldest));
+    let oldest = match (queue.oldest_age_s, queue.depth) {
+        (Some(age_s), _) => Some(spell::age(age_s, language)),
+        (None, Some(0)) => Some(language.pick("nothing waits", "nichts wartet").to_owned()),
+        (None, Some(_)) => Some(language.pick("unknown", "unbekannt").to_owned()),
+        (None, None) => None,
+    };
+    panel.row(language.pick("Oldest waits for", "Ältester wartet seit"), Cell::known(oldest));
     let left = match queue.days_left {
         Some(days) => Cell::text(spell::days(days, language)).tone(days_left_tone(days)),
         None => Cell::text(language.pick("no rate yet", "noch keine Rate")),

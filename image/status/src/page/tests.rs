@@ -101,6 +101,17 @@ fn the_page_loads_nothing() {
     }
 }
 
+/// Nobody is told that nothing waits while something does, though no clock can tell for how long.
+#[test]
+fn what_waits_is_never_said_to_be_nothing() {
+    for (queued, age, nothing) in [(0, None, true), (7, None, false), (7, Some(90), false)] {
+        let ehr = crate::daemon::Destination { queued: Some(queued), oldest_age_s: age, ..Default::default() };
+        let status = DaemonStatus { destinations: vec![ehr], ..DaemonStatus::default() };
+        let [english, german] = pages(&found(Parts::of([]), Daemon::Answers(Box::new(status))));
+        assert_eq!((english.contains("nothing waits"), german.contains("nichts wartet")), (nothing, nothing), "{queued} {age:?}");
+    }
+}
+
 /// A thousand devices make a page that a phone can still load, and say how many are left out.
 #[test]
 fn a_full_gateway_makes_a_bounded_page() {

@@ -11,8 +11,12 @@ use super::*;
 
 fn read(answered: &[u8], bytes_max: u64) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
-    answer(&mut &answered[..], bytes_max, &mut body)?;
+    answer(&mut &answered[..], &at_most(bytes_max), &mut body)?;
     Ok(body)
+}
+
+fn at_most(bytes_max: u64) -> impl Fn(u64) -> Result<(), FetchError> {
+    move |bytes| if bytes > bytes_max { Err(FetchError::TooLarge(bytes_max)) } else { Ok(()) }
 }
 
 /// As many bytes as were said, no more; everything else is an error and not a file.
@@ -27,13 +31,30 @@ fn an_answer_is_taken_whole_or_not() {
     assert!(matches!(read(b"HTTP", 5), Err(FetchError::Broken(_))));
 }
 
+/// A file that would take the room of readings is turned away by its announced size: not one byte of it is kept.
+#[test]
+fn a_file_without_room_is_not_fetched() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    std::fs::create_dir_all(places.at(path::FETCH)).unwrap();
+    let from = |kept_free_mib| From { url: String::new(), bytes_max: 10, kept_free_mib, authorities: None };
+    let mut kept = Vec::new();
+    let answered = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+    let refused = answer(&mut &answered[..], &|bytes| from(u64::MAX).has_room(&places, bytes), &mut kept);
+    assert!(matches!(refused, Err(FetchError::NoRoom(_))) && kept.is_empty(), "{refused:?}");
+    // It lies there twice before it is installed.
+    let free_mib = room::free_mib(folder.path()).unwrap();
+    assert!(matches!(from(0).has_room(&places, free_mib << 20), Err(FetchError::NoRoom(_))));
+    from(0).has_room(&places, free_mib << 18).unwrap();
+}
+
 /// Only https, only plain characters, nobody's password.
 #[test]
 fn other_urls_are_refused_before_anything_is_asked() {
     let folder = tempfile::tempdir().unwrap();
     let config = Arc::new(configuration(&Site::new().authority, folder.path()).unwrap());
     for url in ["http://a/b", "https://", "https://a b/", "https://u:p@a/", "https://a/\r\nx: y", "file:///etc/passwd"] {
-        assert!(matches!(get(url, Arc::clone(&config), 1, &mut io::sink()), Err(FetchError::Url(_))), "{url}");
+        assert!(matches!(get(url, Arc::clone(&config), &at_most(1), &mut io::sink()), Err(FetchError::Url(_))), "{url}");
     }
 }
 
@@ -76,7 +97,7 @@ impl Site {
         let config = Arc::new(configuration(&self.authority, folder.path())?);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing stays beside the file");
         let mut body = Vec::new();
-        get(&format!("https://localhost:{port}/v/SHA256SUMS"), config, 100, &mut body).map(|()| body)
+        get(&format!("https://localhost:{port}/v/SHA256SUMS"), config, &at_most(100), &mut body).map(|()| body)
     }
 }
 
