@@ -7,13 +7,10 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use nix::sys::statvfs::statvfs;
-use tempfile::TempDir;
 use vitalgate_e2e::{Ward, WardOptions};
-use vitalgate_test_support::wait_until;
+use vitalgate_test_support::{SmallDisk, wait_until};
 
 /// Size of the file system.
 const IMAGE_BYTES: u64 = 192 * MIB;
@@ -25,43 +22,20 @@ const MIB: u64 = 1024 * 1024;
 const DEVICES: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An ext4 of its own; unmounted when this is dropped, in a panic too.
-struct SmallDisk {
-    folder: TempDir,
-}
+/// The small file system with what fills it.
+struct Filled(SmallDisk);
 
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() { Ok(()) } else { Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())) }
-}
-
-impl SmallDisk {
-    /// `None` where `VITALGATE_NO_MOUNT=1` says that this machine cannot.
+impl Filled {
     fn mounted() -> Option<Self> {
-        if std::env::var_os("VITALGATE_NO_MOUNT").is_some_and(|value| value == "1") {
-            println!("NOT RUN: VITALGATE_NO_MOUNT=1, so the full disk was not tried");
-            return None;
-        }
-        let disk = Self { folder: tempfile::tempdir().unwrap() };
-        let image = disk.folder.path().join("image");
-        File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
-        std::fs::create_dir(disk.path()).unwrap();
-        let (image, target) = (image.display().to_string(), disk.path().display().to_string());
-        // No space kept for root: the daemon of the test is root.
-        let mounted = run("mkfs.ext4", &["-q", "-F", "-m", "0", &image]).and_then(|()| run("mount", &["-o", "loop", &image, &target]));
-        mounted.unwrap_or_else(|error| {
-            panic!("no file system could be mounted ({error}): run as root where loop devices are allowed, or set VITALGATE_NO_MOUNT=1 to leave this test out")
-        });
-        Some(disk)
+        SmallDisk::mounted(IMAGE_BYTES).unwrap().map(Self)
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("disk")
+        self.0.path()
     }
 
     fn free(&self) -> u64 {
-        let space = statvfs(&self.path()).unwrap();
-        space.blocks_available() * space.fragment_size()
+        self.0.free().unwrap()
     }
 
     fn filler(&self) -> PathBuf {
@@ -91,15 +65,6 @@ impl SmallDisk {
 
     fn make_room(&self) {
         std::fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a daemon that was just killed may hold it for a moment longer.
-        if let Err(error) = run("umount", &["--lazy", &self.path().display().to_string()]) {
-            println!("not unmounted: {error}");
-        }
     }
 }
 
@@ -157,7 +122,7 @@ async fn committed(ward: &Ward) -> u64 {
 /// With the EHR there: what was acknowledged is still delivered while the disk is full.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_acknowledgements_but_not_delivery_and_goes_on_with_room() {
-    let Some(disk) = SmallDisk::mounted() else { return };
+    let Some(disk) = Filled::mounted() else { return };
     let mut ward = ward_on(&disk.path()).await;
     ward.wait_acknowledged(100, DEADLINE).await.unwrap();
     disk.fill();
@@ -176,7 +141,7 @@ async fn a_full_disk_stops_acknowledgements_but_not_delivery_and_goes_on_with_ro
 /// Without the EHR, and with a kill -9 on the full disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_an_absent_ehr_and_a_kill_together_lose_nothing() {
-    let Some(disk) = SmallDisk::mounted() else { return };
+    let Some(disk) = Filled::mounted() else { return };
     let mut ward = ward_on(&disk.path()).await;
     ward.wait_acknowledged(100, DEADLINE).await.unwrap();
     ward.ehr.down().await;
@@ -211,7 +176,7 @@ async fn supervised(ward: &mut Ward, what: &str, mut condition: impl AsyncFnMut(
 /// service manager, when there is room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_filled_to_the_last_byte_loses_nothing() {
-    let Some(disk) = SmallDisk::mounted() else { return };
+    let Some(disk) = Filled::mounted() else { return };
     let mut ward = ward_on(&disk.path()).await;
     ward.wait_acknowledged(100, DEADLINE).await.unwrap();
     ward.ehr.down().await;

@@ -74,6 +74,34 @@ async fn a_random_mix_of_faults_loses_and_doubles_nothing() {
     assert!(verdict.is_exactly_once(), "{verdict:?}");
 }
 
+/// Promise 2: a reading that was created there, and whose confirmation was lost with the process, is not written there once more by `PUT`
+/// when that is offered or no longer forbidden after the restart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conditional_create_outlasts_the_process_whose_answer_was_lost() {
+    let conditional = ("destination".to_owned(), "write = \"conditional\"".to_owned());
+    let mut ward = Ward::start(WardOptions { mqtt_devices: 2, more: vec![conditional], ..WardOptions::default() }).await.unwrap();
+    wait_until("the first readings in the EHR", Duration::from_secs(30), async || (ward.ehr.observation_count() > 0).then_some(()))
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    // The next bundle is stored, and from then on nothing is answered.
+    ward.ehr.misbehave(Fault::Hang);
+    ward.ehr.misbehave_times(Fault::ResetAfterStored, 1);
+    wait_until("an answer to be lost", Duration::from_secs(30), async || {
+        ward.gateway.metrics().await.ok()?.contains(r#"purpose="bundle",class="broken""#).then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    ward.gateway.kill9().await.unwrap();
+    ward.ehr.behave();
+    ward.gateway.configure(|config| config.more.clear()).unwrap();
+    ward.gateway.restart().await.unwrap();
+    ward.wait_acknowledged(50, Duration::from_secs(60)).await.unwrap();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    let verdict = ward.verdict().await.unwrap();
+    assert!(verdict.is_exactly_once(), "{verdict:?}");
+    assert_eq!(ward.ehr.duplicated_identifiers(), Vec::<String>::new());
+}
+
 /// One entry that the EHR refuses becomes a dead letter with the EHR's reason; its neighbours arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poisoned_entry_is_isolated_as_a_dead_letter_and_the_rest_is_delivered() {

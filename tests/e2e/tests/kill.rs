@@ -64,6 +64,30 @@ async fn a_stop_drains_to_disk_and_not_to_the_network() {
     assert!(verdict.is_exactly_once(), "{verdict:?}");
 }
 
+/// Promise 1: what waits is delivered, though no device is left that could send more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_without_a_device_delivers_what_waits() {
+    let mut ward = Ward::start(WardOptions { mqtt_devices: 2, ..WardOptions::default() }).await.unwrap();
+    ward.wait_acknowledged(20, Duration::from_secs(30)).await.unwrap();
+    ward.ehr.down().await;
+    ward.wait_acknowledged(100, Duration::from_secs(30)).await.unwrap();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    ward.gateway.terminate().await.unwrap();
+    ward.gateway.configure(|config| (config.devices, config.mqtt) = (Vec::new(), false)).unwrap();
+    ward.gateway.restart().await.unwrap();
+    ward.ehr.up().await.unwrap();
+    let verdict = ward.verdict().await.unwrap();
+    assert!(verdict.is_exactly_once(), "{verdict:?}");
+    wait_until("the queue to be empty", Duration::from_secs(30), async || {
+        let status = ward.gateway.status().await.ok()?;
+        (status["destinations"][0]["queued"] == 0).then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    let ended = ward.gateway.terminate().await.unwrap();
+    assert!(ended.success(), "a stop is no failure: {ended}\n{}", ward.gateway.log_end());
+}
+
 /// After an outage the newest readings do not wait behind the backlog.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queued_readings_all_arrive_after_an_outage() {

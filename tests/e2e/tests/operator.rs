@@ -77,7 +77,7 @@ async fn a_status_names_devices_store_and_destination() {
     ward.wait_acknowledged(10, Duration::from_secs(30)).await.unwrap();
     let status = wait_until("all devices to be seen", Duration::from_secs(30), async || {
         let printed = command(ward.gateway.config_file(), &["status"]).await.ok()?;
-        (!printed.contains("not seen")).then_some(printed)
+        (!printed.contains("no reading")).then_some(printed)
     })
     .await
     .unwrap();

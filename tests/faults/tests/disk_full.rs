@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use vitalgate_faults::{PlainWrap, destinations, read_all, readings, settled};
 use vitalgate_store::keyed::KeyedStatus;
 use vitalgate_store::{CommitError, KeyedCopy, Opened, RealFiles, StoreOptions};
+use vitalgate_test_support::SmallDisk;
 
 const DISK_MIB: u64 = 48;
 const FLOOR_BYTES: u64 = 12 * 1024 * 1024;
@@ -17,43 +18,6 @@ const SEGMENT_BYTES: u64 = 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Starts within which it must go on.
 const STARTS_MAX: u32 = 5;
-
-/// A file system of its own, unmounted at the end.
-struct SmallDisk {
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    /// `None` where this machine lets nobody mount: said aloud.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let (image, point) = (folder.path().join("disk.img"), folder.path().join("disk"));
-        std::fs::File::create(&image).unwrap().set_len(DISK_MIB * 1024 * 1024).unwrap();
-        std::fs::create_dir(&point).unwrap();
-        let ran =
-            |program: &str, arguments: &[&Path]| Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success());
-        assert!(
-            ran("mkfs.ext4", &[Path::new("-q"), Path::new("-F"), &image])
-                || ran("/sbin/mkfs.ext4", &[Path::new("-q"), Path::new("-F"), &image])
-        );
-        if ran("mount", &[Path::new("-o"), Path::new("loop"), &image, &point]) {
-            return Some(Self { folder });
-        }
-        println!("NOT RUN: this user may not mount a loop device; run as root to test a full disk");
-        None
-    }
-
-    fn point(&self) -> PathBuf {
-        self.folder.path().join("disk")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("--lazy").arg(self.point()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
 
 fn open(dir: &Path) -> Opened {
     let options =
@@ -145,11 +109,11 @@ fn phase_child() {
 
 #[test]
 fn on_a_full_disk_nothing_acknowledged_is_lost_and_it_goes_on_when_space_returns() {
-    let Some(disk) = SmallDisk::mount() else { return };
-    let dir = disk.point().join("store");
+    let Some(disk) = SmallDisk::mounted(DISK_MIB * 1024 * 1024).unwrap() else { return };
+    let dir = disk.path().join("store");
     let acknowledged = in_a_process("fill", &dir, 0).unwrap();
     // Somebody else takes the rest of the disk, to the last byte.
-    let filler = disk.point().join("filler");
+    let filler = disk.path().join("filler");
     let _full = std::io::copy(&mut std::io::repeat(7), &mut std::fs::File::create(&filler).unwrap());
     for _restart in 0..2 {
         assert_eq!(in_a_process("stand", &dir, acknowledged), Some(acknowledged));

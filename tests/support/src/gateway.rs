@@ -64,6 +64,8 @@ pub struct ConfigText {
     pub name: String,
     /// Folder of the state; made by the daemon.
     pub state_dir: PathBuf,
+    /// Whether devices may connect at all.
+    pub mqtt: bool,
     /// Port of the TLS listener on loopback.
     pub mqtt_port: u16,
     /// Port of the plain listener on loopback.
@@ -91,6 +93,7 @@ impl ConfigText {
         Ok(Self {
             name: "gateway-01".to_owned(),
             state_dir: folder.join("state"),
+            mqtt: true,
             mqtt_port: free_port()?,
             plain_port: None,
             client_certificate: "required".to_owned(),
@@ -106,18 +109,24 @@ impl ConfigText {
         self.more.iter().filter(|(name, _)| name == section).map(|(_, line)| format!("{line}\n")).collect()
     }
 
+    fn mqtt_toml(&self) -> String {
+        let mut text = format!("[mqtt]\nlisten = \"127.0.0.1:{}\"\nserver_names = [{SERVER_NAME:?}, \"127.0.0.1\"]\n", self.mqtt_port);
+        let _ = writeln!(text, "client_certificate = {:?}", self.client_certificate);
+        if let Some(port) = self.plain_port {
+            let _ = writeln!(text, "plain_listen = \"127.0.0.1:{port}\"");
+        }
+        text + &self.more("mqtt") + "\n"
+    }
+
     /// The text in TOML.
     #[must_use]
     pub fn toml(&self) -> String {
         // Debug form of a str is a valid TOML basic string for the plain texts used here.
         let mut text = format!("[gateway]\nname = {:?}\nstate_dir = {:?}\n{}", self.name, self.state_dir, self.more("gateway"));
         let _ = writeln!(text, "\n[store]\n{}", self.more("store"));
-        let _ = writeln!(text, "[mqtt]\nlisten = \"127.0.0.1:{}\"\nserver_names = [{SERVER_NAME:?}, \"127.0.0.1\"]", self.mqtt_port);
-        let _ = writeln!(text, "client_certificate = {:?}", self.client_certificate);
-        if let Some(port) = self.plain_port {
-            let _ = writeln!(text, "plain_listen = \"127.0.0.1:{port}\"");
+        if self.mqtt {
+            text.push_str(&self.mqtt_toml());
         }
-        let _ = writeln!(text, "{}", self.more("mqtt"));
         let _ = writeln!(text, "[console]\nlisten = \"127.0.0.1:{}\"\n{}", self.console_port, self.more("console"));
         let _ = writeln!(text, "[log]\n{}", self.more("log"));
         for device in &self.devices {

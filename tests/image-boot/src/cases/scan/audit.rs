@@ -101,7 +101,7 @@ fn confinement(found: &[String], evidence: &mut Evidence) {
     );
 }
 
-/// `listens tcp 0.0.0.0:8883`: beyond the machine only what is configured is open.
+/// `listens tcp *:8883`: beyond the machine only what is configured is open.
 fn sockets(found: &[String], evidence: &mut Evidence) {
     let listening: Vec<_> = found.iter().filter_map(|line| line.strip_prefix("listens ")).collect();
     evidence.check(&format!("sockets seen from inside: {listening:?}"), open_beyond(&listening) == BTreeSet::from([MQTT_PORT, PAGE_PORT]));
