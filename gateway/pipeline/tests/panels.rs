@@ -37,7 +37,7 @@ fn a_complete_message_is_sent_at_once() {
     assert_eq!(known_as, [4, 2, 1].map(|sequence| (sequence, panel.id.to_string())), "a part is found under its panel's id");
 }
 
-/// Promise: parts of two messages of one moment join as soon as both are there, in either order.
+/// Promise: parts of two messages of one moment join, in either order, once no third one is to be expected.
 #[test]
 fn two_messages_of_one_moment_join() {
     for systolic_first in [true, false] {
@@ -50,12 +50,25 @@ fn two_messages_of_one_moment_join() {
         assert!(items(&rig).is_empty(), "half a blood pressure waits");
         rig.now_ms = 10_900;
         rig.commit([other]);
+        assert!(items(&rig).is_empty(), "the mean may still come");
+        assert!(rig.sleep());
         assert_eq!(items(&rig).len(), 1);
         assert_eq!(
             items(&rig)[0].readings.iter().map(|(_, part)| part.metric).collect::<Vec<_>>(),
             [Metric::SystolicCuff, Metric::DiastolicCuff]
         );
     }
+}
+
+/// Promise: a mean that comes last, in a message of its own, is no blood pressure without its pressures.
+#[test]
+fn three_messages_of_one_moment_are_one_panel() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+    rig.commit([systolic(1, 10_000, 0)]);
+    rig.commit([diastolic(2, 10_100, 0)]);
+    rig.now_ms = 10_200;
+    rig.commit([timed(Metric::MeanCuff, 3, 1, 10_200, 0)]);
+    assert_eq!(items(&rig).iter().map(sequences).collect::<Vec<_>>(), [[1, 2, 3]], "sent at once: nothing more can come");
 }
 
 /// Promise: half a panel waits for the join window and is then sent as it is; a part that comes later

@@ -5,9 +5,10 @@
 //! order of sequences: a part joins the first open panel of its device, patient, slot and moment
 //! that lacks it, and opens a new one otherwise. The moment is the device's time, and then the
 //! parts must have arrived within the join window of the first; without device time it is the sample
-//! itself. A panel with every required part closes at the end of the sample that completed it. A
-//! part that comes later is a panel of its own, under another identity, and says that the rest is
-//! absent.
+//! itself. A panel closes at the end of the sample that completed it: with every part, or with every
+//! required part where one sample brought them all. A device that sends its parts in several messages
+//! may send one more, so such a panel waits for the window. A part that comes later is a panel of its
+//! own, under another identity, and says that the rest is absent.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -63,6 +64,12 @@ impl OpenPanel {
 
     fn is_complete(&self) -> bool {
         self.key.panel.required_parts().iter().all(|&metric| !self.lacks(metric))
+    }
+
+    /// Whether no other part is to be expected.
+    fn has_what_comes(&self) -> bool {
+        let of_one_sample = self.parts.iter().all(|(_, part)| part.time.received == self.opened);
+        self.is_complete() && (of_one_sample || self.key.panel.parts().iter().all(|&metric| !self.lacks(metric)))
     }
 
     fn takes(&self, reading: &Reading, window_ms: u64) -> bool {
@@ -163,7 +170,7 @@ impl Join {
     /// The lane's sample has ended: what is complete, or can get no more parts, is ready.
     pub(super) fn end_of_sample(&mut self, lane: Lane, ready: &mut Vec<Joined>) {
         for number in std::mem::take(self.touched.of_mut(lane)) {
-            let closes = self.open.get(&number).is_some_and(|open| open.is_complete() || matches!(open.key.moment, Moment::Sample(..)));
+            let closes = self.open.get(&number).is_some_and(|open| open.has_what_comes() || matches!(open.key.moment, Moment::Sample(..)));
             if closes {
                 ready.extend(self.close(number));
             }
