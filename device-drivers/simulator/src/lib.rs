@@ -17,7 +17,7 @@ pub mod replay;
 pub use connection::{ConnectError, Transport};
 pub use load::{Load, LoadError, LoadPayload, LoadReport};
 pub use message::{Message, StatedReading, TimeSeries};
-pub use modbus::{ModbusFault, ModbusMonitor, ServedSet};
+pub use modbus::{ModbusFault, ModbusMonitor, ReadSet, SERVED_METRICS, ServedSet};
 pub use monitor::{Acknowledged, MonitorReport, MqttMonitor};
 pub use protocol::ProtocolVersion;
 pub use recording::{ChartedSet, ChartedValue, Recording, RecordingError};

@@ -53,13 +53,25 @@ pub enum ModbusFault {
     Garbage,
 }
 
+/// What the register map has a place for.
+pub const SERVED_METRICS: [Metric; 8] = [
+    Metric::HeartRate,
+    Metric::OxygenSaturation,
+    Metric::RespiratoryRate,
+    Metric::BodyTemperature,
+    Metric::SystolicCuff,
+    Metric::DiastolicCuff,
+    Metric::MeanCuff,
+    Metric::BodyWeight,
+];
+
 /// What the registers hold at one time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServedSet {
     /// The value of the counter registers.
     pub counter: u32,
-    /// The values that are there; metrics not named are served as absent.
-    pub values: Vec<(Metric, Arc<str>)>,
+    /// The values that are there, as the registers hold them; of [`SERVED_METRICS`] those not named are served as absent.
+    pub values: Vec<(Metric, f64)>,
     registers: [u16; REGISTERS],
 }
 
@@ -76,35 +88,52 @@ impl ServedSet {
         let mut values = Vec::new();
         for charted in &set.values {
             let Ok(number) = charted.value.parse::<f64>() else { continue };
-            if place(&mut registers, charted.metric, number) {
-                values.push((charted.metric, charted.value.clone()));
+            if let Some(held) = place(&mut registers, charted.metric, number) {
+                values.push((charted.metric, held));
             }
         }
         Self { counter, values, registers }
     }
 }
 
-/// Puts a value into its register; false when the map has none for the metric.
-fn place(registers: &mut [u16; REGISTERS], metric: Metric, number: f64) -> bool {
+/// Puts a value into its register and gives what that holds; `None` when the map has none for the metric.
+fn place(registers: &mut [u16; REGISTERS], metric: Metric, number: f64) -> Option<f64> {
     let whole = |factor: f64| (number * factor).round().clamp(0.0, f64::from(u16::MAX - 1)) as u16;
-    match metric {
-        Metric::HeartRate => registers[0] = whole(1.0),
-        Metric::OxygenSaturation => registers[1] = whole(10.0),
-        Metric::RespiratoryRate => registers[2] = whole(1.0),
-        Metric::BodyTemperature => registers[3] = (number * 10.0).round() as i16 as u16,
-        Metric::SystolicCuff => registers[4] = whole(1.0),
-        Metric::DiastolicCuff => registers[5] = whole(1.0),
-        Metric::MeanCuff => registers[6] = whole(1.0),
-        Metric::BodyWeight => place_float(registers, number as f32),
-        _ => return false,
-    }
-    true
+    let (index, word, factor) = match metric {
+        Metric::HeartRate => (0, whole(1.0), 1.0),
+        Metric::OxygenSaturation => (1, whole(10.0), 10.0),
+        Metric::RespiratoryRate => (2, whole(1.0), 1.0),
+        Metric::BodyTemperature => {
+            let tenths = (number * 10.0).round() as i16;
+            registers[3] = tenths as u16;
+            return Some(f64::from(tenths) / 10.0);
+        }
+        Metric::SystolicCuff => (4, whole(1.0), 1.0),
+        Metric::DiastolicCuff => (5, whole(1.0), 1.0),
+        Metric::MeanCuff => (6, whole(1.0), 1.0),
+        Metric::BodyWeight => {
+            place_float(registers, number as f32);
+            return Some(f64::from(number as f32));
+        }
+        _ => return None,
+    };
+    registers[index] = word;
+    Some(f64::from(word) / factor)
 }
 
 fn place_float(registers: &mut [u16; REGISTERS], number: f32) {
     let bits = number.to_bits();
     registers[7] = (bits >> 16) as u16;
     registers[8] = (bits & 0xFFFF) as u16;
+}
+
+/// A set that was read, and over which connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadSet {
+    /// The set.
+    pub set: ServedSet,
+    /// Counted from 1 in the order of arrival.
+    pub connection: u64,
 }
 
 struct Shared {
@@ -114,8 +143,9 @@ struct Shared {
 
 struct Now {
     set: ServedSet,
+    following: Option<Box<dyn Iterator<Item = ServedSet> + Send>>,
     fault: ModbusFault,
-    read: Vec<ServedSet>,
+    read: Vec<ReadSet>,
     requests: u64,
 }
 
@@ -146,7 +176,7 @@ impl ModbusMonitor {
     pub async fn start(address: SocketAddr, unit: u8, first: ServedSet) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let now = Now { set: first, fault: ModbusFault::None, read: Vec::new(), requests: 0 };
+        let now = Now { set: first, following: None, fault: ModbusFault::None, read: Vec::new(), requests: 0 };
         let shared = Arc::new(Shared { unit, now: Mutex::new(now) });
         let task = tokio::spawn(accept(listener, shared.clone())).abort_handle();
         Ok(Self { address, shared, task })
@@ -163,6 +193,13 @@ impl ModbusMonitor {
         self.shared.now().set = set;
     }
 
+    /// Serves each of these sets to one read only, from the next on; the last one stays.
+    pub fn serve_each(&self, sets: impl Iterator<Item = ServedSet> + Send + 'static) {
+        let mut now = self.shared.now();
+        now.following = Some(Box::new(sets));
+        now.follow();
+    }
+
     /// Misbehaves from the next request on.
     pub fn misbehave(&self, fault: ModbusFault) {
         self.shared.now().fault = fault;
@@ -170,7 +207,7 @@ impl ModbusMonitor {
 
     /// The sets that were read at least once, in order.
     #[must_use]
-    pub fn read_sets(&self) -> Vec<ServedSet> {
+    pub fn read_sets(&self) -> Vec<ReadSet> {
         self.shared.now().read.clone()
     }
 
@@ -184,10 +221,14 @@ impl ModbusMonitor {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     // Dropped with this task, and its connections with it.
     let mut connections = JoinSet::new();
+    let mut number = 0;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(connection(stream, shared.clone())); }
+                Ok((stream, _)) => {
+                    number += 1;
+                    connections.spawn(connection(stream, number, shared.clone()));
+                }
                 Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
             },
             Some(_) = connections.join_next() => {}
@@ -195,9 +236,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn connection(mut stream: TcpStream, shared: Arc<Shared>) {
+async fn connection(mut stream: TcpStream, number: u64, shared: Arc<Shared>) {
     while let Some(request) = read_request(&mut stream).await {
-        let (answer, delay) = shared.answer(&request);
+        let (answer, delay) = shared.answer(&request, number);
         if let Some(delay) = delay {
             tokio::time::sleep(delay).await;
         }
@@ -239,7 +280,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<Request> {
 }
 
 impl Shared {
-    fn answer(&self, request: &Request) -> (Answer, Option<Duration>) {
+    fn answer(&self, request: &Request, connection: u64) -> (Answer, Option<Duration>) {
         let mut now = self.now();
         now.requests += 1;
         let fault = now.fault;
@@ -249,7 +290,7 @@ impl Shared {
             ModbusFault::Garbage => return (Answer::Bytes(vec![0xFF; 32]), None),
             ModbusFault::Exception(code) => exception(request, code),
             _ if request.unit != self.unit => return (Answer::Nothing, None),
-            _ => now.registers_for(request),
+            _ => now.registers_for(request, connection),
         };
         let mut transaction = request.transaction;
         let mut unit = request.unit;
@@ -264,7 +305,14 @@ impl Shared {
 }
 
 impl Now {
-    fn registers_for(&mut self, request: &Request) -> Vec<u8> {
+    /// Lets the next of the sets that are each served once follow.
+    fn follow(&mut self) {
+        if let Some(next) = self.following.as_mut().and_then(Iterator::next) {
+            self.set = next;
+        }
+    }
+
+    fn registers_for(&mut self, request: &Request, connection: u64) -> Vec<u8> {
         let [function, address_high, address_low, count_high, count_low] = request.data[..] else { return exception(request, 3) };
         if function != 4 {
             return exception(request, 1);
@@ -277,9 +325,10 @@ impl Now {
         let Some(words) = self.set.registers.get(address..address + usize::from(count)) else { return exception(request, 2) };
         let mut data = vec![function, (count * 2) as u8];
         data.extend(words.iter().flat_map(|word| word.to_be_bytes()));
-        if self.read.last().is_none_or(|last| last.counter != self.set.counter) && self.read.len() < READ_SETS_MAX {
-            self.read.push(self.set.clone());
+        if self.read.last().is_none_or(|last| last.set.counter != self.set.counter) && self.read.len() < READ_SETS_MAX {
+            self.read.push(ReadSet { set: self.set.clone(), connection });
         }
+        self.follow();
         data
     }
 }
@@ -330,6 +379,20 @@ mod tests {
         assert_eq!(f32::from_bits(u32::from(words[7]) << 16 | u32::from(words[8])).to_string(), "80.5");
         assert_eq!(words[9..], [0, 1, 2]);
         assert_eq!(monitor.read_sets().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn sets_that_are_each_served_once_are_all_different_and_known_with_their_connection() {
+        let of = |counter| ServedSet::of_set(&set(), counter);
+        let monitor = ModbusMonitor::start("127.0.0.1:0".parse().unwrap(), 7, of(1)).await.unwrap();
+        monitor.serve_each((2..4).map(of));
+        for _connection in 0..2 {
+            let mut stream = TcpStream::connect(monitor.address()).await.unwrap();
+            ask(&mut stream, &[0, 9, 0, 0, 0, 6, 7, 4, 0, 0, 0, 12]).await;
+        }
+        let read = monitor.read_sets();
+        assert_eq!(read.iter().map(|read| (read.set.counter, read.connection)).collect::<Vec<_>>(), [(2, 1), (3, 2)]);
+        assert_eq!(read[0].set.values[1], (Metric::BodyTemperature, 36.6));
     }
 
     #[tokio::test]

@@ -162,19 +162,12 @@ impl DeliveryLoop {
 }
 
 fn note_answer(facts: &DestinationFacts, answer: &Answer) {
-    match answer {
-        Answer::Items(items) => {
-            let accepted = items.iter().filter(|item| matches!(item, ItemAnswer::Accepted { .. } | ItemAnswer::AcceptedWithWarning { .. }));
-            let accepted = accepted.count() as u64;
-            if accepted > 0 {
-                facts.accepted_items.fetch_add(accepted, Ordering::Relaxed);
-                facts.accepted.note(monotonic_ms());
-            }
-        }
-        Answer::Transient { .. } | Answer::Paused { .. } => {
-            facts.retries.fetch_add(1, Ordering::Relaxed);
-        }
-        Answer::TooLarge { .. } | Answer::RejectedWhole { .. } | Answer::PatientUnknown { .. } => {}
+    let Answer::Items(items) = answer else { return };
+    let accepted = items.iter().filter(|item| matches!(item, ItemAnswer::Accepted { .. } | ItemAnswer::AcceptedWithWarning { .. }));
+    let accepted = accepted.count() as u64;
+    if accepted > 0 {
+        facts.accepted_items.fetch_add(accepted, Ordering::Relaxed);
+        facts.accepted.note(monotonic_ms());
     }
 }
 

@@ -40,8 +40,6 @@ pub(crate) struct DestinationFacts {
     pub(crate) accepted_items: AtomicU64,
     /// Readings that it refused since the start; those that are held count elsewhere.
     pub(crate) refused_readings: AtomicU64,
-    /// Requests that have to be repeated since the start.
-    pub(crate) retries: AtomicU64,
 }
 
 /// What is settled and what is not, as the journal last said.

@@ -42,7 +42,7 @@ pub struct Device {
     pub profile: String,
     /// `mqtt` or `modbus`.
     pub driver: String,
-    /// Seconds since its last stored sample.
+    /// Seconds since its last stored reading.
     pub last_reading_age_s: Option<u64>,
     /// What its driver says of it.
     pub state: String,
@@ -134,7 +134,7 @@ impl Daemon {
 }
 
 impl Device {
-    /// Why the device counts as missing. A device that has not been seen yet gets
+    /// Why the device counts as missing. A device without a reading yet gets
     /// [`DEVICE_SILENT_S`] from the daemon's start.
     #[must_use]
     pub fn missing(&self, uptime_s: u64) -> Option<String> {
@@ -143,7 +143,7 @@ impl Device {
         }
         match self.last_reading_age_s {
             Some(age_s) if age_s > DEVICE_SILENT_S => Some(format!("silent for {} min", age_s / 60)),
-            None if uptime_s > DEVICE_SILENT_S => Some("not seen since the start".to_owned()),
+            None if uptime_s > DEVICE_SILENT_S => Some("no reading since the start".to_owned()),
             _ => None,
         }
     }

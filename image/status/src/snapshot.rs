@@ -95,7 +95,7 @@ pub struct DeviceRow {
     pub profile: String,
     /// `mqtt` or `modbus`.
     pub driver: String,
-    /// Seconds since its last stored sample.
+    /// Seconds since its last stored reading.
     pub last_reading_age_s: Option<u64>,
     /// What its driver says of it.
     pub state: String,

@@ -6,6 +6,8 @@ use fastrand::Rng;
 use rust_decimal::prelude::ToPrimitive;
 use vitalgate_domain::{Answer, Batch, BatchMode, Item, ItemAnswer, PatientReference, ReadingId, Value};
 
+use crate::sent::Sent;
+
 /// How the destination behaves for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mood {
@@ -43,6 +45,8 @@ pub(crate) struct Destination {
     unknown_patient: Option<PatientReference>,
     /// Each Observation with the serials of its parts.
     pub(crate) observations: BTreeMap<ReadingId, BTreeSet<u64>>,
+    /// Serials that it refused for good, with what stood in one Observation with them.
+    pub(crate) refused: BTreeSet<u64>,
     pub(crate) requests: u64,
 }
 
@@ -69,13 +73,19 @@ impl Destination {
             crash_every: every(rng, 97),
             unknown_patient: rng.bool().then_some(unknown_patient),
             observations: BTreeMap::new(),
+            refused: BTreeSet::new(),
             requests: 0,
         }
     }
 
     /// Whether it refuses readings with this serial for good.
-    pub(crate) fn is_poison(&self, serial: u64) -> bool {
+    fn is_poison(&self, serial: u64) -> bool {
         self.poison_every > 0 && serial.is_multiple_of(self.poison_every)
+    }
+
+    /// Whether it has such a patient.
+    pub(crate) fn knows(&self, patient: &PatientReference) -> bool {
+        self.unknown_patient.as_ref() != Some(patient)
     }
 
     fn crashes_on(&self, item: &Item) -> bool {
@@ -96,7 +106,24 @@ impl Destination {
     }
 
     /// Takes a request; says what it answers and how long that takes in milliseconds.
-    pub(crate) fn receive(&mut self, batch: &Batch, rng: &mut Rng) -> (Answer, u64) {
+    ///
+    /// # Errors
+    /// When it names another patient than the devices have, or says what they did not.
+    pub(crate) fn receive(&mut self, batch: &Batch, sent: &Sent, rng: &mut Rng) -> Result<(Answer, u64), String> {
+        for (_, reading) in batch.items.iter().flat_map(|item| &item.readings) {
+            let serial = serial(&reading.value);
+            let told = sent.get(serial)?;
+            if told.patient.as_ref() != Some(&batch.patient) {
+                return Err(format!("reading {serial} of {:?} was sent under {:?}", told.patient, batch.patient));
+            }
+            if !told.is_told_by(reading) {
+                return Err(format!("reading {serial} was sent as {reading:?}, its device said {told:?}"));
+            }
+        }
+        Ok(self.answer(batch, rng))
+    }
+
+    fn answer(&mut self, batch: &Batch, rng: &mut Rng) -> (Answer, u64) {
         self.requests += 1;
         let transient = |detail: &str| Answer::Transient { retry_after_ms: None, detail: detail.into() };
         let quick = rng.u64(1..40);
@@ -142,7 +169,7 @@ impl Destination {
     }
 
     fn process(&mut self, batch: &Batch, rng: &mut Rng) -> Answer {
-        if self.unknown_patient.as_ref() == Some(&batch.patient) {
+        if !self.knows(&batch.patient) {
             return Answer::PatientUnknown { detail: "no such patient".into() };
         }
         if batch.items.len() > self.entries_max {
@@ -158,6 +185,7 @@ impl Destination {
         let mut answers = Vec::with_capacity(batch.items.len());
         for item in &batch.items {
             if self.refuses(item) {
+                self.refused.extend(serials(item));
                 answers.push(ItemAnswer::Rejected { detail: "422".into() });
             } else if flaky && rng.u32(..5) == 0 {
                 answers.push(ItemAnswer::Transient { detail: "503".into() });

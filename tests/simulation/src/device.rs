@@ -28,7 +28,7 @@ pub(crate) struct Message {
     pub(crate) number: u64,
     /// One per reading: no two readings of a run have the same.
     pub(crate) serials: Vec<u64>,
-    readings: Vec<DecodedReading>,
+    pub(crate) readings: Vec<DecodedReading>,
 }
 
 impl Message {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vitalgate_domain::{DeadLetterKind, Entry, Reading, Sequence};
+use vitalgate_domain::{DeadLetter, DeadLetterKind, DeadLetterReason, Entry, Reading, Sequence};
 
 use crate::destination::{Destination, serial};
 use crate::journal::Journal;
+use crate::sent::Sent;
 
 /// The counts of a run that held every promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,11 +28,12 @@ pub struct Verdict {
 /// Messages whose parts must stand in one Observation.
 pub(crate) type Pairs = Vec<(u64, u64)>;
 
-/// Every acknowledged reading is at the destination exactly once or is listed; never both, never
-/// twice; and what came together in one message stands together.
+/// Every acknowledged reading is at the destination exactly once or is listed for a cause; never both,
+/// never twice; and what came together in one message stands together.
 pub(crate) fn judge(
     journal: &Journal,
     destination: &Destination,
+    sent: &Sent,
     acknowledged: &BTreeSet<u64>,
     pairs: &Pairs,
 ) -> Result<(usize, usize), String> {
@@ -46,7 +48,7 @@ pub(crate) fn judge(
     if let Some((serial, count)) = delivered.iter().find(|(_, count)| **count > 1) {
         return Err(format!("reading {serial} is at the destination {count} times{}", whereabouts(journal, destination, *serial)));
     }
-    let listed = listed(journal, destination)?;
+    let listed = listed(journal, destination, sent)?;
     for serial in acknowledged {
         match (delivered.contains_key(serial), listed.contains(serial)) {
             (true, true) => {
@@ -108,27 +110,46 @@ fn whereabouts(journal: &Journal, destination: &Destination, wanted: u64) -> Str
     text
 }
 
-fn listed(journal: &Journal, destination: &Destination) -> Result<BTreeSet<u64>, String> {
+/// Every serial that is listed, each for a cause that there really was.
+fn listed(journal: &Journal, destination: &Destination, sent: &Sent) -> Result<BTreeSet<u64>, String> {
     let mut listed = BTreeSet::new();
+    let mut stored = BTreeSet::new();
     for (sequence, entry) in journal.entries() {
         match entry {
             Entry::Reading(reading) => {
-                let Some(reason) = journal.rejected.get(&sequence) else { continue };
                 let serial = serial(&reading.value);
-                if reason.kind == DeadLetterKind::Rejected && !destination.is_poison(serial) && reading.metric.definition().panel.is_none()
-                {
-                    return Err(format!("reading {serial} is a dead letter ({}) though the destination would take it", reason.detail));
+                let told = sent.get(serial)?;
+                stored.insert(serial);
+                let Some(reason) = journal.rejected.get(&sequence) else { continue };
+                let has_cause = match reason.kind {
+                    DeadLetterKind::Rejected => destination.refused.contains(&serial),
+                    DeadLetterKind::Unassigned => told.patient.as_ref().is_none_or(|patient| !destination.knows(patient)),
+                    DeadLetterKind::TimeUnknown => told.timeless,
+                    _ => false,
+                };
+                if !has_cause {
+                    return Err(format!("reading {serial} is listed without a cause as {:?} ({})", reason.kind, reason.detail));
                 }
                 listed.insert(serial);
             }
             Entry::DeadLetter(letter) => {
-                let text = String::from_utf8_lossy(&letter.bytes);
-                let serial: Option<u64> =
-                    text.split(" value ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|number| number.parse().ok());
-                listed.extend(serial);
+                let serial = said_by(letter)?;
+                // Admission refuses nothing that these devices send, except another value for what is stored.
+                if !sent.rivals(serial).any(|rival| stored.contains(&rival)) {
+                    let DeadLetterReason { kind, detail } = &letter.reason;
+                    return Err(format!("reading {serial} contradicts none that is stored and became a dead letter: {kind:?} ({detail})"));
+                }
+                listed.insert(serial);
             }
             Entry::DeviceEvent(_) => {}
         }
     }
     Ok(listed)
+}
+
+/// The serial in the text of a dead letter that admission made.
+fn said_by(letter: &DeadLetter) -> Result<u64, String> {
+    let text = String::from_utf8_lossy(&letter.bytes);
+    let number = text.split(" value ").nth(1).and_then(|rest| rest.split(' ').next());
+    number.and_then(|number| number.parse().ok()).ok_or_else(|| format!("a dead letter does not tell its reading: {text}"))
 }

@@ -17,6 +17,7 @@ use crate::destination::{Destination, MOODS, Mood};
 use crate::device::{Device, Kind, Message};
 use crate::journal::Journal;
 use crate::oracle::{Pairs, Verdict, judge};
+use crate::sent::{Sent, SentReading};
 
 /// What a run is like; the seed decides the rest.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +87,9 @@ struct World {
     serial: u64,
     associations: Associations,
     messages: BTreeMap<Origin, Vec<u64>>,
+    /// Whom each device belongs to.
+    patients: Vec<Option<PatientReference>>,
+    sent: Sent,
     acknowledged: BTreeSet<u64>,
     pairs: Pairs,
     intake: VecDeque<(Origin, vitalgate_domain::DecodedSample)>,
@@ -122,7 +126,7 @@ pub fn run(scenario: Scenario, seed: u64) -> Result<Verdict, String> {
     if !world.is_settled() {
         return Err(format!("nothing more would happen, but not everything is settled: {:?}", world.delivery.status()));
     }
-    let (delivered, listed) = judge(&world.journal, &world.destination, &world.acknowledged, &world.pairs)?;
+    let (delivered, listed) = judge(&world.journal, &world.destination, &world.sent, &world.acknowledged, &world.pairs)?;
     Ok(Verdict {
         acknowledged: world.acknowledged.len(),
         delivered,
@@ -137,8 +141,8 @@ fn patient(number: usize) -> PatientReference {
     PatientReference::Literal(format!("Patient/{number}").into())
 }
 
-fn association(device: &DeviceId, number: usize) -> Association {
-    Association { device: device.clone(), patient: patient(number), from: None, until: None, confirmed_by: "simulation".into() }
+fn association(device: &DeviceId, patient: PatientReference) -> Association {
+    Association { device: device.clone(), patient, from: None, until: None, confirmed_by: "simulation".into() }
 }
 
 impl World {
@@ -151,8 +155,10 @@ impl World {
         };
         let devices: Vec<Device> = (0..scenario.devices).map(|number| device(number, &mut rng)).collect();
         // The last device belongs to nobody, and two devices share a patient.
-        let assigned = devices.iter().enumerate().take(scenario.devices.saturating_sub(1).max(1));
-        let associations = Associations::new(assigned.map(|(number, device)| association(&device.id, number / 2)));
+        let assigned = scenario.devices.saturating_sub(1).max(1);
+        let patients: Vec<_> = (0..scenario.devices).map(|number| (number < assigned).then(|| patient(number / 2))).collect();
+        let pairs = devices.iter().zip(&patients);
+        let associations = Associations::new(pairs.filter_map(|(device, patient)| Some(association(&device.id, patient.clone()?))));
         let policy = DeliveryPolicy {
             batch_items_max: *rng.choice(&[1, 5, 50, 100]).unwrap_or(&50),
             batch_bytes_max: *rng.choice(&[1, 10_000, 512 * 1024]).unwrap_or(&10_000),
@@ -174,6 +180,8 @@ impl World {
             serial: 0,
             associations,
             messages: BTreeMap::new(),
+            patients,
+            sent: Sent::default(),
             acknowledged: BTreeSet::new(),
             pairs: Vec::new(),
             intake: VecDeque::new(),
@@ -240,7 +248,7 @@ impl World {
             Event::Restart => return self.restart(),
             Event::Mood => self.change_mood(),
             Event::ClockSet => self.trust = ClockTrust::Synchronised,
-            Event::Arrive { incarnation, request, batch } => self.arrive(incarnation, request, &batch),
+            Event::Arrive { incarnation, request, batch } => return self.arrive(incarnation, request, &batch),
             Event::Committed { incarnation, durable } if incarnation == self.incarnation => return self.committed(durable),
             Event::Read { incarnation, lane, from, until, entries_max } if incarnation == self.incarnation => {
                 return self.read(lane, from, until, entries_max);
@@ -270,6 +278,10 @@ impl World {
         if device.kind != Kind::Polled || self.up {
             let message = device.observe(wall, &mut self.serial, &mut self.rng);
             self.pairs.extend(message.pair());
+            let patient = self.patients.get(number).cloned().flatten();
+            for (&serial, decoded) in message.serials.iter().zip(&message.readings) {
+                self.sent.add(serial, SentReading::new(device.id.clone(), patient.clone(), decoded.clone()));
+            }
             self.messages.insert((number, message.number), message.serials.clone());
             self.submit(number, &message);
         }
@@ -308,6 +320,9 @@ impl World {
         let mut commit = Commit { entries: Vec::new(), origins: Vec::new() };
         let count = self.intake.len().min(COMMIT_SAMPLES_MAX);
         for (origin, sample) in self.intake.drain(..count) {
+            if now.trust == ClockTrust::Unset {
+                self.sent.without_clock(self.messages.get(&origin).map_or(&[], Vec::as_slice));
+            }
             let next = self.journal.committed().next().plus(commit.entries.len() as u64);
             let admitted = self.admission.admit(sample, &self.associations, &now, next);
             commit.entries.extend(admitted.entries);
@@ -391,9 +406,10 @@ impl World {
         self.after(lasts.max(1), Event::Mood);
     }
 
-    fn arrive(&mut self, incarnation: u32, request: RequestId, batch: &Batch) {
-        let (answer, took) = self.destination.receive(batch, &mut self.rng);
+    fn arrive(&mut self, incarnation: u32, request: RequestId, batch: &Batch) -> Result<(), String> {
+        let (answer, took) = self.destination.receive(batch, &self.sent, &mut self.rng)?;
         self.after(took, Event::Answer { incarnation, request, answer });
+        Ok(())
     }
 
     fn read(&mut self, lane: Lane, from: Sequence, until: Sequence, entries_max: usize) -> Result<(), String> {

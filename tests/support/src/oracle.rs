@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use vitalgate_domain::{DeviceId, Metric, ReadingId};
-use vitalgate_simulator::Acknowledged;
+use vitalgate_domain::{DeviceId, Metric, ReadingId, UnixMs};
+use vitalgate_simulator::{Acknowledged, ReadSet, SERVED_METRICS};
 
 use crate::ehr::{Sighting, Stated};
+use crate::gateway::DeviceLine;
+use crate::polls::{Found, Polls};
 
 /// Examples that a verdict names of each kind of failure.
 const EXAMPLES_MAX: usize = 10;
@@ -25,7 +27,11 @@ pub struct Expected {
     pub metric: Metric,
     /// The device's time as sent, for a person who looks for it.
     pub time: String,
-    /// The number that was sent; `None` for an absence.
+    /// The same moment as a number; `None` where the device says none and the gateway's own counts.
+    pub effective: Option<UnixMs>,
+    /// The reference of the device's patient; `None` where the oracle was not told.
+    pub subject: Option<String>,
+    /// The number that was sent, in the unit of the catalogue; `None` for an absence.
     pub value: Option<f64>,
 }
 
@@ -33,7 +39,9 @@ pub struct Expected {
 #[derive(Debug, Default)]
 pub struct Oracle {
     expected: HashMap<Uuid, Expected>,
+    patients: BTreeMap<DeviceId, String>,
     polled: BTreeMap<DeviceId, u64>,
+    polls: BTreeMap<DeviceId, Vec<ReadSet>>,
 }
 
 /// How the two sets compare.
@@ -47,13 +55,17 @@ pub struct Verdict {
     pub lost: Vec<String>,
     /// In the EHR in more than one Observation.
     pub duplicated: Vec<String>,
-    /// In the EHR with another value than was sent.
+    /// In the EHR with something else than was sent: value, unit, code, patient, device or moment.
     pub altered: Vec<String>,
-    /// In the EHR although the device never got its acknowledgement: it may send them again.
-    pub unacknowledged: u64,
+    /// In the EHR although the device never got its acknowledgement: it may send them again. Of a device that had every
+    /// acknowledgement, each is a reading that nobody sent.
+    pub unacknowledged: Vec<String>,
+    /// The polls of each device that was polled, see [`Oracle::polls`].
+    pub polls: BTreeMap<DeviceId, Polls>,
     lost_count: u64,
     duplicated_count: u64,
     altered_count: u64,
+    unacknowledged_count: u64,
 }
 
 impl Oracle {
@@ -63,14 +75,27 @@ impl Oracle {
         Self::default()
     }
 
+    /// Nothing was acknowledged yet; the patients are those of the configuration.
+    #[must_use]
+    pub fn of(devices: &[DeviceLine]) -> Self {
+        let patients = devices.iter().filter_map(|device| Some((device.id.clone(), device.patient.clone()?))).collect();
+        Self { patients, ..Self::default() }
+    }
+
     /// Takes note of an acknowledged message.
     pub fn acknowledged(&mut self, acknowledged: &Acknowledged) {
         let message = &acknowledged.message;
         for reading in &message.readings {
             let id = ReadingId::from_device_time(&acknowledged.device, reading.metric, &message.time, reading.slot);
             let value = reading.value.as_deref().and_then(|value| value.parse::<f64>().ok());
-            let value = value.filter(|value| *value != 0.0 || !reading.metric.definition().zero_is_absence);
-            let expected = Expected { device: acknowledged.device.clone(), metric: reading.metric, time: message.time.to_string(), value };
+            let expected = Expected {
+                device: acknowledged.device.clone(),
+                metric: reading.metric,
+                time: message.time.to_string(),
+                effective: Some(message.time_unix_ms),
+                subject: self.patients.get(&acknowledged.device).cloned(),
+                value: value.filter(|value| *value != 0.0 || !reading.metric.definition().zero_is_absence),
+            };
             self.expect(id, expected);
         }
     }
@@ -84,6 +109,12 @@ impl Oracle {
     /// gateway gives those readings an identity, so they are compared by their number.
     pub fn polled(&mut self, device: &DeviceId, committed: u64) {
         self.polled.insert(device.clone(), committed);
+    }
+
+    /// Takes note of the sets that were read of a polled device, each a different one. The readings of a poll have one moment
+    /// in common, by which the polls in the EHR are told apart; each must be one of these sets, value by value.
+    pub fn polls(&mut self, device: &DeviceId, read: Vec<ReadSet>) {
+        self.polls.insert(device.clone(), read);
     }
 
     /// Acknowledged readings so far, those of polled devices included.
@@ -141,21 +172,17 @@ impl Oracle {
             if resources.len() > 1 || found.len() > resources.len() {
                 note(&mut verdict.duplicated, &mut verdict.duplicated_count, || format!("{id} in {resources:?}"));
             }
-            if let Some(arrived) = found.first().and_then(|sighting| polled.get_mut(sighting.device.as_str())) {
+            if let Some(expected) = self.expected.get(id) {
+                verdict.in_the_ehr += 1;
+                if let Some((what, sighting)) = found.iter().find_map(|sighting| Some((expected.difference(sighting)?, sighting))) {
+                    note(&mut verdict.altered, &mut verdict.altered_count, || format!("{expected}: another {what} in {sighting:?}"));
+                }
+            } else if let Some(arrived) = found.first().and_then(|sighting| polled.get_mut(sighting.device.as_str())) {
                 *arrived += 1;
                 verdict.in_the_ehr += 1;
-                continue;
-            }
-            if !found.iter().any(|sighting| devices.contains(sighting.device.as_str())) {
-                continue;
-            }
-            verdict.in_the_ehr += 1;
-            match self.expected.get(id) {
-                None => verdict.unacknowledged += 1,
-                Some(expected) if !found.iter().all(|sighting| expected.is_stated(&sighting.stated)) => {
-                    note(&mut verdict.altered, &mut verdict.altered_count, || format!("{expected}: {:?}", found[0].stated));
-                }
-                Some(_) => {}
+            } else if found.iter().any(|sighting| devices.contains(sighting.device.as_str())) {
+                verdict.in_the_ehr += 1;
+                note(&mut verdict.unacknowledged, &mut verdict.unacknowledged_count, || format!("{found:?}"));
             }
         }
         for (id, expected) in &self.expected {
@@ -164,12 +191,11 @@ impl Oracle {
             }
         }
         for (device, committed) in &self.polled {
-            let arrived = polled.get(device.as_str()).copied().unwrap_or(0);
-            let missing = committed.saturating_sub(arrived);
-            if missing > 0 {
-                note(&mut verdict.lost, &mut verdict.lost_count, || format!("{missing} of {committed} readings polled from {device}"));
-                verdict.lost_count += missing - 1;
-            }
+            verdict.count_polled(device, *committed, polled.get(device.as_str()).copied().unwrap_or(0));
+        }
+        for (device, read) in &self.polls {
+            let of_device: Vec<_> = sightings.iter().filter(|sighting| sighting.device == device.as_str()).collect();
+            verdict.take_polls(device, &Found::compare(read, self.patients.get(device).map(String::as_str), &of_device));
         }
         verdict
     }
@@ -183,12 +209,30 @@ fn note(examples: &mut Vec<String>, count: &mut u64, text: impl FnOnce() -> Stri
 }
 
 impl Expected {
-    fn is_stated(&self, stated: &Stated) -> bool {
-        match (self.value, stated) {
-            (Some(sent), Stated::Number(arrived, _)) => (sent - arrived).abs() <= SAME_NUMBER,
-            (None, Stated::Absent(_)) => true,
-            _ => false,
-        }
+    /// What the sighting says otherwise.
+    fn difference(&self, found: &Sighting) -> Option<&'static str> {
+        let same = [
+            ("device", self.device.as_str() == found.device),
+            ("patient", self.subject.as_ref().is_none_or(|subject| *subject == found.subject)),
+            ("moment", self.effective.is_none_or(|effective| Some(effective) == found.effective)),
+        ];
+        same.into_iter().find(|(_, same)| !same).map(|(what, _)| what).or_else(|| stated_otherwise(self.metric, self.value, found))
+    }
+}
+
+/// What of value, unit and code the sighting states otherwise.
+pub(crate) fn stated_otherwise(metric: Metric, value: Option<f64>, found: &Sighting) -> Option<&'static str> {
+    let definition = metric.definition();
+    let loinc = definition.loinc.iter().map(|(code, _)| (*code).to_owned());
+    let codes: Vec<String> = loinc.chain(definition.mdc.map(|(code, _)| code.to_string())).collect();
+    if found.codes != codes {
+        return Some("code");
+    }
+    match (value, &found.stated) {
+        (Some(_), Stated::Number(_, unit)) if definition.unit.is_none_or(|own| own.ucum() != unit) => Some("unit"),
+        (Some(sent), Stated::Number(arrived, _)) if (sent - arrived).abs() <= SAME_NUMBER => None,
+        (None, Stated::Absent(_)) => None,
+        _ => Some("value"),
     }
 }
 
@@ -199,7 +243,33 @@ impl fmt::Display for Expected {
 }
 
 impl Verdict {
-    /// Whether every acknowledged reading is there exactly once with its value.
+    /// Compares by number: fewer than were committed are lost, more were made of nothing.
+    fn count_polled(&mut self, device: &DeviceId, committed: u64, arrived: u64) {
+        let text = || format!("{arrived} of {committed} readings polled from {device}");
+        if arrived < committed {
+            note(&mut self.lost, &mut self.lost_count, text);
+            self.lost_count += committed - arrived - 1;
+        } else if arrived > committed {
+            note(&mut self.duplicated, &mut self.duplicated_count, text);
+            self.duplicated_count += arrived - committed - 1;
+        }
+    }
+
+    fn take_polls(&mut self, device: &DeviceId, found: &Found) {
+        let readings = SERVED_METRICS.len() as u64;
+        self.acknowledged += (found.polls.arrived + found.lost.len() as u64) * readings;
+        self.in_the_ehr += found.polls.arrived * readings;
+        self.polls.insert(device.clone(), found.polls);
+        for (examples, count, texts) in [
+            (&mut self.lost, &mut self.lost_count, &found.lost),
+            (&mut self.duplicated, &mut self.duplicated_count, &found.duplicated),
+            (&mut self.altered, &mut self.altered_count, &found.altered),
+        ] {
+            texts.iter().for_each(|text| note(examples, count, || format!("{device}: {text}")));
+        }
+    }
+
+    /// Whether every acknowledged reading is there exactly once, as it was sent.
     #[must_use]
     pub fn is_exactly_once(&self) -> bool {
         self.lost_count == 0 && self.duplicated_count == 0 && self.altered_count == 0
@@ -217,10 +287,16 @@ impl Verdict {
         self.duplicated_count
     }
 
-    /// How many carry another value.
+    /// How many say something else than was sent.
     #[must_use]
     pub fn altered_count(&self) -> u64 {
         self.altered_count
+    }
+
+    /// How many are there that no device had an acknowledgement for.
+    #[must_use]
+    pub fn unacknowledged_count(&self) -> u64 {
+        self.unacknowledged_count
     }
 }
 
@@ -234,10 +310,11 @@ impl fmt::Display for Verdict {
         if self.altered_count > 0 {
             write!(formatter, ", altered {}", self.altered_count)?;
         }
-        if self.unacknowledged > 0 {
-            write!(formatter, ", stored before the device knew {}", self.unacknowledged)?;
+        if self.unacknowledged_count > 0 {
+            write!(formatter, ", stored before the device knew {}", self.unacknowledged_count)?;
         }
-        for (name, examples) in [("lost", &self.lost), ("duplicated", &self.duplicated), ("altered", &self.altered)] {
+        let examples = [("lost", &self.lost), ("duplicated", &self.duplicated), ("altered", &self.altered)];
+        for (name, examples) in examples.into_iter().chain([("unacknowledged", &self.unacknowledged)]) {
             for example in examples {
                 write!(formatter, "\n  {name}: {example}")?;
             }
@@ -251,9 +328,18 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    const MOMENT: UnixMs = UnixMs(1_795_341_600_120);
+
     fn sighting(id: &ReadingId, resource: &str, value: f64) -> Sighting {
-        let stated = Stated::Number(value, "/min".into());
-        Sighting { reading: Uuid::from_bytes(*id.as_bytes()), resource: Arc::from(resource), device: "m".into(), stated }
+        Sighting {
+            reading: Uuid::from_bytes(*id.as_bytes()),
+            resource: Arc::from(resource),
+            device: "m".into(),
+            subject: "Patient/1".into(),
+            codes: vec!["8867-4".into(), "147842".into()],
+            effective: Some(MOMENT),
+            stated: Stated::Number(value, "/min".into()),
+        }
     }
 
     fn oracle(times: &[&str]) -> (Oracle, Vec<ReadingId>) {
@@ -263,11 +349,66 @@ mod tests {
             .iter()
             .map(|time| {
                 let id = ReadingId::from_device_time(&device, Metric::HeartRate, time, 0);
-                oracle.expect(id, Expected { device: device.clone(), metric: Metric::HeartRate, time: (*time).into(), value: Some(72.0) });
+                let expected = Expected {
+                    device: device.clone(),
+                    metric: Metric::HeartRate,
+                    time: (*time).into(),
+                    effective: Some(MOMENT),
+                    subject: Some("Patient/1".into()),
+                    value: Some(72.0),
+                };
+                oracle.expect(id, expected);
                 id
             })
             .collect();
         (oracle, ids)
+    }
+
+    /// The reading `a`, differing in one point, is altered, and the verdict names the point.
+    fn altered(point: &str, differ: impl FnOnce(&mut Sighting)) {
+        let (oracle, ids) = oracle(&["a"]);
+        let mut found = sighting(&ids[0], "1", 72.0);
+        assert!(oracle.compare(std::slice::from_ref(&found)).is_exactly_once());
+        differ(&mut found);
+        let verdict = oracle.compare(&[found]);
+        assert_eq!((verdict.altered_count(), verdict.lost_count(), verdict.is_exactly_once()), (1, 0, false), "{verdict}");
+        assert!(verdict.altered[0].contains(&format!("another {point} ")), "{verdict}");
+    }
+
+    #[test]
+    fn another_value_is_found() {
+        altered("value", |found| found.stated = Stated::Number(72.1, "/min".into()));
+    }
+
+    #[test]
+    fn an_absence_for_a_value_is_found() {
+        altered("value", |found| found.stated = Stated::Absent("unknown".into()));
+    }
+
+    #[test]
+    fn another_unit_is_found() {
+        altered("unit", |found| found.stated = Stated::Number(72.0, "Hz".into()));
+    }
+
+    #[test]
+    fn another_code_is_found() {
+        // The pulse rate of an oximeter has the same LOINC code.
+        altered("code", |found| found.codes[1] = "149530".into());
+    }
+
+    #[test]
+    fn another_patient_is_found() {
+        altered("patient", |found| found.subject = "Patient/2".into());
+    }
+
+    #[test]
+    fn another_device_is_found() {
+        altered("device", |found| found.device = "n".into());
+    }
+
+    #[test]
+    fn another_moment_is_found() {
+        altered("moment", |found| found.effective = Some(MOMENT.plus_ms(1)));
     }
 
     #[test]
@@ -291,6 +432,8 @@ mod tests {
         let sightings = [sighting(&ids[0], "1", 72.0), polled(1), polled(2)];
         assert_eq!(oracle.compare(&sightings).to_string(), "acknowledged 3, in the EHR 3, lost 0, duplicated 0");
         assert_eq!(oracle.compare(&sightings[..2]).lost_count(), 1);
+        let more = [&sightings[..], &[polled(3), polled(4)]].concat();
+        assert_eq!((oracle.compare(&more).duplicated_count(), oracle.compare(&more).is_exactly_once()), (2, false));
     }
 
     #[test]
@@ -298,7 +441,7 @@ mod tests {
         let (oracle, ids) = oracle(&["a"]);
         let other = ReadingId::from_device_time(&DeviceId::new("m").unwrap(), Metric::HeartRate, "z", 0);
         let verdict = oracle.compare(&[sighting(&ids[0], "1", 72.0), sighting(&other, "2", 72.0)]);
-        assert_eq!((verdict.in_the_ehr, verdict.unacknowledged), (2, 1));
+        assert_eq!((verdict.in_the_ehr, verdict.unacknowledged_count(), verdict.unacknowledged.len()), (2, 1, 1));
         assert!(verdict.is_exactly_once());
     }
 }

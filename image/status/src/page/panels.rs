@@ -146,7 +146,7 @@ fn device_state(device: &DeviceRow, language: Language) -> (String, Tone) {
         let why = match (device.state.as_str(), device.last_reading_age_s) {
             ("down", _) => language.pick("no answer", "keine Antwort"),
             (_, Some(_)) => language.pick("silent", "stumm"),
-            (_, None) => language.pick("not seen", "nicht gesehen"),
+            (_, None) => language.pick("no reading", "kein Wert"),
         };
         return (why.to_owned(), Tone::Attention);
     }

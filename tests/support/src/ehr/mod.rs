@@ -265,6 +265,12 @@ impl Ehr {
         oracle.identities().filter(|identity| !records.has_reading(identity)).count() as u64
     }
 
+    /// The ids of Observations that were later written with other content.
+    #[must_use]
+    pub fn altered(&self) -> Vec<Arc<str>> {
+        self.shared.records().altered()
+    }
+
     /// Identifiers that more than one Observation carries.
     #[must_use]
     pub fn duplicated_identifiers(&self) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 use uuid::Uuid;
+use vitalgate_domain::UnixMs;
 
 /// What an Observation or one of its components says.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,12 @@ pub struct Sighting {
     pub resource: Arc<str>,
     /// Display of the device.
     pub device: String,
+    /// The reference that says whose it is.
+    pub subject: String,
+    /// Every code of what was observed, whatever its system.
+    pub codes: Vec<String>,
+    /// The moment it holds for.
+    pub effective: Option<UnixMs>,
     /// Value or absence.
     pub stated: Stated,
 }
@@ -149,6 +156,10 @@ impl Records {
         kind.by_identifier.iter().filter(|(_, ids)| ids.len() > 1).map(|(identifier, _)| identifier.clone()).collect()
     }
 
+    pub(crate) fn altered(&self) -> Vec<Arc<str>> {
+        self.all("Observation").into_iter().filter(|kept| kept.altered).map(|kept| kept.id.clone()).collect()
+    }
+
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
         let Some(kind) = self.kinds.get("Observation") else { return Vec::new() };
         kind.order.iter().filter_map(|id| kind.sightings.get(id)).flatten().cloned().collect()
@@ -162,10 +173,17 @@ impl Records {
 /// The readings that an Observation states.
 #[must_use]
 pub fn sightings_in(observation: &Value, resource: &Arc<str>) -> Vec<Sighting> {
-    let device = observation["device"]["display"].as_str().unwrap_or("").to_owned();
+    let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
     let sighting = |id: Option<&str>, part: &Value| {
-        let reading = Uuid::parse_str(id?.trim_start_matches("urn:uuid:")).ok()?;
-        Some(Sighting { reading, resource: resource.clone(), device: device.clone(), stated: stated(part)? })
+        Some(Sighting {
+            reading: Uuid::parse_str(id?.trim_start_matches("urn:uuid:")).ok()?,
+            resource: resource.clone(),
+            device: text(&observation["device"]["display"]),
+            subject: text(&observation["subject"]["reference"]),
+            codes: part["code"]["coding"].as_array().into_iter().flatten().map(|coding| text(&coding["code"])).collect(),
+            effective: observation["effectiveDateTime"].as_str().and_then(UnixMs::parse_rfc3339),
+            stated: stated(part)?,
+        })
     };
     match observation.get("component").and_then(Value::as_array) {
         Some(components) => components.iter().filter_map(|component| sighting(component["id"].as_str(), component)).collect(),
@@ -193,19 +211,30 @@ mod tests {
         let again = records.write("Observation", Some("a"), observation.clone());
         assert_eq!((again.version, again.created), (2, false));
         assert!(records.duplicated_identifiers().is_empty());
-        assert!(!records.get("Observation", "a").unwrap().altered);
+        assert!(records.altered().is_empty());
         records.write("Observation", None, observation);
         assert_eq!(records.duplicated_identifiers(), ["s|v"]);
     }
 
     #[test]
+    fn a_later_write_with_other_content_is_remembered_though_the_first_content_comes_back() {
+        let mut records = Records::default();
+        for status in ["final", "amended", "final"] {
+            records.write("Observation", Some("a"), json!({"resourceType": "Observation", "status": status}));
+        }
+        assert_eq!(records.altered(), [Arc::from("a")]);
+    }
+
+    #[test]
     fn the_parts_of_a_panel_are_found_by_their_own_ids() {
-        let panel = json!({"device": {"display": "m"}, "identifier": [{"value": "urn:uuid:00000000-0000-0000-0000-000000000001"}], "component": [
-            {"id": "00000000-0000-0000-0000-000000000002", "valueQuantity": {"value": 120, "code": "mm[Hg]"}},
+        let panel = json!({"device": {"display": "m"}, "subject": {"reference": "Patient/1"}, "effectiveDateTime": "1970-01-01T01:00:00.120+01:00", "identifier": [{"value": "urn:uuid:00000000-0000-0000-0000-000000000001"}], "component": [
+            {"id": "00000000-0000-0000-0000-000000000002", "code": {"coding": [{"code": "8480-6"}]}, "valueQuantity": {"value": 120, "code": "mm[Hg]"}},
             {"dataAbsentReason": {"coding": [{"code": "unknown"}]}},
         ]});
         let found = sightings_in(&panel, &Arc::from("x"));
         assert_eq!(found.len(), 1, "a part that never arrived is no reading");
         assert_eq!((found[0].reading.as_u128(), found[0].stated.clone()), (2, Stated::Number(120.0, "mm[Hg]".into())));
+        assert_eq!((found[0].device.as_str(), found[0].subject.as_str()), ("m", "Patient/1"));
+        assert_eq!((found[0].codes.clone(), found[0].effective), (vec!["8480-6".to_owned()], Some(UnixMs(120))));
     }
 }
