@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+#[cfg(test)]
+use crate::power_cut::{Step, note};
+
 /// Mode of everything that holds a secret.
 pub(crate) const SECRET_MODE: u32 = 0o600;
 /// Mode of what everyone may know.
@@ -63,10 +66,19 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileEr
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &temporary)(error)),
         _ => {}
     }
+    #[cfg(test)]
+    note(Step::Removed(temporary.clone()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary).map_err(failed("create", &temporary))?;
     belong_to_the_folder(&file, path);
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed("write", &temporary))?;
+    #[cfg(test)]
+    note(Step::Created(temporary.clone()));
+    file.write_all(bytes).map_err(failed("write", &temporary))?;
+    #[cfg(test)]
+    note(Step::Written(temporary.clone(), bytes.to_vec()));
+    sync_file(&file, &temporary)?;
     fs::rename(&temporary, path).map_err(failed("replace", path))?;
+    #[cfg(test)]
+    note(Step::Renamed(temporary, path.to_owned()));
     sync_directory(parent(path))
 }
 
@@ -80,6 +92,8 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), FileError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made.map_err(failed("create", path))?,
     }
+    #[cfg(test)]
+    note(Step::FolderMade(path.to_owned()));
     if let (Ok(own), Ok(above)) = (fs::symlink_metadata(path), fs::metadata(parent(path)))
         && own.uid() != above.uid()
     {
@@ -128,6 +142,16 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+fn sync_file(file: &File, path: &Path) -> Result<(), FileError> {
+    file.sync_all().map_err(failed("write", path))?;
+    #[cfg(test)]
+    note(Step::FileSynced(path.to_owned()));
+    Ok(())
+}
+
 fn sync_directory(path: &Path) -> Result<(), FileError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder", path))
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder", path))?;
+    #[cfg(test)]
+    note(Step::FolderSynced(path.to_owned()));
+    Ok(())
 }

@@ -15,6 +15,8 @@ mod identity;
 mod issue;
 mod key_wrap;
 mod password;
+#[cfg(test)]
+mod power_cut;
 mod registry;
 mod sealed;
 mod secret;
