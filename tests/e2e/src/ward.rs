@@ -7,8 +7,10 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use vitalgate_domain::DeviceId;
-use vitalgate_simulator::{Acknowledged, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet};
+use vitalgate_domain::{DeviceId, Metric};
+use vitalgate_simulator::{
+    Acknowledged, ChartedSet, ChartedValue, ModbusFault, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet,
+};
 use vitalgate_test_support::gateway::{add_device, write_config};
 use vitalgate_test_support::{ConfigText, DeviceLine, Ehr, EhrOptions, GatewayProcess, Oracle, Verdict, wait_until};
 
@@ -16,6 +18,8 @@ use vitalgate_test_support::{ConfigText, DeviceLine, Ehr, EhrOptions, GatewayPro
 const DRAIN_DEADLINE: Duration = Duration::from_secs(600);
 /// Nothing arrives any more after this long without a reading that was missing.
 const STALL: Duration = Duration::from_secs(90);
+/// Time between two polls of a device, in milliseconds.
+const POLL_INTERVAL_MS: u64 = 100;
 /// Messages that wait between a replay and its monitor.
 const REPLAY_QUEUE: usize = 4;
 
@@ -58,12 +62,14 @@ pub struct Ward {
     pub gateway: GatewayProcess,
     /// The EHR.
     pub ehr: Ehr,
-    /// The polled devices.
-    pub modbus: Vec<ModbusMonitor>,
     /// Files of the ward.
     pub folder: TempDir,
     /// What was acknowledged.
     pub oracle: Oracle,
+    /// The polled devices.
+    modbus: Vec<(DeviceId, ModbusMonitor)>,
+    /// Whether every device has all its acknowledgements and no device is polled any more.
+    finished: bool,
     acknowledgements: mpsc::UnboundedReceiver<Acknowledged>,
     stop_sources: watch::Sender<bool>,
     stop_monitors: watch::Sender<bool>,
@@ -97,16 +103,17 @@ impl Ward {
         }
         let mut modbus = Vec::new();
         for index in 0..options.modbus_devices {
-            let sets = recording.sets(&patients[patients.len() - 1 - index % patients.len()]);
-            let first = ServedSet::of_set(sets.first().context("an empty recording")?, 1);
+            let sets = recording.sets(&patients[patients.len() - 1 - index % patients.len()]).to_vec();
+            let first = served(sets.first().context("an empty recording")?, 0);
             let monitor = ModbusMonitor::start("127.0.0.1:0".parse()?, 1, first).await?;
+            monitor.serve_each((1..).zip(sets.into_iter().cycle()).map(|(counter, set)| served(&set, counter)));
             config.devices.push(DeviceLine::modbus(
                 DeviceId::new(&format!("polled-{index:02}"))?,
                 &format!("Patient/m{index}"),
                 monitor.address(),
-                100,
+                POLL_INTERVAL_MS,
             ));
-            modbus.push(monitor);
+            modbus.push((config.devices[index].id.clone(), monitor));
         }
         let devices: Vec<_> =
             (0..options.mqtt_devices).map(|index| DeviceId::new(&format!("monitor-{index:02}"))).collect::<Result<_, _>>()?;
@@ -117,6 +124,7 @@ impl Ward {
         for device in &devices {
             transports.push(add_device(&config_file, device, folder.path()).await?.transport);
         }
+        let oracle = Oracle::of(&config.devices);
         let gateway = GatewayProcess::start(config, folder.path()).await?;
 
         let (acknowledge, acknowledgements) = mpsc::unbounded_channel();
@@ -138,7 +146,8 @@ impl Ward {
             let (acknowledge, stopped) = (acknowledge.clone(), monitors_stopped.clone());
             monitors.push(tokio::spawn(async move { monitor.run(messages, acknowledge, stopped).await }));
         }
-        Ok(Self { gateway, ehr, modbus, folder, oracle: Oracle::new(), acknowledgements, stop_sources, stop_monitors, monitors })
+        let finished = false;
+        Ok(Self { gateway, ehr, folder, oracle, modbus, finished, acknowledgements, stop_sources, stop_monitors, monitors })
     }
 
     /// Takes over the acknowledgements that came in; returns how many readings they are in all.
@@ -158,10 +167,19 @@ impl Ward {
         wait_until("more acknowledgements", deadline, async || (self.note_acknowledgements() >= wanted).then_some(())).await
     }
 
-    /// Lets the devices finish: no new readings; each waits for its last acknowledgements.
+    /// Waits until each polled device was read so often.
     ///
     /// # Errors
-    /// When a device does not get its acknowledgements in time.
+    /// When that takes longer than the deadline.
+    pub async fn wait_polled(&self, times: usize, deadline: Duration) -> anyhow::Result<()> {
+        let read = || self.modbus.iter().all(|(_, monitor)| monitor.read_sets().len() >= times);
+        wait_until(&format!("{times} polls of each device"), deadline, async || read().then_some(())).await
+    }
+
+    /// Lets the devices finish: no new readings; each waits for its last acknowledgements. Polled devices answer no more.
+    ///
+    /// # Errors
+    /// When a device does not get its acknowledgements, or is not polled again, in time.
     pub async fn finish_devices(&mut self, deadline: Duration) -> anyhow::Result<()> {
         self.stop_sources.send_replace(true);
         for monitor in self.monitors.drain(..) {
@@ -169,6 +187,15 @@ impl Ward {
             anyhow::ensure!(report.left == 0, "a device ended with {} messages unacknowledged", report.left);
         }
         self.note_acknowledgements();
+        for (device, monitor) in &self.modbus {
+            monitor.misbehave(ModbusFault::Silent);
+            let requests = monitor.requests();
+            // A poll begins when the one before it is on disk.
+            let again = async || (monitor.requests() > requests).then_some(());
+            wait_until("the poll after the last", deadline, again).await?;
+            self.oracle.polls(device, monitor.read_sets());
+        }
+        self.finished = true;
         Ok(())
     }
 
@@ -179,7 +206,18 @@ impl Ward {
         self.note_acknowledgements();
     }
 
-    /// Waits until every acknowledged reading is in the EHR, then compares both sets.
+    /// What has to arrive still: acknowledged readings, and, when the devices have finished, all that waits in the gateway.
+    async fn outstanding(&self) -> Option<u64> {
+        let missing = self.ehr.missing_of(&self.oracle);
+        if !self.finished {
+            return Some(missing);
+        }
+        let status = self.gateway.status().await.ok()?;
+        Some(missing + status["destinations"][0]["queued"].as_u64()?)
+    }
+
+    /// Waits until every acknowledged reading is in the EHR, then compares both sets. When the devices have finished, nothing
+    /// may be there that they did not send, and nothing may have been written a second time with other content.
     ///
     /// # Errors
     /// When they stop arriving; the error carries the comparison and the end of the log.
@@ -187,19 +225,46 @@ impl Ward {
         self.note_acknowledgements();
         let (mut least, mut since) = (u64::MAX, Instant::now());
         let waited = wait_until("every acknowledged reading to be in the EHR", DRAIN_DEADLINE, async || {
-            let missing = self.ehr.missing_of(&self.oracle);
-            if missing < least {
-                (least, since) = (missing, Instant::now());
+            let outstanding = self.outstanding().await.unwrap_or(u64::MAX);
+            if outstanding < least {
+                (least, since) = (outstanding, Instant::now());
             }
-            (missing == 0 || since.elapsed() > STALL).then_some(missing)
+            (outstanding == 0 || since.elapsed() > STALL).then_some(outstanding)
         })
         .await;
-        let arrived = waited.and_then(|missing| {
-            anyhow::ensure!(missing == 0, "no reading that is missing has arrived for {STALL:?}, and {missing} still are");
+        let arrived = waited.and_then(|outstanding| {
+            anyhow::ensure!(outstanding == 0, "nothing that is outstanding has arrived for {STALL:?}, and {outstanding} still are");
             Ok(())
         });
         let verdict = self.oracle.compare(&self.ehr.sightings());
-        arrived.with_context(|| format!("{verdict:?}\n{}", self.gateway.log_end()))?;
+        let judged = arrived.and_then(|()| self.nothing_else(&verdict));
+        judged.with_context(|| format!("{verdict:?}\n{}", self.gateway.log_end()))?;
         Ok(verdict)
     }
+
+    /// Whether there is nothing in the EHR but what the devices said, and of the polls nothing is missing that no stop of the
+    /// gateway explains.
+    fn nothing_else(&self, verdict: &Verdict) -> anyhow::Result<()> {
+        if !self.finished {
+            return Ok(());
+        }
+        anyhow::ensure!(verdict.unacknowledged_count() == 0, "the EHR holds readings that no device sent");
+        let altered = self.ehr.altered();
+        anyhow::ensure!(altered.is_empty(), "written again with other content: {altered:?}");
+        for (device, polls) in &verdict.polls {
+            let stops = self.gateway.stops();
+            anyhow::ensure!(polls.cut_off <= stops, "{device}: {polls:?} with {stops} stops of the gateway");
+        }
+        Ok(())
+    }
+}
+
+/// A charted set as a polled device serves it: its weight, in sixty-fourths of a kilogram, tells it from every other one.
+fn served(set: &ChartedSet, counter: u32) -> ServedSet {
+    const LIGHTEST_KG: f64 = 40.0;
+    let mut set = set.clone();
+    set.values.retain(|value| value.metric != Metric::BodyWeight);
+    let weight = LIGHTEST_KG + f64::from(counter) / 64.0;
+    set.values.push(ChartedValue { metric: Metric::BodyWeight, value: weight.to_string().into(), unit: "kg".into() });
+    ServedSet::of_set(&set, counter)
 }

@@ -82,7 +82,7 @@ async fn an_ehr_that_knows_the_certificate_lets_the_gateway_in_and_nobody_else()
     let identity = identity();
     let ehr = demanding(&identity.certificate_pem).await;
     let mut site = gateway(&ehr, |_| {}).await;
-    let mut oracle = Oracle::new();
+    let mut oracle = Oracle::of(&site.gateway.config().devices);
     acknowledged(&site, &mut oracle).await;
     stands_in_the_way(&site, &ehr).await;
 
@@ -111,7 +111,7 @@ async fn an_ehr_that_knows_an_authority_lets_in_what_it_made_of_the_request() {
     let ehr = demanding(&authority_pem).await;
     let folder = tempfile::tempdir().unwrap();
     let mut site = gateway(&ehr, |config| identified(config, folder.path(), &identity.certificate_pem, &identity)).await;
-    let mut oracle = Oracle::new();
+    let mut oracle = Oracle::of(&site.gateway.config().devices);
     acknowledged(&site, &mut oracle).await;
     stands_in_the_way(&site, &ehr).await;
 

@@ -5,12 +5,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use vitalgate_e2e::{Ward, WardOptions};
 use vitalgate_test_support::gateway::command;
 use vitalgate_test_support::{EhrOptions, Fault, FaultMix, wait_until};
 
-/// Requests that meet the fault before the EHR behaves again.
+/// Deliveries that meet the fault before the EHR behaves again.
 const TIMES: u32 = 6;
+/// Longest wait until so many deliveries met it; between two of them the gateway waits longer each time.
+const FAULTS_WITHIN: Duration = Duration::from_secs(90);
 
 async fn exactly_once_through(fault: Fault, update_create: bool) -> anyhow::Result<()> {
     let options = WardOptions {
@@ -20,9 +23,12 @@ async fn exactly_once_through(fault: Fault, update_create: bool) -> anyhow::Resu
         ..WardOptions::default()
     };
     let mut ward = Ward::start(options).await?;
-    ward.wait_acknowledged(30, Duration::from_secs(30)).await?;
+    wait_until("the first readings in the EHR", Duration::from_secs(30), async || (ward.ehr.observation_count() > 0).then_some(())).await?;
     ward.ehr.misbehave_times(fault, TIMES);
     ward.wait_acknowledged(150, Duration::from_secs(60)).await?;
+    wait_until("every fault to be met", FAULTS_WITHIN, async || (ward.ehr.faults_left() == 0).then_some(()))
+        .await
+        .with_context(|| format!("{} of {TIMES} were not\n{}", ward.ehr.faults_left(), ward.gateway.log_end()))?;
     ward.finish_devices(Duration::from_secs(30)).await?;
     let verdict = ward.verdict().await?;
     assert!(verdict.is_exactly_once(), "{fault:?}, PUT by id {update_create}: {verdict:?}");

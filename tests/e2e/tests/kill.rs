@@ -7,6 +7,10 @@ use vitalgate_test_support::wait_until;
 
 /// Kills in the usual run; `VITALGATE_KILLS` sets another number.
 const KILLS: u32 = 40;
+/// Polled devices.
+const MODBUS_DEVICES: usize = 3;
+/// Polls of each of them for every kill, at least.
+const POLLS_PER_KILL: usize = 2;
 /// Every so many kills the EHR goes away or comes back.
 const EHR_TURN: u32 = 5;
 
@@ -18,7 +22,8 @@ async fn every_acknowledged_reading_survives_kill_9_and_is_in_the_ehr_exactly_on
     let seed = std::env::var("VITALGATE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}: {kills} kills");
     let mut random = fastrand::Rng::with_seed(seed);
-    let options = WardOptions { mqtt_devices: 20, modbus_devices: 3, gap_longest: Duration::from_millis(30), ..WardOptions::default() };
+    let options =
+        WardOptions { mqtt_devices: 20, modbus_devices: MODBUS_DEVICES, gap_longest: Duration::from_millis(30), ..WardOptions::default() };
     let mut ward = Ward::start(options).await.unwrap();
 
     for kill in 1..=kills {
@@ -34,6 +39,7 @@ async fn every_acknowledged_reading_survives_kill_9_and_is_in_the_ehr_exactly_on
     if !ward.ehr.is_up().await {
         ward.ehr.up().await.unwrap();
     }
+    ward.wait_polled(POLLS_PER_KILL * kills as usize, Duration::from_secs(120)).await.unwrap();
     ward.finish_devices(Duration::from_secs(60)).await.unwrap();
     let verdict = ward.verdict().await.unwrap();
     println!(
@@ -45,6 +51,10 @@ async fn every_acknowledged_reading_survives_kill_9_and_is_in_the_ehr_exactly_on
     );
     assert!(verdict.is_exactly_once(), "{verdict:?}");
     assert!(verdict.acknowledged > u64::from(kills), "the devices hardly spoke: the test would prove nothing");
+    assert_eq!(verdict.polls.len(), MODBUS_DEVICES);
+    println!("{:?}", verdict.polls);
+    // At most one poll of each device was under way at each kill.
+    assert!(verdict.polls.values().all(|polls| polls.arrived >= u64::from(kills)), "{:?}", verdict.polls);
     assert!(ward.ehr.duplicated_identifiers().is_empty(), "{:?}", ward.ehr.duplicated_identifiers());
 }
 

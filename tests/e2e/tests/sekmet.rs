@@ -30,7 +30,7 @@ async fn exactly_once(write: &str) {
     .unwrap();
     let monitors = names.iter().map(|name| site.monitor(name).unwrap()).collect();
     let mut publishers = Publishers::start(monitors, GAP).unwrap();
-    let mut oracle = Oracle::new();
+    let mut oracle = Oracle::of(&site.gateway.config().devices);
     let mut acknowledged = publishers.more(30, DEADLINE).await.unwrap();
     for _kill in 0..2 {
         // Killed while a request is under way or not, as it comes: the count of what it stored before is no round number.

@@ -172,6 +172,7 @@ pub struct GatewayProcess {
     config: ConfigText,
     config_file: PathBuf,
     log_file: PathBuf,
+    stops: u64,
 }
 
 /// Writes the configuration to `folder/vitalgate.toml`.
@@ -257,7 +258,7 @@ impl GatewayProcess {
         let config_file = write_config(&config, folder)?;
         let log_file = folder.join("vitalgate.log");
         let child = launch(&config, &config_file, &log_file)?;
-        Ok(Self { child, config, config_file, log_file })
+        Ok(Self { child, config, config_file, log_file, stops: 0 })
     }
 
     /// Starts the daemon again with the same configuration and waits until it is ready.
@@ -362,11 +363,18 @@ impl GatewayProcess {
         self.child.id()
     }
 
+    /// How often it was killed or asked to end.
+    #[must_use]
+    pub fn stops(&self) -> u64 {
+        self.stops
+    }
+
     /// Kills it with SIGKILL, as a power cut of the process, and waits until it is gone.
     ///
     /// # Errors
     /// When it cannot be killed.
     pub async fn kill9(&mut self) -> anyhow::Result<()> {
+        self.stops += 1;
         self.child.kill().await.context("the gateway could not be killed")
     }
 
@@ -375,6 +383,7 @@ impl GatewayProcess {
     /// # Errors
     /// When it does not end in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
+        self.stops += 1;
         if let Some(pid) = self.child.id() {
             kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGTERM).context("no SIGTERM")?;
         }

@@ -9,6 +9,17 @@ use serde_json::Value;
 /// Gives the text to refuse an Observation with, `None` to take it.
 pub type Poison = Arc<dyn Fn(&Value) -> Option<String> + Send + Sync>;
 
+/// What is asked for, as far as faults care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Nothing is changed.
+    Read,
+    /// One resource is written.
+    Write,
+    /// A bundle is written: a delivery.
+    Bundle,
+}
+
 /// One way to misbehave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -69,10 +80,10 @@ impl FaultMix {
 }
 
 impl Fault {
-    fn concerns(self, write: bool) -> bool {
+    fn concerns(self, request: Request) -> bool {
         match self {
             Self::Status(_) | Self::Busy { .. } | Self::Hang | Self::Late(_) => true,
-            Self::ResetAfterStored | Self::TruncatedBody | Self::CutBody | Self::PartOfBatch { .. } => write,
+            Self::ResetAfterStored | Self::TruncatedBody | Self::CutBody | Self::PartOfBatch { .. } => request != Request::Read,
         }
     }
 }
@@ -109,9 +120,14 @@ impl Faults {
         self.mix = None;
     }
 
+    /// How many of the queued faults nobody met yet.
+    pub(crate) fn left(&self) -> u32 {
+        self.queued.iter().map(|(_, times)| times).sum()
+    }
+
     /// The fault that the next request meets.
-    pub(crate) fn next(&mut self, write: bool) -> Option<Fault> {
-        if let Some((fault, left)) = self.queued.front_mut().filter(|(fault, _)| fault.concerns(write)) {
+    pub(crate) fn next(&mut self, request: Request) -> Option<Fault> {
+        if let Some((fault, left)) = self.queued.front_mut().filter(|_| request == Request::Bundle) {
             let fault = *fault;
             *left -= 1;
             if *left == 0 {
@@ -119,14 +135,14 @@ impl Faults {
             }
             return Some(fault);
         }
-        if let Some(fault) = self.standing.filter(|fault| fault.concerns(write)) {
+        if let Some(fault) = self.standing.filter(|fault| fault.concerns(request)) {
             return Some(fault);
         }
         let (mix, rng) = self.mix.as_mut()?;
         if rng.f64() >= mix.part {
             return None;
         }
-        rng.choice(&mix.faults).copied().filter(|fault| fault.concerns(write))
+        rng.choice(&mix.faults).copied().filter(|fault| fault.concerns(request))
     }
 }
 
@@ -139,7 +155,7 @@ mod tests {
         let drawn = |seed| {
             let mut faults = Faults::default();
             faults.mix(FaultMix::transient(seed));
-            (0..50).map(|_| faults.next(true)).collect::<Vec<_>>()
+            (0..50).map(|_| faults.next(Request::Bundle)).collect::<Vec<_>>()
         };
         assert_eq!(drawn(7), drawn(7));
         assert_ne!(drawn(7), drawn(8));
@@ -147,9 +163,19 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_writes_waits_for_a_write() {
+    fn a_fault_with_a_number_waits_for_a_delivery() {
         let mut faults = Faults::default();
-        faults.queue(Fault::ResetAfterStored, 1);
-        assert_eq!([faults.next(false), faults.next(true), faults.next(true)], [None, Some(Fault::ResetAfterStored), None]);
+        faults.queue(Fault::Status(500), 1);
+        assert_eq!([faults.next(Request::Read), faults.next(Request::Write)], [None, None]);
+        assert_eq!(faults.left(), 1);
+        assert_eq!([faults.next(Request::Bundle), faults.next(Request::Bundle)], [Some(Fault::Status(500)), None]);
+        assert_eq!(faults.left(), 0);
+    }
+
+    #[test]
+    fn a_standing_fault_of_writes_lets_reads_pass() {
+        let mut faults = Faults::default();
+        faults.stand(Fault::ResetAfterStored);
+        assert_eq!([faults.next(Request::Read), faults.next(Request::Write)], [None, Some(Fault::ResetAfterStored)]);
     }
 }

@@ -190,9 +190,15 @@ impl Ehr {
         self.shared.faults().stand(fault);
     }
 
-    /// Misbehaves like this for the next `times` requests that the fault concerns.
+    /// Misbehaves like this for the next `times` deliveries: bundles, and no other request.
     pub fn misbehave_times(&self, fault: Fault, times: u32) {
         self.shared.faults().queue(fault, times);
+    }
+
+    /// How many of the faults that [`Self::misbehave_times`] asked for no delivery met yet.
+    #[must_use]
+    pub fn faults_left(&self) -> u32 {
+        self.shared.faults().left()
     }
 
     /// Misbehaves at random, but the same for the same seed and order of requests.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Cuttable};
 use super::bundle::{Asked, Judge, Plan, carried_out};
-use super::faults::Fault;
+use super::faults::{self, Fault};
 use super::{BASE_PATH, Shared, null};
 
 /// Most resources in one page of a search.
@@ -52,6 +52,14 @@ impl Asking {
     fn is_bundle(&self) -> bool {
         self.method == Method::POST && self.path.is_empty()
     }
+
+    fn kind(&self) -> faults::Request {
+        match (self.is_bundle(), self.is_write()) {
+            (true, _) => faults::Request::Bundle,
+            (false, true) => faults::Request::Write,
+            (false, false) => faults::Request::Read,
+        }
+    }
 }
 
 /// Answers one request; an error cuts the connection (or its HTTP/2 stream).
@@ -59,7 +67,7 @@ pub(crate) async fn answer(request: Request<Incoming>, shared: &Arc<Shared>) -> 
     let cut = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
     shared.counters.requests.fetch_add(1, Ordering::Relaxed);
     let asking = Asking::read(request).await.ok_or_else(cut)?;
-    let fault = shared.faults().next(asking.is_write());
+    let fault = shared.faults().next(asking.kind());
     match fault {
         Some(Fault::Status(status)) => return Ok(refused_with(status).response(false)),
         Some(Fault::Busy { retry_after_s }) => {
