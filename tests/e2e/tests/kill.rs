@@ -11,6 +11,8 @@ const KILLS: u32 = 40;
 const MODBUS_DEVICES: usize = 3;
 /// Polls of each of them for every kill, at least.
 const POLLS_PER_KILL: usize = 2;
+/// Polls of the device that is polled before, in and after an outage, at least.
+const POLLS_THROUGH_AN_OUTAGE: usize = 20;
 /// Every so many kills the EHR goes away or comes back.
 const EHR_TURN: u32 = 5;
 
@@ -108,6 +110,7 @@ async fn queued_readings_all_arrive_after_an_outage() {
     let status = ward.gateway.status().await.unwrap();
     assert!(status["destinations"][0]["queued"].as_u64().unwrap() > 100, "the outage queues: {status}");
     ward.ehr.up().await.unwrap();
+    ward.wait_polled(POLLS_THROUGH_AN_OUTAGE, Duration::from_secs(30)).await.unwrap();
     ward.finish_devices(Duration::from_secs(30)).await.unwrap();
     let verdict = ward.verdict().await.unwrap();
     assert!(verdict.is_exactly_once(), "{verdict:?}");
