@@ -1,8 +1,6 @@
 //! The daemon's key-encryption key: for the daemon a credential that only this machine's TPM opens,
 //! and beside it a copy that only the recovery key opens, since readings must outlive a TPM.
 
-use std::time::Duration;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::rand;
@@ -11,12 +9,11 @@ use zeroize::Zeroizing;
 
 use super::StorageError;
 use super::recovery_key::RecoveryKey;
+use super::tpm;
 use super::volume::{LITERAL_PCRS, SIGNED_PCRS};
 use crate::command::{Call, Programs};
 use crate::places::Places;
 
-/// What a TPM may take, in seconds.
-const TPM_DEADLINE_S: u64 = 120;
 /// What to do where only the service manager's own rule speaks against a credential without a seal.
 const REFUSED_REMEDY: &str = "the TPM is there and refuses to seal: clear it in the firmware, or switch it off, and start again";
 const KEY_BYTES: usize = 32;
@@ -66,18 +63,20 @@ pub(crate) fn credential(
     secret: &[u8],
     sealed: bool,
 ) -> Result<Vec<u8>, StorageError> {
-    let mut call = Call::new("systemd-creds", "the TPM refuses to seal: switch it on in the firmware and start again")
-        .arguments(["encrypt", &format!("--name={name}")])
-        .deadline(Duration::from_secs(TPM_DEADLINE_S));
-    call = if sealed {
-        call.arguments(["--with-key=tpm2", "--tpm2-device=auto"])
-            .arguments([format!("--tpm2-pcrs={LITERAL_PCRS}"), format!("--tpm2-public-key-pcrs={SIGNED_PCRS}")])
-            .arguments([format!("--tpm2-public-key={}", places.at(path::PCR_PUBLIC_KEY).display())])
-            .arguments([format!("--tpm2-signature={}", places.at(path::PCR_SIGNATURE).display())])
-    } else {
-        call.arguments(["--with-key=tpm2-absent"])
+    let call = || {
+        let call = Call::new("systemd-creds", "the TPM refuses to seal: switch it on in the firmware and start again")
+            .arguments(["encrypt", &format!("--name={name}")]);
+        let call = if sealed {
+            call.arguments(["--with-key=tpm2", "--tpm2-device=auto"])
+                .arguments([format!("--tpm2-pcrs={LITERAL_PCRS}"), format!("--tpm2-public-key-pcrs={SIGNED_PCRS}")])
+                .arguments([format!("--tpm2-public-key={}", places.at(path::PCR_PUBLIC_KEY).display())])
+                .arguments([format!("--tpm2-signature={}", places.at(path::PCR_SIGNATURE).display())])
+        } else {
+            call.arguments(["--with-key=tpm2-absent"])
+        };
+        call.arguments(["-", "-"]).input(secret)
     };
-    let made = programs.run(call.arguments(["-", "-"]).input(secret)).map_err(StorageError::NotSealed)?.output;
+    let made = tpm::ask(programs, &call).map_err(StorageError::NotSealed)?.output;
     if !sealed {
         check_taken(programs, name, &made)?;
     }
@@ -88,7 +87,7 @@ pub(crate) fn credential(
 /// has no TPM. The program asks the same question in the same way.
 fn check_taken(programs: &dyn Programs, name: &str, credential: &[u8]) -> Result<(), StorageError> {
     let call = Call::new("systemd-creds", REFUSED_REMEDY).arguments(["decrypt", &format!("--name={name}"), "-", "-"]);
-    let opened = programs.run(call.deadline(Duration::from_secs(TPM_DEADLINE_S)).input(credential));
+    let opened = programs.run(call.deadline(tpm::DEADLINE).input(credential));
     opened.map(|answer| drop(Zeroizing::new(answer.output))).map_err(StorageError::NotSealed)
 }
 

@@ -20,6 +20,7 @@ mod help;
 pub(crate) mod key_wrap;
 mod lockout;
 mod recovery_key;
+mod tpm;
 mod volume;
 
 #[cfg(test)]

@@ -12,27 +12,17 @@ use vitalgate_layout::{partition, path};
 
 use super::StorageError;
 use super::recovery_key::RecoveryKey;
-use crate::cli::say;
+use super::tpm;
 use crate::command::{Call, CommandError, Programs};
-use crate::pause::pause;
 use crate::places::Places;
 
 /// Rounds of PBKDF2: the least that cryptsetup takes.
 const KEY_ROUNDS: &str = "1000";
-/// What a TPM may take, in seconds; a firmware one is slow.
-const TPM_DEADLINE_S: u64 = 120;
 /// What making a file system may take, in seconds: a large disk without discard.
 const MKFS_DEADLINE_S: u64 = 600;
 const DISK_REMEDY: &str = "the disk refuses to write or is damaged: replace it";
 const TPM_REMEDY: &str = "switch the TPM on in the firmware; when it was cleared or replaced, the recovery key opens the data";
 const ATTACH: &str = "/lib/systemd/systemd-cryptsetup";
-/// How often a TPM is asked that says [`ASK_AGAIN`]. With Secure Boot the kernel measures each driver that it loads, and drivers
-/// are loaded all through the start.
-const ATTACH_TRIES: u32 = 12;
-/// Time between two of them; each takes a second or more itself.
-const ATTACH_PAUSE: Duration = Duration::from_millis(200);
-/// `TPM_RC_PCR_CHANGED` in the words of tpm2-tss.
-const ASK_AGAIN: &str = "PCR have changed since checked";
 /// PCR 7: Secure Boot's own keys.
 pub(super) const LITERAL_PCRS: &str = "7";
 /// PCR 11: the signed kernel image; its future values are signed by whoever builds it.
@@ -58,23 +48,24 @@ impl Volume<'_> {
             .arguments(["--cipher", "aes-xts-plain64", "--key-size", "512", "--hash", "sha256"])
             .arguments(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", KEY_ROUNDS, "--key-file", "-"])
             .arguments([self.device])
-            .deadline(Duration::from_secs(TPM_DEADLINE_S));
+            .deadline(tpm::DEADLINE);
         self.programs.run(call.input(recovery.text().as_bytes()))?;
         Ok(())
     }
 
     /// Lets the TPM open the volume from now on, and takes older seals away.
     pub(super) fn seal(&self, recovery: &RecoveryKey) -> Result<(), StorageError> {
-        let call = Call::new("systemd-cryptenroll", TPM_REMEDY)
-            .arguments(["--wipe-slot=tpm2", "--tpm2-device=auto"])
-            .arguments([format!("--tpm2-pcrs={LITERAL_PCRS}"), format!("--tpm2-public-key-pcrs={SIGNED_PCRS}")])
-            .arguments([option("--tpm2-public-key=", self.places, path::PCR_PUBLIC_KEY)])
-            .arguments([option("--tpm2-signature=", self.places, path::PCR_SIGNATURE)])
-            .arguments([self.device])
-            // The only way in this release that needs no file; the environment of a root's process is root's own.
-            .environment("PASSWORD", recovery.text().as_str())
-            .deadline(Duration::from_secs(TPM_DEADLINE_S));
-        self.programs.run(call).map_err(StorageError::NotSealed)?;
+        let call = || {
+            Call::new("systemd-cryptenroll", TPM_REMEDY)
+                .arguments(["--wipe-slot=tpm2", "--tpm2-device=auto"])
+                .arguments([format!("--tpm2-pcrs={LITERAL_PCRS}"), format!("--tpm2-public-key-pcrs={SIGNED_PCRS}")])
+                .arguments([option("--tpm2-public-key=", self.places, path::PCR_PUBLIC_KEY)])
+                .arguments([option("--tpm2-signature=", self.places, path::PCR_SIGNATURE)])
+                .arguments([self.device])
+                // The only way in this release that needs no file; the environment of a root's process is root's own.
+                .environment("PASSWORD", recovery.text().as_str())
+        };
+        tpm::ask(self.programs, &call).map_err(StorageError::NotSealed)?;
         Ok(())
     }
 
@@ -85,35 +76,23 @@ impl Volume<'_> {
             .arguments(["--wipe-slot=tpm2"])
             .arguments([self.device])
             .environment("PASSWORD", recovery.text().as_str())
-            .deadline(Duration::from_secs(TPM_DEADLINE_S));
+            .deadline(tpm::DEADLINE);
         self.programs.run(call).map_err(StorageError::NotSealed)?;
         Ok(())
     }
 
-    /// Opens by the TPM. A TPM whose registers changed while it was asked has refused nothing: it is asked again.
+    /// Opens by the TPM.
     pub(super) fn attach(&self) -> Result<(), StorageError> {
-        let mut tries = ATTACH_TRIES;
-        loop {
-            tries -= 1;
-            match self.attach_once() {
-                Err(CommandError::Failed { complaint, .. }) if tries > 0 && complaint.contains(ASK_AGAIN) => {
-                    say(&complaint);
-                    pause(ATTACH_PAUSE);
-                }
-                ended => return ended.map_err(StorageError::DoesNotOpen),
-            }
-        }
-    }
-
-    fn attach_once(&self) -> Result<(), CommandError> {
         let signature = option("tpm2-signature=", self.places, path::PCR_SIGNATURE);
-        let call = Call::new(ATTACH, TPM_REMEDY)
-            .arguments(["attach", partition::DATA_MAPPING])
-            .arguments([self.device])
-            .arguments(["-", &format!("tpm2-device=auto,{signature},headless=true,token-timeout=15s,luks")])
-            .environment("SYSTEMD_CRYPTSETUP_USE_TOKEN_MODULE", "0")
-            .deadline(Duration::from_secs(TPM_DEADLINE_S));
-        self.programs.run(call).map(drop)
+        let call = || {
+            Call::new(ATTACH, TPM_REMEDY)
+                .arguments(["attach", partition::DATA_MAPPING])
+                .arguments([self.device])
+                .arguments(["-", &format!("tpm2-device=auto,{signature},headless=true,token-timeout=15s,luks")])
+                .environment("SYSTEMD_CRYPTSETUP_USE_TOKEN_MODULE", "0")
+        };
+        tpm::ask(self.programs, &call).map_err(StorageError::DoesNotOpen)?;
+        Ok(())
     }
 
     /// Opens by a key.
@@ -161,37 +140,8 @@ fn option(name: &str, places: &Places, file: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::content::Skeleton;
-    use std::cell::Cell;
-
     use super::*;
-    use crate::command::{Answer, System};
-
-    /// A TPM that refuses with these words as often.
-    struct Refuses(&'static str, Cell<u32>);
-
-    impl Programs for Refuses {
-        fn attempt(&self, _: Call) -> Result<Answer, CommandError> {
-            let left = self.1.get();
-            self.1.set(left.saturating_sub(1));
-            Ok(Answer { success: left == 0, complaint: self.0.into(), ..Answer::default() })
-        }
-    }
-
-    /// A register that changed in between is no refusal; a refusal is not asked about again.
-    #[test]
-    fn a_tpm_that_changed_in_between_is_asked_again() {
-        let (folder, device) = (tempfile::tempdir().unwrap(), Path::new("/dev/vda6"));
-        let places = Places::under(folder.path());
-        let attach = |words, refusals| {
-            let programs = Refuses(words, Cell::new(refusals));
-            let opened = Volume { programs: &programs, places: &places, device }.attach().is_ok();
-            (opened, programs.1.get())
-        };
-        let changed = "Failed to add PCR policy to TPM: tpm:error(2.0): PCR have changed since checked";
-        assert_eq!(attach(changed, ATTACH_TRIES - 1), (true, 0));
-        assert_eq!(attach(changed, ATTACH_TRIES + 1), (false, 1));
-        assert_eq!(attach("a policy check failed", 5), (false, 4));
-    }
+    use crate::command::System;
 
     /// With the real programs on plain files: the recovery key's printed text is the passphrase, and the
     /// file system is made with its folders and keys, without ever being mounted.
