@@ -29,6 +29,7 @@ mod stick;
 mod storage;
 mod support;
 mod text;
+mod tpm;
 mod update;
 
 use std::process::ExitCode;

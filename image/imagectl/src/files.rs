@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use vitalgate_site::{Day, PublicKey, SigningKey};
+use vitalgate_site::{Day, KeyError, PublicKey, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -66,11 +66,21 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Outcome {
 
 /// A public key: the name of a file, or 64 hex digits.
 pub(crate) fn public_key(text: &str) -> Outcome<PublicKey> {
+    key(text, &PublicKey::parse)
+}
+
+/// The same of an appliance that signs a report: its TPM may have made it.
+pub(crate) fn report_key(text: &str) -> Outcome<PublicKey> {
+    key(text, &PublicKey::parse_of_report)
+}
+
+fn key(text: &str, parse: &dyn Fn(&str) -> Result<PublicKey, KeyError>) -> Outcome<PublicKey> {
     let refused = |error| Failure::refused(format!("{text} {error}"), "give the file of the public key, or its 64 hex digits");
-    if let Ok(key) = PublicKey::parse(text) {
-        return Ok(key);
+    match parse(text) {
+        Err(KeyError::ReportsOnly) => Err(refused(KeyError::ReportsOnly)),
+        Err(_) => parse(&read_text(Path::new(text))?).map_err(refused),
+        Ok(key) => Ok(key),
     }
-    PublicKey::parse(&read_text(Path::new(text))?).map_err(refused)
 }
 
 /// A private key's file.

@@ -35,7 +35,7 @@ fn verify(file: &Path, key: Option<&str>) -> Outcome<Report> {
     let report = opened(file)?;
     let fingerprint = report.signed_by.fingerprint();
     if let Some(key) = key {
-        let same = key.trim().eq_ignore_ascii_case(&fingerprint) || files::public_key(key).is_ok_and(|key| key == report.signed_by);
+        let same = key.trim().eq_ignore_ascii_case(&fingerprint) || files::report_key(key).is_ok_and(|key| key == report.signed_by);
         if !same {
             return Err(refused(format!("{} was signed by {fingerprint}, not by {key}", file.display())));
         }

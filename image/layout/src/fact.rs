@@ -17,6 +17,10 @@ pub const ACCEPTED: &str = "accepted";
 pub const SIGNED_BY: &str = "signed_by";
 /// Fingerprint of the key that signs the appliance's reports.
 pub const REPORT_KEY: &str = "report_key";
+/// Where that key is.
+pub const REPORT_KEY_PLACE: &str = "report_key_place";
+/// Since when it is another one, and why.
+pub const REPORT_KEY_NOTE: &str = "report_key_note";
 
 /// Whether storage is sealed ([`crate::state::Part::Data`]): [`SEALED_YES`], [`SEALED_NO`], or a word more.
 pub const SEALED: &str = "sealed";

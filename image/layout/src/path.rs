@@ -32,8 +32,10 @@ pub const SITE_FILES_BEFORE: &str = "/data/appliance/site-files-before";
 pub const COMMISSIONED: &str = "/data/appliance/commissioned";
 /// The report that the technician got, for the support bundle.
 pub const COMMISSIONING_REPORT: &str = "/data/appliance/commissioning-report.json";
-/// The key that signs reports.
+/// The key that signs reports, or what the TPM makes it from.
 pub const REPORT_KEY: &str = "/data/appliance/report.key";
+/// Since when that is another key than before.
+pub const REPORT_KEY_RENEWED: &str = "/data/appliance/report.key-renewed";
 /// The recovery key until it is taken away.
 pub const RECOVERY_KEY: &str = "/data/appliance/recovery-key";
 /// The last time that was known here, in Unix milliseconds.

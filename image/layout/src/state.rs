@@ -17,7 +17,7 @@ pub enum StateWord {
     RolledBack,
     /// In service; a device is missing.
     Degraded,
-    /// In service; a destination does not answer, readings are kept.
+    /// In service; a destination does not take readings, or not all of them; they are kept.
     OfflineBuffering,
     /// In service; the time is not known well enough.
     TimeUntrusted,

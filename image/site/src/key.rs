@@ -1,15 +1,18 @@
-//! Ed25519 keys: who may sign.
+//! Keys: who may sign. All of them are Ed25519, but for one: an appliance whose TPM makes the key of its reports has one on
+//! P-256, since hardly any TPM knows Ed25519. Such a key signs reports and nothing else.
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 use zeroize::Zeroizing;
 
 /// Length of a key and of a seed in bytes (RFC 8032, 5.1.5).
 pub(crate) const KEY_BYTES: usize = 32;
-/// Length of a signature in bytes (RFC 8032, 5.1.6).
+/// Length of a key on P-256 in bytes: the point in its short form (SEC 1, 2.3.3).
+const POINT_BYTES: usize = 33;
+/// Length of a signature in bytes: of Ed25519 (RFC 8032, 5.1.6), and `r` and `s` of ECDSA on P-256 one after the other.
 pub(crate) const SIGNATURE_BYTES: usize = 64;
 /// Everything before the key in a DER `SubjectPublicKeyInfo` of Ed25519 (RFC 8410, section 4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -22,6 +25,9 @@ pub enum KeyError {
     /// Neither hex nor PEM.
     #[error("is no Ed25519 key; give 64 hex digits, or PEM as openssl genpkey -algorithm ed25519 writes it")]
     NotAKey,
+    /// A key that an appliance's TPM made.
+    #[error("is a P-256 key, which signs an appliance's reports only; give an Ed25519 key")]
+    ReportsOnly,
     /// A private key where a public one belongs.
     #[error("holds a private key where the public one belongs; keep it secret and name the public key")]
     PrivateKeyGiven,
@@ -32,10 +38,16 @@ pub enum KeyError {
 
 /// Who signed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublicKey([u8; KEY_BYTES]);
+pub struct PublicKey(Kind);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Kind {
+    Ed25519([u8; KEY_BYTES]),
+    P256([u8; POINT_BYTES]),
+}
 
 impl PublicKey {
-    /// Reads 64 hex digits, or PEM (`PUBLIC KEY`).
+    /// Reads the key of a person or of a maker: 64 hex digits, or PEM (`PUBLIC KEY`).
     ///
     /// # Errors
     /// [`KeyError`]
@@ -44,21 +56,52 @@ impl PublicKey {
             return Err(KeyError::PrivateKeyGiven);
         }
         if let Some(bytes) = from_hex(text.trim()) {
-            return Ok(Self(bytes));
+            return Ok(Self(Kind::Ed25519(bytes)));
+        }
+        if from_hex::<POINT_BYTES>(text.trim()).is_some() {
+            return Err(KeyError::ReportsOnly);
         }
         let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).map_err(|_| KeyError::NotAKey)?;
         let key = der.as_ref().strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok());
-        key.map(Self).ok_or(KeyError::NotAKey)
+        key.map(|key| Self(Kind::Ed25519(key))).ok_or(KeyError::NotAKey)
     }
 
-    /// 64 hex digits.
+    /// Reads the key of an appliance: as [`PublicKey::parse`], or 66 hex digits of a key on P-256.
+    ///
+    /// # Errors
+    /// [`KeyError`]
+    pub fn parse_of_report(text: &str) -> Result<Self, KeyError> {
+        from_hex(text.trim()).map_or_else(|| Self::parse(text), Self::on_p256)
+    }
+
+    /// A key on P-256, by its point in the short form.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAKey`] in another form.
+    pub fn on_p256(point: [u8; POINT_BYTES]) -> Result<Self, KeyError> {
+        if matches!(point, [2 | 3, ..]) { Ok(Self(Kind::P256(point))) } else { Err(KeyError::NotAKey) }
+    }
+
+    /// Whether it signs an appliance's reports and nothing else.
+    pub const fn signs_reports_only(&self) -> bool {
+        matches!(self.0, Kind::P256(_))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Kind::Ed25519(key) => key,
+            Kind::P256(point) => point,
+        }
+    }
+
+    /// 64 hex digits, of a key on P-256 66.
     pub fn to_hex(&self) -> String {
-        to_hex(&self.0)
+        to_hex(self.bytes())
     }
 
     /// What a person compares: 16 hex digits of the SHA-256 of the key, in groups of four.
     pub fn fingerprint(&self) -> String {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.0);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.bytes());
         let hex = to_hex(digest.as_ref());
         let digits: Vec<char> = hex.chars().take(FINGERPRINT_DIGITS).collect();
         digits.chunks(4).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-")
@@ -66,7 +109,10 @@ impl PublicKey {
 
     /// Whether `signature` is this key's over `message`.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+        match &self.0 {
+            Kind::Ed25519(key) => UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok(),
+            Kind::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok(),
+        }
     }
 }
 
@@ -108,7 +154,7 @@ impl SigningKey {
 
     fn from_pair(pair: Ed25519KeyPair) -> Result<Self, KeyError> {
         let public = pair.public_key().as_ref().try_into().map_err(|_| KeyError::NotAKey)?;
-        Ok(Self { pair, public: PublicKey(public) })
+        Ok(Self { pair, public: PublicKey(Kind::Ed25519(public)) })
     }
 
     /// PEM (PKCS#8 version 1), for a file with mode 0600.

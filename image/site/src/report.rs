@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use vitalgate_layout::Rejection;
 
-use crate::key::{PublicKey, SIGNATURE_BYTES, SigningKey, from_hex, to_hex};
+use crate::key::{PublicKey, SIGNATURE_BYTES, from_hex, to_hex};
 use crate::refusal::SiteRefusal;
-use crate::signature::{Purpose, normalised, open_any, sign_detached, sign_with_key, verifies_detached};
+use crate::signature::{Purpose, Signer, normalised, open_any, sign_report, verifies_detached};
 
 /// Largest report in bytes (1 MiB).
 pub const REPORT_BYTES_MAX: usize = 1024 * 1024;
@@ -37,24 +37,38 @@ struct Envelope<'a> {
     report: &'a RawValue,
 }
 
+/// Why a report is not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// It is in no form that is signed.
+    #[error("the report is no JSON object ({0})")]
+    NotJson(#[from] serde_json::Error),
+    /// The key is kept elsewhere and did not sign.
+    #[error("the report is not signed: {0}")]
+    NotSigned(String),
+}
+
 /// Signs a JSON object; the result is JSON as well.
 ///
 /// # Errors
-/// Why the text is no JSON object.
-pub fn seal_report_json(report: &str, key: &SigningKey) -> Result<String, serde_json::Error> {
+/// [`ReportError`]
+pub fn seal_report_json(report: &str, signer: &Signer) -> Result<String, ReportError> {
     let normal = normalised(report);
     let raw: &RawValue = serde_json::from_str(normal.trim())?;
     if !raw.get().starts_with('{') {
-        return Err(serde::de::Error::custom("a report is a JSON object"));
+        return Err(ReportError::NotJson(serde::de::Error::custom("it is another value")));
     }
-    let signature = to_hex(&sign_detached(key, Purpose::Report, raw.get()));
-    let envelope = Envelope { format: FORMAT.to_owned(), signed_by: key.public().to_hex(), signature, report: raw };
-    serde_json::to_string(&envelope).map(|text| text + "\n")
+    let signature = to_hex(&signer.signature(Purpose::Report, raw.get()).map_err(ReportError::NotSigned)?);
+    let envelope = Envelope { format: FORMAT.to_owned(), signed_by: signer.public().to_hex(), signature, report: raw };
+    Ok(serde_json::to_string(&envelope)? + "\n")
 }
 
 /// Signs a text; the signature stands at its end as comment lines.
-pub fn seal_report_text(report: &str, key: &SigningKey) -> String {
-    sign_with_key(key, Purpose::Report, report)
+///
+/// # Errors
+/// [`ReportError::NotSigned`]
+pub fn seal_report_text(report: &str, signer: &Signer) -> Result<String, ReportError> {
+    sign_report(signer, report).map_err(ReportError::NotSigned)
 }
 
 /// Opens a signed report of either form.
@@ -73,7 +87,7 @@ pub fn open_report(bytes: &[u8]) -> Result<Report, SiteRefusal> {
     }
     let no_signature = || SiteRefusal::new(Rejection::NoSignature, "it is JSON, but no signed report");
     let envelope: Envelope<'_> = serde_json::from_str(&text).map_err(|_| no_signature())?;
-    let signed_by = PublicKey::parse(&envelope.signed_by).map_err(|_| no_signature())?;
+    let signed_by = PublicKey::parse_of_report(&envelope.signed_by).map_err(|_| no_signature())?;
     let signature = from_hex::<SIGNATURE_BYTES>(&envelope.signature).ok_or_else(no_signature)?;
     let report = envelope.report.get();
     if envelope.format != FORMAT || !verifies_detached(&signed_by, Purpose::Report, report, &signature) {

@@ -18,6 +18,8 @@ const BEGIN: &str = "# -----BEGIN VITALGATE SIGNATURE-----";
 const END: &str = "# -----END VITALGATE SIGNATURE-----";
 /// First line of everything that is signed.
 const DOMAIN: &str = "vitalgate-signature-1";
+/// Said of a key that a TPM made, where it signs something else.
+const REPORTS_ONLY: &str = "a P-256 key signs an appliance's reports only";
 /// Longest name of a delegation in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -75,6 +77,9 @@ impl Delegation {
         if purposes.is_empty() {
             return Err("a delegation is for site files, requests or both");
         }
+        if key.signs_reports_only() {
+            return Err(REPORTS_ONLY);
+        }
         if !is_name(name) {
             return Err("a name has 1 to 64 characters, no quotes and no backslash");
         }
@@ -92,6 +97,7 @@ impl Delegation {
         let (body, armour) = split(&text)?;
         let armour = armour.ok_or_else(|| SiteRefusal::new(Rejection::NoSignature, ""))?;
         let signature = Signature::parse(armour)?;
+        may_sign(&signature.key, Purpose::Delegation)?;
         let field = |name: &str| {
             let value = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))?;
             value.strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
@@ -218,8 +224,9 @@ impl Signer {
         self.delegation.as_ref()
     }
 
-    /// Signs a text; what comes from elsewhere is checked before it is used.
-    fn sign(&self, purpose: Purpose, text: &str) -> Result<String, String> {
+    /// A signature over a text; one from elsewhere is checked before it is used.
+    pub(crate) fn signature(&self, purpose: Purpose, text: &str) -> Result<Vec<u8>, String> {
+        may_sign(&self.public(), purpose).map_err(|refusal| refusal.detail().to_owned())?;
         let message = message(purpose, &self.public(), text);
         let signature = match &self.holder {
             Holder::Here(key) => key.sign_bytes(&message).to_vec(),
@@ -231,8 +238,20 @@ impl Signer {
         if !self.public().verifies(&message, &signature) {
             return Err("what came back is no signature of this key".to_owned());
         }
-        Ok(armoured(text, purpose, &self.public(), &signature, self.delegation.as_ref()))
+        Ok(signature)
     }
+
+    fn sign(&self, purpose: Purpose, text: &str) -> Result<String, String> {
+        Ok(armoured(text, purpose, &self.public(), &self.signature(purpose, text)?, self.delegation.as_ref()))
+    }
+}
+
+/// Whether a key of its kind signs such things at all.
+fn may_sign(key: &PublicKey, purpose: Purpose) -> Result<(), SiteRefusal> {
+    if key.signs_reports_only() && purpose != Purpose::Report {
+        return Err(SiteRefusal::new(Rejection::SignerUnknown, REPORTS_ONLY));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Signer {
@@ -271,7 +290,7 @@ impl Signature {
     fn parse(armour: &str) -> Result<Self, SiteRefusal> {
         let field = |name: &str| armour.lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(name)?.strip_prefix(": "));
         let read = || {
-            let key = PublicKey::parse(field("signed-by")?).ok()?;
+            let key = PublicKey::parse_of_report(field("signed-by")?).ok()?;
             let delegation = match field("delegated-by") {
                 None => None,
                 Some(by) => Some(Delegation {
@@ -345,16 +364,9 @@ pub(crate) fn sign_text(signer: &Signer, purpose: Purpose, text: &str) -> Result
     Ok(signed)
 }
 
-/// Signs with a bare key: what an appliance says of itself.
-pub(crate) fn sign_with_key(key: &SigningKey, purpose: Purpose, text: &str) -> String {
-    let body = without_signature(text).unwrap_or_else(|_| normalised(text));
-    let signature = sign_detached(key, purpose, &body);
-    armoured(&body, purpose, &key.public(), &signature, None)
-}
-
-/// A signature that is kept apart from its text.
-pub(crate) fn sign_detached(key: &SigningKey, purpose: Purpose, text: &str) -> [u8; SIGNATURE_BYTES] {
-    key.sign_bytes(&message(purpose, &key.public(), text))
+/// Signs what an appliance says of itself, whatever it is.
+pub(crate) fn sign_report(signer: &Signer, text: &str) -> Result<String, String> {
+    signer.sign(Purpose::Report, &without_signature(text).unwrap_or_else(|_| normalised(text)))
 }
 
 /// Whether a signature that was kept apart holds.
@@ -372,6 +384,7 @@ pub(crate) fn open_any(text: &str, purpose: Purpose) -> Result<(String, PublicKe
         let detail = format!("it is a {}, wanted is a {}", signature.purpose.word(), purpose.word());
         return Err(SiteRefusal::new(Rejection::OtherPurpose, detail));
     }
+    may_sign(&signature.key, purpose)?;
     if !verifies_detached(&signature.key, purpose, body, &signature.signature) {
         return Err(SiteRefusal::new(Rejection::SignatureWrong, ""));
     }

@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests fails loudly")]
 
+use std::sync::Arc;
+
+use aws_lc_rs::encoding::{AsBigEndian, EcPublicKeyCompressedBin};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use proptest::prelude::*;
 use vitalgate_layout::Rejection;
 use vitalgate_site::{
-    Action, Day, Delegation, PublicKey, Purpose, Request, Serial, SignError, Signer, SigningKey, open_for_any_serial, open_report,
-    open_request, open_signed, seal_report_json, seal_report_text, sign, sign_request,
+    Action, Day, Delegation, KeyError, PublicKey, Purpose, Request, Serial, SignError, Signer, SigningKey, open_for_any_serial,
+    open_report, open_request, open_signed, seal_report_json, seal_report_text, sign, sign_request,
 };
 
 const FULL: &str = include_str!("golden/full.toml");
@@ -232,19 +237,79 @@ fn a_request_opens_only_where_and_when_it_is_meant() {
     assert_eq!(open(&by_service, SERIAL, "2026-11-22"), Err(Rejection::DelegationRefused));
 }
 
+/// A key on P-256 as a TPM has it: what signs is out of reach, what comes back is checked.
+fn made_in_a_tpm() -> Signer {
+    let pair = Arc::new(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap());
+    let point = AsBigEndian::<EcPublicKeyCompressedBin<'_>>::as_be_bytes(pair.public_key()).unwrap();
+    let key = PublicKey::on_p256(point.as_ref().try_into().unwrap()).unwrap();
+    let sign = move |message: &[u8]| Ok(pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec());
+    Signer::elsewhere(key, Box::new(sign))
+}
+
+/// Whichever kind of key the appliance has.
 #[test]
 fn a_report_proves_that_nothing_was_changed() {
-    let key = key(7);
-    let json = seal_report_json("{\n  \"serial\": \"VG-0001\",\n  \"tpm\": true\n}", &key).unwrap();
-    let report = open_report(json.replace('\n', "\r\n").as_bytes()).unwrap();
-    assert!(report.json && report.text.contains("VG-0001") && report.signed_by == key.public());
-    assert_eq!(open_report(json.replace("true", "false").as_bytes()).unwrap_err().rejection(), Rejection::SignatureWrong);
-    let text = seal_report_text("Self test: all well", &key);
-    assert_eq!(open_report(text.as_bytes()).unwrap().text, "Self test: all well");
-    assert_eq!(open_report(text.replace("all well", "all hell").as_bytes()).unwrap_err().rejection(), Rejection::SignatureWrong);
+    for signer in [Signer::root(key(7)), made_in_a_tpm()] {
+        let json = seal_report_json("{\n  \"serial\": \"VG-0001\",\n  \"tpm\": true\n}", &signer).unwrap();
+        let report = open_report(json.replace('\n', "\r\n").as_bytes()).unwrap();
+        assert!(report.json && report.text.contains("VG-0001") && report.signed_by == signer.public());
+        assert_eq!(open_report(json.replace("true", "false").as_bytes()).unwrap_err().rejection(), Rejection::SignatureWrong);
+        let text = seal_report_text("Self test: all well", &signer).unwrap();
+        let report = open_report(text.replace('\n', "\r\n").as_bytes()).unwrap();
+        assert_eq!((report.text.as_str(), report.signed_by), ("Self test: all well", signer.public()));
+        assert_eq!(open_report(text.replace("all well", "all hell").as_bytes()).unwrap_err().rejection(), Rejection::SignatureWrong);
+        assert!(seal_report_json("[1]", &signer).is_err() && seal_report_json("{", &signer).is_err());
+        // Another key of either kind in its place.
+        for other in [key(8).public(), made_in_a_tpm().public()] {
+            for signed in [&json, &text] {
+                let claimed = signed.replace(&signer.public().to_hex(), &other.to_hex());
+                assert_eq!(open_report(claimed.as_bytes()).unwrap_err().rejection(), Rejection::SignatureWrong);
+            }
+        }
+    }
     assert_eq!(open_report(b"Self test: all well").unwrap_err().rejection(), Rejection::NoSignature);
     assert_eq!(open_report(b"{\"serial\": 1}").unwrap_err().rejection(), Rejection::NoSignature);
-    assert!(seal_report_json("[1]", &key).is_err() && seal_report_json("{", &key).is_err());
+}
+
+/// The key of an appliance's TPM signs its reports: no site file, no request, no right to sign, and it is said why.
+#[test]
+fn a_key_on_p256_signs_nothing_but_reports() {
+    let signer = made_in_a_tpm();
+    let point = signer.public();
+    for refusal in [sign(FULL, &signer).unwrap_err(), sign_request(&request(), &signer).unwrap_err()] {
+        assert!(refusal.to_string().contains("reports only"), "{refusal}");
+    }
+    let granted = Delegation::grant(&key(1), point, "Service north", today(), &[Purpose::Site]);
+    assert!(granted.unwrap_err().contains("reports only"));
+    assert_eq!(PublicKey::parse(&point.to_hex()), Err(KeyError::ReportsOnly));
+    assert_eq!(PublicKey::parse_of_report(&point.to_hex()), Ok(point));
+
+    // Not even where somebody has made it a root, and changed the lines of a report's own signature.
+    let forged = seal_report_text(FULL, &signer).unwrap();
+    for (purpose, text) in [("site", forged.as_str()), ("request", forged.as_str()), ("delegation", forged.as_str())] {
+        let text = text.replace("purpose: report", &format!("purpose: {purpose}"));
+        let refusals = [
+            open_signed(text.as_bytes(), &[point], SERIAL, today()).unwrap_err(),
+            open_request(text.as_bytes(), &[point], SERIAL, today()).unwrap_err(),
+        ];
+        let refusals = refusals.iter().filter(|refusal| refusal.rejection() != Rejection::OtherPurpose);
+        let told: Vec<_> = refusals.map(|refusal| (refusal.rejection(), refusal.detail().to_owned())).collect();
+        let known = told.iter().all(|(rejection, why)| *rejection == Rejection::SignerUnknown && why.contains("reports only"));
+        assert!(known && told.len() == usize::from(purpose != "delegation"), "{purpose}: {told:?}");
+        assert_eq!(Delegation::parse(&text).unwrap_err().rejection(), Rejection::SignerUnknown);
+    }
+}
+
+/// A token or a TPM that signs something else is found out before anybody takes the report.
+#[test]
+fn what_is_no_signature_of_the_key_is_no_report() {
+    let point = made_in_a_tpm().public();
+    for (answer, why) in [(Ok(vec![0; 64]), "no signature of this key"), (Ok(vec![0; 70]), "70 bytes"), (Err("no TPM"), "no TPM")] {
+        let signer = Signer::elsewhere(point, Box::new(move |_| answer.clone().map_err(str::to_owned)));
+        for told in [seal_report_text("All well.", &signer).unwrap_err(), seal_report_json("{}", &signer).unwrap_err()] {
+            assert!(told.to_string().contains(why), "{told}");
+        }
+    }
 }
 
 proptest! {

@@ -72,7 +72,7 @@ fn tell(places: &Places, folder: &Path, mut text: String) -> anyhow::Result<()> 
     if let Some(shown) = shown(places) {
         text.push_str(&described(&shown));
     }
-    let signed = seal_report_text(&text, &report::key(places)?);
+    let signed = seal_report_text(&text, &report::key(places)?)?;
     Ok(write_file(&folder.join(stick::CERTIFICATE_REPORT), for_windows(&signed).as_bytes())?)
 }
 

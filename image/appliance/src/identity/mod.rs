@@ -30,7 +30,7 @@ use crate::command::{Programs, System};
 use crate::places::Places;
 use crate::state_file::{StateFiles, now_unix_ms, replace};
 use crate::storage::{RecoveryKey, StorageError, key_wrap};
-use crate::{machine, provision, site_file};
+use crate::{machine, provision, report, site_file};
 
 /// Files of the folder: the credential, whose presence says that the folder is whole.
 const KEY: &str = "key.cred";
@@ -51,10 +51,15 @@ const CONTEXT: &[u8] = b"vitalgate client key under the recovery key 1";
 pub(crate) const MISSING: &str =
     "the appliance's own certificate is missing; see what vitalgate-identity.service says, and restart the appliance";
 
-/// Makes it where the site file asks for it and it is not there.
+/// Makes it where the site file asks for it and it is not there, and the key that signs reports first: this is the step that has
+/// the TPM at each start.
 pub(crate) fn identity() -> anyhow::Result<ExitCode> {
     let places = Places::system();
     let states = StateFiles::of(&places);
+    // Reports can wait, readings cannot.
+    if let Err(error) = reports(&places, &states) {
+        crate::cli::say(&format!("{error:#}"));
+    }
     ensure(&places, &System, &states, &site_file::kept(&places)?).inspect_err(|error| {
         let said = say(&states, Some(StateWord::ProvisionRejected), &format!("{error:#}"), BTreeMap::new());
         if let Err(error) = said {
@@ -62,6 +67,12 @@ pub(crate) fn identity() -> anyhow::Result<ExitCode> {
         }
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the key that signs reports where there is none, or the TPM has it no more.
+fn reports(places: &Places, states: &StateFiles) -> anyhow::Result<()> {
+    report::key(places)?;
+    say(states, None, "", report::facts(places)).context("the state file cannot be written; restart the appliance")
 }
 
 fn ensure(places: &Places, programs: &dyn Programs, states: &StateFiles, site: &Site) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ use crate::command::{Answer, Call, CommandError};
 use crate::report::{self, Report};
 use crate::state_file::Said;
 use crate::stick::rig::Rig;
+use crate::tpm::software::SoftwareTpm;
 
 /// A TPM that turns every bit, or refuses, and a service manager.
 #[derive(Default)]
@@ -181,6 +182,24 @@ fn a_key_that_nothing_opens_is_made_anew_and_said_to_be() {
     assert!(!appliance.places().at("/data/none").exists());
 }
 
+/// From the first start on the console says which key signs the reports: before anybody commissions the appliance, and after
+/// another TPM.
+#[test]
+fn the_key_of_reports_is_there_before_the_first_report() {
+    let appliance = Appliance::new();
+    let (tpm, places) = SoftwareTpm::in_place(appliance.rig.folder.path());
+    fs::create_dir_all(places.at(path::APPLIANCE)).unwrap();
+    appliance.states().say(Part::Provision, Said::new(StateWord::Enrolling, "insert the stick")).unwrap();
+    reports(&places, &appliance.states()).unwrap();
+    let said = appliance.said();
+    assert_eq!((said.word, said.detail.as_str()), (StateWord::Enrolling, "insert the stick"));
+    let first = said.facts[fact::REPORT_KEY].clone();
+    tpm.run("tpm2_clear", &["-c", "p"]);
+    reports(&places, &appliance.states()).unwrap();
+    let facts = appliance.said().facts;
+    assert!(facts[fact::REPORT_KEY] != first && facts[fact::REPORT_KEY_NOTE].contains(&first), "{facts:?}");
+}
+
 /// Hospital IT gets certificate and request by the signed report, in both of its forms, and no key.
 #[test]
 fn the_commissioning_report_holds_certificate_and_request() {
@@ -194,7 +213,7 @@ fn the_commissioning_report_holds_certificate_and_request() {
     assert_eq!(value["client_certificate"]["certificate"], shown.chain.pem);
     assert_eq!(value["client_certificate"]["request"], shown.request);
     assert_eq!(value["client_certificate"]["shown_to"], serde_json::json!(["ehr"]));
-    let text = open_report(report.signed_text(&key).as_bytes()).unwrap().text;
+    let text = open_report(report.signed_text(&key).unwrap().as_bytes()).unwrap().text;
     for wanted in [shown.chain.pem.trim(), shown.request.trim(), &shown.fingerprint(), "Client certificate for ehr"] {
         assert!(text.contains(wanted), "{wanted} in {text}");
     }

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use vitalgate_domain::DeviceId;
 use vitalgate_layout::state::StateWord;
 use vitalgate_layout::{path, stick};
-use vitalgate_site::{SigningKey, Site};
+use vitalgate_site::{Signer, Site};
 
 use super::credentials::Credentials;
 use super::{Provisioning, is_commissioned};
@@ -47,7 +47,7 @@ impl Provisioning<'_> {
 
     /// Writes everything to the stick; `false` when it is not the one that the site file came from, which
     /// gets no credentials.
-    pub(super) fn hand_over(&self, plugged: &Plugged, site: &Site, key: &SigningKey, test: &self_test::Outcome) -> anyhow::Result<bool> {
+    pub(super) fn hand_over(&self, plugged: &Plugged, site: &Site, key: &Signer, test: &self_test::Outcome) -> anyhow::Result<bool> {
         let mounted = self.sticks.mount(plugged)?;
         let offered = read_file(mounted.folder(), stick::SITE_FILE, stick::SITE_FILE_BYTES_MAX)?;
         if offered.is_none() || offered != fs::read(self.places.at(path::SITE_FILE)).ok() {
@@ -66,14 +66,14 @@ impl Provisioning<'_> {
         &self,
         mounted: &dyn Mounted,
         site: &Site,
-        key: &SigningKey,
+        key: &Signer,
         test: &self_test::Outcome,
         devices: impl Iterator<Item = &'d DeviceId>,
     ) -> anyhow::Result<String> {
         mounted.check_writable()?;
         let credentials = self.credentials(devices)?;
         let report = Report::new(self.places, &self.states, site, key, test, &credentials_of(&credentials))?;
-        let (json, text) = (report.signed_json(key)?, report.signed_text(key));
+        let (json, text) = (report.signed_json(key)?, report.signed_text(key)?);
         write_all(mounted, &credentials, &json, &text)?;
         Ok(json)
     }

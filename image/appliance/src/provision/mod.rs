@@ -100,8 +100,7 @@ impl<'a> Provisioning<'a> {
         // By the file itself: a power cut may have left the moment of the one before it.
         let signer = site_file::kept_and_signer(self.places).ok();
         facts.extend(signer.map(|(_, signed_by)| (fact::SIGNED_BY.to_owned(), signed_by.to_string())));
-        // What a report is compared with: `imagectl report verify` prints the key that signed it.
-        facts.extend(crate::report::existing_key(self.places).map(|key| (fact::REPORT_KEY.to_owned(), key.public().fingerprint())));
+        facts.extend(crate::report::facts(self.places));
         facts.extend(crate::identity::facts(self.places));
         facts
     }

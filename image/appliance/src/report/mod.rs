@@ -1,5 +1,7 @@
 //! The commissioning report: what was put into service, by whom, and how it tested; signed by the
-//! appliance's own key. It holds no patient and no secret.
+//! appliance's own key ([`key`]). It holds no patient and no secret.
+
+mod key;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,37 +14,17 @@ use serde::Serialize;
 use vitalgate_config::DeviceSource;
 use vitalgate_layout::state::Part;
 use vitalgate_layout::{fact, path};
-use vitalgate_site::{SigningKey, Site, seal_report_json, seal_report_text};
+use vitalgate_site::{Signer, Site, seal_report_json, seal_report_text};
+
+pub(crate) use key::{existing_key, facts, key};
 
 use crate::places::Places;
 use crate::self_test;
-use crate::state_file::{StateFiles, now_unix_ms, replace};
+use crate::state_file::{StateFiles, now_unix_ms};
 use crate::text::hex;
 use crate::{identity, machine};
 
 const FORMAT: &str = "vitalgate-commissioning-1";
-
-/// The appliance's own key; made where there is none.
-///
-/// # Errors
-/// When sealed storage does not keep it.
-pub(crate) fn key(places: &Places) -> anyhow::Result<SigningKey> {
-    let file = places.at(path::REPORT_KEY);
-    match fs::read_to_string(&file) {
-        Ok(text) => SigningKey::parse(&text).map_err(|error| anyhow::anyhow!("{} {error}", file.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let key = SigningKey::generate()?;
-            replace(&file, key.to_pem()?.as_bytes(), 0o600).context("sealed storage does not take the appliance's key")?;
-            Ok(key)
-        }
-        Err(error) => Err(error).context("the appliance's key cannot be read; restart the appliance"),
-    }
-}
-
-/// The appliance's own key, if there is one and it can be read.
-pub(crate) fn existing_key(places: &Places) -> Option<SigningKey> {
-    SigningKey::parse(&fs::read_to_string(places.at(path::REPORT_KEY)).ok()?).ok()
-}
 
 /// Credentials that are on the stick.
 pub(crate) struct Handed<'a> {
@@ -81,6 +63,7 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 struct Fingerprints {
     appliance: String,
+    appliance_key: &'static str,
     status_page: Option<String>,
     device_authority: Option<String>,
 }
@@ -116,7 +99,7 @@ impl Report {
         places: &Places,
         states: &StateFiles,
         site: &Site,
-        key: &SigningKey,
+        key: &Signer,
         test: &self_test::Outcome,
         handed: &[Handed<'_>],
     ) -> anyhow::Result<Self> {
@@ -137,6 +120,7 @@ impl Report {
             sealed_storage: fact(Part::Data, fact::SEALED).unwrap_or_else(|| "unknown".to_owned()),
             fingerprints: Fingerprints {
                 appliance: key.public().fingerprint(),
+                appliance_key: key::place(&key.public()),
                 status_page: fact(Part::Status, fact::FINGERPRINT),
                 device_authority: handed.iter().find_map(|one| one.authority).and_then(fingerprint),
             },
@@ -157,13 +141,13 @@ impl Report {
     }
 
     /// For programs, signed.
-    pub(crate) fn signed_json(&self, key: &SigningKey) -> anyhow::Result<String> {
+    pub(crate) fn signed_json(&self, key: &Signer) -> anyhow::Result<String> {
         Ok(seal_report_json(&serde_json::to_string_pretty(self)?, key)?)
     }
 
     /// For a person, on one page, signed.
-    pub(crate) fn signed_text(&self, key: &SigningKey) -> String {
-        seal_report_text(&self.text(), key)
+    pub(crate) fn signed_text(&self, key: &Signer) -> anyhow::Result<String> {
+        Ok(seal_report_text(&self.text(), key)?)
     }
 
     fn text(&self) -> String {
@@ -177,7 +161,7 @@ impl Report {
             ("Technician", self.technician.clone()),
             ("Commissioned", self.commissioned.clone()),
             ("Storage sealed", self.sealed_storage.clone()),
-            ("Key of appliance", self.fingerprints.appliance.clone()),
+            ("Key of appliance", format!("{} ({})", self.fingerprints.appliance, self.fingerprints.appliance_key)),
             ("Status page", self.fingerprints.status_page.clone().unwrap_or_else(none)),
             ("Device authority", self.fingerprints.device_authority.clone().unwrap_or_else(none)),
             ("Recovery key", self.recovery_key.to_owned()),

@@ -46,6 +46,9 @@ mod tests {
     use super::*;
     use crate::places::Places;
 
+    /// Asks for something; whether it was had.
+    type Question<'a> = &'a dyn Fn(&dyn Programs) -> bool;
+
     /// A TPM that refuses with these words as often.
     struct Refuses(&'static str, Cell<u32>);
 
@@ -64,13 +67,13 @@ mod tests {
         let (folder, device) = (tempfile::tempdir().unwrap(), Path::new("/dev/vda6"));
         let places = Places::under(folder.path());
         let recovery = RecoveryKey::generate().unwrap();
-        let questions: [(&str, &dyn Fn(&dyn Programs) -> bool); 3] = [
+        let questions: [(&str, Question<'_>); 3] = [
             ("open", &|programs| Volume { programs, places: &places, device }.attach().is_ok()),
             ("seal", &|programs| Volume { programs, places: &places, device }.seal(&recovery).is_ok()),
             ("credential", &|programs| credential(programs, &places, "kek", b"key", true).is_ok()),
         ];
         let changed = "Failed to add PCR policy to TPM: tpm:error(2.0): PCR have changed since checked";
-        let asked = |question: &dyn Fn(&dyn Programs) -> bool, words, refusals| {
+        let asked = |question: Question<'_>, words, refusals| {
             let programs = Refuses(words, Cell::new(refusals));
             (question(&programs), programs.1.get())
         };

@@ -50,6 +50,7 @@ pub(crate) fn fact(name: &str, language: Language) -> String {
         fact::VERSION => ("New version", "Neue Version"),
         fact::PERCENT => ("Percent", "Prozent"),
         fact::REPORT_KEY => ("Signs reports with", "Signiert Berichte mit"),
+        fact::REPORT_KEY_PLACE => ("Key of reports", "Schlüssel der Berichte"),
         fact::TPM => ("TPM", "TPM"),
         other => return other_fact(other, language),
     };
