@@ -170,6 +170,7 @@ mod tests {
             bytes: 1,
             removable: true,
             read_only: false,
+            sector_bytes: disks::IMAGE_SECTOR_BYTES,
             model: "x".to_owned(),
             serial: serial.to_owned(),
             used_by: None,

@@ -110,6 +110,19 @@ impl<'d> Esp<'d> {
         Ok(self.entry(slot)?.is_some_and(|entry| entry.is_good()))
     }
 
+    /// Whether a slot can be gone back to: it has tries left, or lost them only because an older version was asked for.
+    pub(crate) fn can_go_back_to(&self, slot: Slot) -> Result<bool, EspError> {
+        Ok(self.entry(slot)?.is_some_and(|entry| entry.is_good() || is_set_aside(&entry)))
+    }
+
+    /// Leaves a slot for the other one.
+    pub(crate) fn leave(&self, slot: Slot) -> Result<(), EspError> {
+        if self.entry(slot.other())?.is_some_and(|entry| is_set_aside(&entry)) {
+            self.set_good(slot.other())?;
+        }
+        self.exhaust(slot, entry::TRIES)
+    }
+
     /// Gives a slot all its tries back.
     pub(crate) fn set_good(&self, slot: Slot) -> Result<(), EspError> {
         let entry = self.entry(slot)?.ok_or(EspError::Empty(slot))?;
@@ -245,6 +258,11 @@ impl<'d> Esp<'d> {
         }
         if stale.is_empty() { Ok(()) } else { self.disk.sync(entry::FOLDER).map_err(failed("written")) }
     }
+}
+
+/// Whether an entry has no tries left and never failed: they were taken from it.
+fn is_set_aside(entry: &BootEntry) -> bool {
+    !entry.is_good() && entry.done == 0
 }
 
 fn place(entry: &BootEntry) -> String {

@@ -195,6 +195,28 @@ fn keeping_a_slot_survives_a_cut() {
     }
 }
 
+/// So does leaving one: the other slot starts, whether it kept its tries or lost them to an older version, once this one
+/// has none left; until then there is always one with tries.
+#[test]
+fn leaving_a_slot_survives_a_cut() {
+    for other in ["vitalgate-a_0.2.0+3.efi", "vitalgate-a_0.2.0+0.efi", "vitalgate-a_0.1.0+3.efi"] {
+        for steps in 0.. {
+            let appliance = Appliance::with(&[other, "vitalgate-b_0.1.5+2-1.efi"]);
+            let cut = Cut { disk: appliance.disk(), steps_left: Cell::new(steps) };
+            let left = Esp::on(&cut).leave(Slot::B);
+            assert!(Esp::on(&appliance.disk()).entries().unwrap().iter().any(BootEntry::is_good), "{other} cut after {steps}");
+            if left.is_ok() {
+                let entries = Esp::on(&appliance.disk()).entries().unwrap();
+                assert_eq!(
+                    entries.iter().map(|entry| (entry.slot, entry.is_good())).collect::<Vec<_>>(),
+                    [(Slot::A, true), (Slot::B, false)]
+                );
+                break;
+            }
+        }
+    }
+}
+
 /// The updater's questions, in its words.
 #[test]
 fn the_updater_is_answered() {

@@ -31,6 +31,10 @@ const RESTART_DEADLINE: Duration = Duration::from_secs(90);
 const MANAGER_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the daemon may take to say what it has.
 const BEFORE_DEADLINE: Duration = Duration::from_secs(20);
+/// Attempts at what the disk refuses.
+const ATTEMPTS_MAX: u32 = 10;
+/// How long between two of them.
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(30);
 /// The unit that opens sealed storage.
 const DATA_UNIT: &str = "vitalgate-data.service";
 /// The daemon's unit.
@@ -43,17 +47,32 @@ pub(crate) fn gate() -> anyhow::Result<ExitCode> {
     let esp = Esp::on(&disk);
     let running = Running::read(&places)?;
     let trial = esp.trial().filter(|trial| trial.is_of(running.slot, running.version));
-    let known = known(&places, &esp, running, trial.as_ref())?;
+    let wait = || pause(ATTEMPT_INTERVAL);
+    let known = insist(wait, || known(&places, &esp, running, trial.as_ref()))?;
     if known.on_trial {
         say(&format!("slot {} ({}) is on trial", running.slot, running.version));
     }
     let verdict = watch(&places, &known);
-    let code = conclude(&places, &esp, running, &verdict)?;
+    let code = insist(wait, || conclude(&places, &esp, running, &verdict));
+    // Also where the disk did not take it: the loader takes a try at each start, and leaves the version by that.
     if matches!(verdict, Verdict::Return(_)) {
         pause(SHOWN_FOR);
         restart(&System);
     }
-    Ok(code)
+    code
+}
+
+/// Does a step until the disk takes it. Nothing starts the gate a second time (a unit that is started again does not bring
+/// back those that wait for it), and a trial without a verdict would stay one until somebody switches off and on.
+fn insist<T>(wait: impl Fn(), step: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    for _ in 1..ATTEMPTS_MAX {
+        match step() {
+            Ok(done) => return Ok(done),
+            Err(error) => say_error(&error),
+        }
+        wait();
+    }
+    step()
 }
 
 /// Does what the verdict asks, but for the restart.
@@ -128,7 +147,7 @@ fn known(places: &Places, esp: &Esp<'_>, running: Running, trial: Option<&Trial>
     Ok(Known {
         on_trial: trial.is_some(),
         data_was_open: trial.is_some_and(|trial| trial.data_was_open),
-        way_back: esp.is_good(running.slot.other())?,
+        way_back: esp.can_go_back_to(running.slot.other())?,
         before: Before::read(places).unwrap_or_default(),
     })
 }
@@ -187,7 +206,7 @@ fn property(programs: &impl Programs, unit: &str, name: &str) -> Option<String> 
 fn go_back(places: &Places, esp: &Esp<'_>, running: Running, reason: &str) -> anyhow::Result<()> {
     say(&format!("{} is left: {reason}", running.version));
     record(places, esp, &Rollback::now(running.slot, running.version, reason.to_owned()))?;
-    esp.exhaust(running.slot, vitalgate_layout::entry::TRIES)?;
+    esp.leave(running.slot)?;
     show(places, esp, running, None)
 }
 

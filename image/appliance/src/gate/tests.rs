@@ -1,5 +1,6 @@
 //! Leaving a version, with real files.
 
+use std::cell::Cell;
 use std::fs;
 
 use vitalgate_layout::{Slot, Version, entry};
@@ -31,6 +32,48 @@ fn a_version_that_is_left_has_its_reason_and_no_tries() {
     );
     let said = StateFiles::of(&places).read(Part::Slots).unwrap();
     assert!(said.detail.contains("no reading from m-2"), "{}", said.detail);
+}
+
+/// A version that is older than the one it replaces is left like any other: the newer one lost its tries only so that
+/// the older could start, and gets them back.
+#[test]
+fn an_older_version_that_is_not_healthy_has_a_way_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    let entries = places.at(path::ESP).join(entry::FOLDER);
+    fs::create_dir_all(&entries).unwrap();
+    fs::create_dir_all(places.at(path::APPLIANCE)).unwrap();
+    for name in ["vitalgate-a_0.2.0+0.efi", "vitalgate-b_0.1.5+2-1.efi"] {
+        fs::write(entries.join(name), b"").unwrap();
+    }
+    let disk = Mounted::at(&places.at(path::ESP));
+    let esp = Esp::on(&disk);
+    let running = Running { slot: Slot::B, version: Version::parse("0.1.5").unwrap() };
+    let trial = Trial { slot: "b".into(), version: "0.1.5".into(), data_was_open: true };
+    assert!(known(&places, &esp, running, Some(&trial)).unwrap().way_back);
+    go_back(&places, &esp, running, "no reading from m-2").unwrap();
+    assert_eq!(esp.primary().unwrap(), Slot::A);
+    assert!(esp.is_good(Slot::A).unwrap() && !esp.is_good(Slot::B).unwrap());
+    // One that failed is none.
+    fs::rename(entries.join("vitalgate-a_0.2.0+3.efi"), entries.join("vitalgate-a_0.2.0+0-3.efi")).unwrap();
+    assert!(!known(&places, &esp, running, Some(&trial)).unwrap().way_back);
+}
+
+/// A disk that fails for a moment does not leave a version undecided; one that fails for good ends the waiting.
+#[test]
+fn a_disk_that_fails_for_a_moment_is_asked_again() {
+    let (tried, waited) = (Cell::new(0), Cell::new(0));
+    let once_more = || waited.set(waited.get() + 1);
+    let step = |works_at: u32| {
+        tried.set(tried.get() + 1);
+        anyhow::ensure!(tried.get() >= works_at, "no disk");
+        Ok(tried.get())
+    };
+    assert_eq!(insist(once_more, || step(3)).unwrap(), 3);
+    assert_eq!(waited.get(), 2);
+    tried.set(0);
+    assert!(insist(once_more, || step(ATTEMPTS_MAX + 1)).is_err());
+    assert_eq!(tried.get(), ATTEMPTS_MAX);
 }
 
 /// Storage that a recovery key opens later, a store that drains, a device that is switched on again: the slot is

@@ -45,13 +45,23 @@ pub(crate) enum Refused {
     Running(Version),
     /// It was tried.
     #[error(
-        "version {version} was tried and undone: {reason}. Get a newer version; to try this one again, delete update-report.txt from the stick"
+        "version {version} was tried and undone: {reason}. Get a newer version; to try this one again, delete update-report.txt from the stick, which must not be write-protected"
     )]
     Undone {
         /// The version.
         version: Version,
         /// Why it was left.
         reason: String,
+    },
+    /// Older than what runs, and nobody asks for it.
+    #[error(
+        "version {version} is older than {running}, which runs; to go back to it, delete update-report.txt from the stick, which must not be write-protected"
+    )]
+    Older {
+        /// The version.
+        version: Version,
+        /// What runs.
+        running: Version,
     },
     /// Wrong machine or too old.
     #[error("{0}")]
@@ -76,18 +86,30 @@ impl Offer {
         Ok(Self { compatible: information.compatible, version })
     }
 
-    /// Whether it is to be installed over what runs. A version that was undone is not tried again by
-    /// itself; `again` says that a person wants it.
+    /// Whether it is made for this machine.
+    ///
+    /// # Errors
+    /// When it is for another.
+    pub(crate) fn for_this_machine(self) -> Result<Self, Refused> {
+        check_version(&self.compatible, self.version, None).map_err(|refusal| Refused::NotForThis(refusal.to_string()))?;
+        Ok(self)
+    }
+
+    /// Whether it is to be installed over what runs. A version that was undone is not tried again by itself, and none goes
+    /// back to an older one by itself: a stick that stays in would undo every update from the server. `asked` says that a
+    /// person wants it.
     ///
     /// # Errors
     /// Says why not.
-    pub(crate) fn check(&self, running: Running, floor: Option<Version>, undone: Option<&Rollback>, again: bool) -> Result<(), Refused> {
+    pub(crate) fn check(&self, running: Running, floor: Option<Version>, undone: Option<&Rollback>, asked: bool) -> Result<(), Refused> {
         check_version(&self.compatible, self.version, floor).map_err(|refusal| Refused::NotForThis(refusal.to_string()))?;
         if self.version == running.version {
             return Err(Refused::Running(self.version));
         }
-        match undone.filter(|undone| !again && undone.version == self.version.to_string()) {
+        match undone.filter(|undone| undone.version == self.version.to_string()) {
+            _ if asked => Ok(()),
             Some(undone) => Err(Refused::Undone { version: self.version, reason: undone.reason.clone() }),
+            None if self.version < running.version => Err(Refused::Older { version: self.version, running: running.version }),
             None => Ok(()),
         }
     }
@@ -143,15 +165,16 @@ mod tests {
         assert!(matches!(read(Rauc(true, r#"{"compatible":"x","version":"new"}"#, "")), Err(Refused::NoVersion)));
     }
 
-    /// Newer, or older down to the floor; never the same, and not again what failed.
+    /// Newer, or older down to the floor where a person asks; never the same, and not again what failed.
     #[test]
     fn what_is_installed_and_what_is_not() {
         let running = Running { slot: Slot::A, version: Version::parse("0.3.0").unwrap() };
         let floor = Version::parse("0.2.0");
         let undone = Rollback::now(Slot::B, Version::parse("0.4.0").unwrap(), "no reading from m-2".into());
-        let check = |version: &str, again| offer(version).check(running, floor, Some(&undone), again);
+        let check = |version: &str, asked| offer(version).check(running, floor, Some(&undone), asked);
         assert!(check("0.4.1", false).is_ok());
-        assert!(check("0.2.0", false).is_ok());
+        assert!(check("0.2.0", true).is_ok());
+        assert!(check("0.2.0", false).unwrap_err().to_string().contains("older than 0.3.0, which runs"));
         assert!(matches!(check("0.3.0", true), Err(Refused::Running(_))));
         assert!(check("0.1.9", true).unwrap_err().to_string().contains("older than 0.2.0"));
         assert!(check("0.4.0", false).unwrap_err().to_string().contains("no reading from m-2"));

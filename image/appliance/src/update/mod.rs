@@ -37,7 +37,7 @@ pub(crate) use fetch::{Wanted, fetch};
 
 use bundle::{Offer, Refused};
 use install::{Installer, Rauc};
-use report::{has_report, write_report};
+use report::{begin_report, write_report};
 
 /// Most bundles on a stick that are looked at.
 const STICK_BUNDLES_MAX: usize = 16;
@@ -150,17 +150,24 @@ impl<P: Programs, I: Installer> Updater<P, I> {
 
     fn try_stick(&self, stick: &Path, running: Running) -> anyhow::Result<Outcome> {
         let mut refusals = Vec::new();
-        let mut wanted: Option<(Offer, PathBuf)> = None;
+        let mut newest: Option<(Offer, PathBuf)> = None;
         for bundle in bundles(stick)? {
-            let offer =
-                Offer::read(&self.programs, &bundle).and_then(|offer| self.check(&offer, running, !has_report(stick)).map(|()| offer));
-            match offer {
-                Ok(offer) if wanted.as_ref().is_none_or(|(best, _)| best.version < offer.version) => wanted = Some((offer, bundle)),
+            match Offer::read(&self.programs, &bundle).and_then(Offer::for_this_machine) {
+                Ok(offer) if newest.as_ref().is_none_or(|(best, _)| best.version < offer.version) => newest = Some((offer, bundle)),
                 Ok(_older) => {}
-                Err(Refused::Running(version)) => refusals.push(format!("version {version} is running and is kept")),
                 Err(refusal) => refusals.push(format!("{}: {refusal}", name_of(&bundle))),
             }
         }
+        // Never the next older one instead: the stick stays in, and each would replace the other at every start.
+        let wanted = newest.filter(|(offer, bundle)| {
+            let checked = self.check(offer, running, begin_report(stick));
+            match &checked {
+                Ok(()) => {}
+                Err(Refused::Running(version)) => refusals.push(format!("version {version} is running and is kept")),
+                Err(refusal) => refusals.push(format!("{}: {refusal}", name_of(bundle))),
+            }
+            checked.is_ok()
+        });
         let Some((offer, bundle)) = wanted else {
             let none = format!("no update on the stick: put the bundle ({COMPATIBLE}-VERSION.raucb) into its top folder");
             return Ok(Outcome::Nothing(if refusals.is_empty() { none } else { refusals.join("; ") }));
@@ -277,10 +284,10 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         Ok(offer)
     }
 
-    fn check(&self, offer: &Offer, running: Running, again: bool) -> Result<(), Refused> {
+    fn check(&self, offer: &Offer, running: Running, asked: bool) -> Result<(), Refused> {
         let disk = Mounted::at(&self.places.at(path::ESP));
         let undone = undone(&self.places, &Esp::on(&disk), running).map_err(|error| Refused::NotForThis(error.to_string()))?;
-        offer.check(running, version_floor(&self.places), undone.as_ref(), again)
+        offer.check(running, version_floor(&self.places), undone.as_ref(), asked)
     }
 
     /// Whether an update that nobody waits for may restart the appliance now; else, for what it waits.

@@ -1,6 +1,6 @@
 //! What became of an update, for a person: on the stick, newest first.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -15,9 +15,10 @@ const REPORT_BYTES_MAX: usize = 32 * 1024;
 /// Lines end so that every editor shows them.
 const LINE_END: &str = "\r\n";
 
-/// Whether a stick already carries a report.
-pub(crate) fn has_report(stick: &Path) -> bool {
-    stick.join(UPDATE_REPORT).exists()
+/// Begins the report of a stick that has none: a person brought it anew. A stick that takes no report stays without one
+/// however often the appliance starts, and says nothing by that.
+pub(crate) fn begin_report(stick: &Path) -> bool {
+    File::create_new(stick.join(UPDATE_REPORT)).is_ok()
 }
 
 /// Puts an entry in front of the report on a stick.
@@ -64,12 +65,12 @@ mod tests {
     fn a_report_keeps_the_newest() {
         let stick = tempfile::tempdir().unwrap();
         let running = Running { slot: Slot::A, version: Version::parse("0.2.0").unwrap() };
-        assert!(!has_report(stick.path()));
+        assert!(begin_report(stick.path()));
+        assert!(!begin_report(stick.path()), "only once");
         fs::write(stick.path().join(UPDATE_REPORT), b"\xff\xfe garbage").unwrap();
         for number in 0..400 {
             write_report(stick.path(), running, "practice-01", &format!("result {number} \u{fc}\u{df}")).unwrap();
         }
-        assert!(has_report(stick.path()));
         let text = fs::read_to_string(stick.path().join(UPDATE_REPORT)).unwrap();
         assert!(text.len() <= REPORT_BYTES_MAX);
         let newest = text.find("result 399").unwrap();

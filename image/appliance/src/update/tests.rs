@@ -159,6 +159,13 @@ fn stick(updater: &TestUpdater, files: &[(&str, &str)]) -> PathBuf {
     stick
 }
 
+/// Puts on record that a version was left.
+fn undo(updater: &TestUpdater, version: &str) {
+    let disk = Mounted::at(&updater.places.at(path::ESP));
+    let rollback = Rollback::now(Slot::B, Version::parse(version).unwrap(), "no reading from m-2".into());
+    record(&updater.places, &Esp::on(&disk), &rollback).unwrap();
+}
+
 fn report(stick: &Path) -> String {
     fs::read_to_string(stick.join(UPDATE_REPORT)).unwrap()
 }
@@ -246,9 +253,7 @@ fn an_undone_version_is_not_tried_again_by_itself() {
     let updater = appliance(folder.path());
     let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
     updater.install_from_stick(&stick).unwrap();
-    let disk = Mounted::at(&updater.places.at(path::ESP));
-    let rollback = Rollback::now(Slot::B, Version::parse("0.3.0").unwrap(), "no reading from m-2".into());
-    record(&updater.places, &Esp::on(&disk), &rollback).unwrap();
+    undo(&updater, "0.3.0");
 
     updater.install_from_stick(&stick).unwrap();
     assert_eq!((RESTARTS.get(), updater.installer.installed.borrow().len()), (1, 1));
@@ -257,6 +262,40 @@ fn an_undone_version_is_not_tried_again_by_itself() {
     fs::remove_file(stick.join(UPDATE_REPORT)).unwrap();
     updater.install_from_stick(&stick).unwrap();
     assert_eq!(updater.installer.installed.borrow().len(), 2);
+}
+
+/// A stick that takes no report has none after any number of starts: no person asks by that.
+#[test]
+fn a_stick_that_takes_no_report_asks_for_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let updater = appliance(folder.path());
+    let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
+    // Refuses whoever creates it or writes to it, also the owner of everything.
+    std::os::unix::fs::symlink("/nowhere/report", stick.join(UPDATE_REPORT)).unwrap();
+    undo(&updater, "0.3.0");
+    updater.install_from_stick(&stick).unwrap();
+    assert_eq!((RESTARTS.get(), updater.installer.installed.borrow().len()), (0, 0));
+    assert!(state(&updater).1.contains("0.3.0 was tried and undone"), "{:?}", state(&updater));
+}
+
+/// A stick that stays plugged in comes to rest: an older bundle never takes the place of the newest, where that runs or
+/// was undone, nor of what came from the server.
+#[test]
+fn an_older_bundle_is_not_taken_instead_of_the_newest() {
+    for (files, told) in [
+        (&[("a.raucb", "0.2.0"), ("b.raucb", "0.1.5")][..], "version 0.2.0 is running and is kept"),
+        (&[("a.raucb", "0.3.0"), ("b.raucb", "0.1.5"), (UPDATE_REPORT, "installed")][..], "0.3.0 was tried and undone"),
+        // The server brought what runs now.
+        (&[("b.raucb", "0.1.5"), (UPDATE_REPORT, "installed")][..], "0.1.5 is older than 0.2.0, which runs"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let updater = appliance(folder.path());
+        undo(&updater, "0.3.0");
+        let stick = stick(&updater, files);
+        updater.install_from_stick(&stick).unwrap();
+        assert_eq!((RESTARTS.get(), updater.installer.installed.borrow().len()), (0, 0));
+        assert!(report(&stick).contains(told), "{}", report(&stick));
+    }
 }
 
 /// The same for one that died without a word, before its death is on record.

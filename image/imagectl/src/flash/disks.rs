@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     pub(crate) removable: bool,
     /// Whether it cannot be written to.
     pub(crate) read_only: bool,
+    /// Bytes of its sectors, as the image's partition table would be counted in.
+    pub(crate) sector_bytes: u64,
     /// Maker and model.
     pub(crate) model: String,
     /// Serial number; empty when it has none.
@@ -40,9 +42,15 @@ impl fmt::Display for Disk {
         if let Some(user) = &self.used_by {
             write!(formatter, "  IN USE: {user}")?;
         }
+        if self.sector_bytes != IMAGE_SECTOR_BYTES {
+            write!(formatter, "  SECTORS OF {} BYTES", self.sector_bytes)?;
+        }
         Ok(())
     }
 }
+
+/// What the image's partition table counts in (512 bytes): with other sectors no firmware finds it.
+pub(crate) const IMAGE_SECTOR_BYTES: u64 = 512;
 
 /// Kinds of block devices that are no disks of their own.
 const NO_DISKS: &[&str] = &["loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd", "drbd"];
@@ -89,6 +97,8 @@ impl Machine {
             bytes,
             removable: flag("removable") || pluggable,
             read_only: flag("ro"),
+            // The kernel has said it of every disk since Linux 2.6.31.
+            sector_bytes: read(&folder.join("queue/logical_block_size")).and_then(|text| text.parse().ok()).unwrap_or(IMAGE_SECTOR_BYTES),
             model: printable(&words.collect::<Vec<_>>().join(" ")),
             serial: printable(&self.serial(&folder).unwrap_or_default()),
             used_by: self.user(name, &folder),
@@ -146,6 +156,7 @@ fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::target::disk as writable;
     use super::*;
 
     /// A machine with a system disk, a stick, a mounted stick and one below a volume.
@@ -201,6 +212,25 @@ mod tests {
                 ("sde", true, Some("sde is swap space")),
             ]
         );
+        assert!(disks.iter().all(|disk| disk.sector_bytes == 512));
         assert_eq!(disks[3].to_string(), "/dev/sdb          2.1 GB  Flash[2J Disk  serial AA11");
+    }
+
+    /// What shows other sectors than the image is made for would take every byte, give it back, and never start.
+    #[test]
+    fn a_disk_with_other_sectors_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = machine(folder.path());
+        let place = folder.path().join("sdb");
+        std::fs::write(&place, "").unwrap();
+        std::fs::create_dir_all(folder.path().join("sys/block/sdb/queue")).unwrap();
+        let sector = folder.path().join("sys/block/sdb/queue/logical_block_size");
+        std::fs::write(&sector, "512\n").unwrap();
+        assert_eq!(writable(&machine, &place).unwrap().name, "sdb");
+        std::fs::write(&sector, "4096\n").unwrap();
+        let refusal = writable(&machine, &place).unwrap_err();
+        assert!(refusal.to_string().contains("sectors of 4096 bytes, the image is made for 512; a USB bridge"), "{refusal}");
+        assert_eq!(refusal.exit_code(), std::process::ExitCode::from(3));
+        assert!(machine.disk("sdb").unwrap().to_string().ends_with("serial AA11  SECTORS OF 4096 BYTES"));
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::disks::{Disk, Machine};
+use super::disks::{Disk, IMAGE_SECTOR_BYTES, Machine};
 use crate::failure::{Failure, Outcome};
 
 /// Bytes at the start of an old file that tell a disk from something else.
@@ -50,7 +50,7 @@ pub(crate) fn check(machine: &Machine, path: &Path, image: &Path, size: Option<u
 }
 
 /// The disk behind a path, if it may be written to.
-fn disk(machine: &Machine, path: &Path) -> Outcome<Disk> {
+pub(super) fn disk(machine: &Machine, path: &Path) -> Outcome<Disk> {
     let real = std::fs::canonicalize(path).map_err(|error| Failure::unreadable(path, &error))?;
     let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(disk) = machine.disk(&name) else {
@@ -65,6 +65,10 @@ fn disk(machine: &Machine, path: &Path) -> Outcome<Disk> {
     }
     if disk.read_only {
         return Err(Failure::target(format!("{} is write-protected", path.display()), "open the write protection of the card or stick"));
+    }
+    if disk.sector_bytes != IMAGE_SECTOR_BYTES {
+        let what = format!("{} has sectors of {} bytes, the image is made for {IMAGE_SECTOR_BYTES}", path.display(), disk.sector_bytes);
+        return Err(Failure::target(what, "a USB bridge that shows other sectors: use another, or connect the disk directly"));
     }
     Ok(disk)
 }
