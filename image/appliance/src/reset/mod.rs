@@ -14,15 +14,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use vitalgate_layout::{path, stick};
-use vitalgate_site::{Action, SigningKey, seal_report_json, seal_report_text};
+use vitalgate_layout::{Rejection, path, stick};
+use vitalgate_site::{Action, ReportError, Signer, SigningKey, SiteRefusal, seal_report_json, seal_report_text};
 
 use crate::command::{Call, Programs};
 use crate::machine;
 use crate::places::Places;
 use crate::report;
 use crate::state_file::{now_unix_ms, remove};
-use crate::stick::{Mounted, Taken, heading, refused_text, take, write_file};
+use crate::stick::{Mounted, Taken, heading, read_file, refused_text, take, write_file};
 use crate::storage::{self, Partition};
 use crate::text::for_windows;
 
@@ -38,10 +38,14 @@ const HEADER_MIB: usize = 32;
 /// What erasing may take, in seconds: a large disk that really erases what it is told to forget.
 const ERASE_DEADLINE_S: u64 = 1800;
 
+/// Said of a certificate that something else signs than the reports of before.
+const KEY_FOR_THIS: &str = "a key made for this certificate: the appliance's own was not accessible";
+/// Largest report that is kept below a later one, in bytes.
+const REPORT_BYTES_MAX: u64 = 64 * 1024;
 const ANOTHER_REQUEST: &str = "Each request is carried out once: for another try let imagectl make a new one.";
 
 /// What was erased.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Certificate {
     format: &'static str,
     serial: String,
@@ -68,14 +72,16 @@ pub(crate) fn reset(places: &Places, programs: &dyn Programs, mounted: Box<dyn M
         Ok(taken) => taken,
         Err(refusal) => {
             mounted.check_writable()?;
-            write_file(&mounted.folder().join(REPORT), for_windows(&refused_text(&refusal, places)).as_bytes())?;
+            let text = for_windows(&refused_text(&refusal, places));
+            write_file(&mounted.folder().join(REPORT), [outcome_of(&refusal, &*mounted), text.into_bytes()].concat().as_slice())?;
             mounted.finish()?;
             bail!("RESET: {refusal}");
         }
     };
     mounted.check_writable()?;
     let begun = format!(
-        "{}{} begun; without a certificate beside this file it was cut off: power on to finish\n",
+        "{}{} begun; without a certificate beside this file it was cut off. Power on: if the appliance asks for its site file, it \
+         is erased; if it goes on in service, it is not, and needs a new request.\n",
         heading(places),
         taken.request.action
     );
@@ -90,12 +96,21 @@ pub(crate) fn reset(places: &Places, programs: &dyn Programs, mounted: Box<dyn M
     };
     let action = taken.request.action;
     let (text, ended) = match erase(places, programs, &taken, &partition) {
-        Ok((certificate, key)) => certified(action, write_certificate(&*mounted, &certificate, &key)),
+        Ok((certificate, key)) => certified(action, write_certificate(&*mounted, certificate, &key)),
         Err(error) => (format!("NOT DONE: {error:#}. {} {ANOTHER_REQUEST}", what_follows(action)), Err(error)),
     };
     tell_end(places, mounted, &text);
     // However it ended: what goes on running would store what is lost with the next start.
     leave(programs, action).and(ended)
+}
+
+/// What stands on a stick that stayed in, or that was cut off: a second start with it must not wipe out how it ended.
+fn outcome_of(refusal: &SiteRefusal, mounted: &dyn Mounted) -> Vec<u8> {
+    if refusal.rejection() != Rejection::CarriedOut {
+        return Vec::new();
+    }
+    let before = read_file(mounted.folder(), REPORT, REPORT_BYTES_MAX).ok().flatten();
+    before.map(|text| [&text[..], b"\r\n\r\n"].concat()).unwrap_or_default()
 }
 
 /// Calls the partition unfinished: what it holds is not used again, whatever becomes of the rest.
@@ -131,11 +146,11 @@ fn certified(action: Action, written: anyhow::Result<()>) -> (String, anyhow::Re
 }
 
 /// Erases what a partition holds; gives the certificate of that, and the key to sign it with.
-fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, partition: &Partition) -> anyhow::Result<(Certificate, SigningKey)> {
+fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, partition: &Partition) -> anyhow::Result<(Certificate, Signer)> {
     // Signed with the key that the commissioning report was signed with, as long as that can be read.
     let (key, signature_by) = match report::existing_key(places) {
         Some(key) => (key, "the appliance's own key"),
-        None => (SigningKey::generate()?, "a key made for this certificate: the appliance's own was not accessible"),
+        None => (Signer::root(SigningKey::generate()?), KEY_FOR_THIS),
     };
     let volume = volume_name(programs, partition);
     // A volume whose header is gone already has no slots to destroy.
@@ -193,7 +208,21 @@ fn overwrite(device: &Path) -> io::Result<()> {
     opened.sync_all()
 }
 
-fn write_certificate(mounted: &dyn Mounted, certificate: &Certificate, key: &SigningKey) -> anyhow::Result<()> {
+fn write_certificate(mounted: &dyn Mounted, mut certificate: Certificate, key: &Signer) -> anyhow::Result<()> {
+    let (json, text) = match sealed(&certificate, key) {
+        Err(ReportError::NotSigned(why)) => {
+            crate::cli::say(&why);
+            certificate.signature_by = KEY_FOR_THIS;
+            sealed(&certificate, &Signer::root(SigningKey::generate()?))
+        }
+        ended => ended,
+    }?;
+    write_file(&mounted.folder().join(CERTIFICATE), json.as_bytes())?;
+    Ok(write_file(&mounted.folder().join(CERTIFICATE_TEXT), for_windows(&text).as_bytes())?)
+}
+
+/// The certificate for programs and for people.
+fn sealed(certificate: &Certificate, key: &Signer) -> Result<(String, String), ReportError> {
     let json = serde_json::to_string_pretty(certificate)?;
     let rows = [
         ("Serial number", certificate.serial.as_str()),
@@ -211,8 +240,7 @@ fn write_certificate(mounted: &dyn Mounted, certificate: &Certificate, key: &Sig
     ];
     let lines: String = rows.iter().map(|(name, value)| format!("{name:<18} {value}\n")).collect();
     let text = format!("Vitalgate: certificate of erasure\n=================================\n\n{lines}");
-    write_file(&mounted.folder().join(CERTIFICATE), seal_report_json(&json, key)?.as_bytes())?;
-    Ok(write_file(&mounted.folder().join(CERTIFICATE_TEXT), for_windows(&seal_report_text(&text, key)).as_bytes())?)
+    Ok((seal_report_json(&json, key)?, seal_report_text(&text, key)?))
 }
 
 /// At once: nothing that still runs has anything left to store.

@@ -13,6 +13,7 @@ use crate::command::Programs as _;
 use crate::command::{Answer, CommandError, System};
 use crate::stick::rig::Rig;
 use crate::storage::RecoveryKey;
+use crate::tpm::software::SoftwareTpm;
 
 /// The real cryptsetup on a file; the partition table and the restart are remembered.
 struct Programs {
@@ -90,6 +91,30 @@ fn a_reset_leaves_nothing_that_opens() {
     let (_, again) = rig.stick("reset", stick::RESET_REQUEST, &Rig::request(Action::Reset, 3, 1));
     assert!(reset(&rig.places, &programs, again).is_err());
     assert_eq!(programs.renamed.borrow().len(), 2, "the same request did something again");
+    // The stick stays in through the restart: how the erasure ended is still on it.
+    let report = fs::read_to_string(stick.join(REPORT)).unwrap();
+    assert!(report.contains("done; the certificate is beside this file") && report.contains("REFUSED (19)"), "{report}");
+}
+
+/// The TPM signs the certificate although what its key is made from is erased by then; where it does not, another key does.
+#[test]
+fn the_tpm_certifies_what_is_erased() {
+    let (rig, programs, key) = appliance(None);
+    let (tpm, _) = SoftwareTpm::in_place(rig.folder.path());
+    fs::create_dir_all(rig.places.at(path::APPLIANCE)).unwrap();
+    let own = report::key(&rig.places).unwrap();
+    assert!(own.public().signs_reports_only());
+    let (stick, mounted) = rig.stick("reset", stick::RESET_REQUEST, &Rig::request(Action::Reset, 3, 1));
+    reset(&rig.places, &programs, mounted).unwrap();
+    assert!(!opens(&programs.device, &key));
+    let certificate = || open_report(&fs::read(stick.join(CERTIFICATE)).unwrap()).unwrap();
+    assert_eq!(certificate().signed_by, own.public());
+    assert!(certificate().text.contains("\"the appliance's own key\""), "{}", certificate().text);
+
+    drop(tpm);
+    let (_, mounted) = rig.stick("reset", stick::RESET_REQUEST, &Rig::request(Action::Reset, 4, 1));
+    write_certificate(&*mounted, Certificate::default(), &own).unwrap();
+    assert!(certificate().signed_by != own.public() && certificate().text.contains(KEY_FOR_THIS), "{}", certificate().text);
 }
 
 /// Whatever is cut off, the partition is called unfinished before anything is destroyed: the next start

@@ -1,6 +1,7 @@
 //! The bundle as support finds it.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use vitalgate_site::{Action, Signer, SigningKey, sign};
@@ -9,6 +10,8 @@ use super::*;
 use crate::command::Programs as _;
 use crate::command::{Answer, Call, CommandError, System};
 use crate::errand::{self, stand_in};
+use crate::stick::StickError;
+use crate::stick::drawer::{self, Folder};
 use crate::stick::rig::Rig;
 
 /// A journal that names a patient, and a clock that does not answer.
@@ -60,6 +63,45 @@ fn support_gets_everything_but_patients() {
     assert!(support(&rig.places, &Programs(rig.places.clone()), again).is_err());
     assert!(bundle(&stick).is_none());
     assert!(fs::read_to_string(stick.join(REPORT)).unwrap().contains("carried out already"));
+}
+
+/// Longest time that the bundle of a test takes.
+const SECONDS_MAX: i64 = 120;
+
+/// A stick whose room ends before the bundle does: /dev/full takes no byte.
+struct Full(Folder);
+
+impl Mounted for Full {
+    fn folder(&self) -> &Path {
+        self.0.folder()
+    }
+    fn check_writable(&self) -> Result<(), StickError> {
+        let now_unix_s = now_unix_ms() / 1000;
+        let full = |second| symlink("/dev/full", self.folder().join(format!("support-VG-0001-{second}.tar.age")));
+        (now_unix_s..now_unix_s + SECONDS_MAX).try_for_each(full).map_err(StickError::NotWritable)
+    }
+    fn finish(self: Box<Self>) -> Result<(), StickError> {
+        Box::new(self.0).finish()
+    }
+}
+
+/// A bundle that does not fit leaves its reason on the stick, no half bundle, and a request that is still good.
+#[test]
+fn a_stick_without_room_says_so() {
+    let rig = Rig::new();
+    let text = Rig::request(Action::Support, 9, 1);
+    let folder = drawer::stick_with(rig.folder.path(), "small", stick::SUPPORT_REQUEST, &text);
+    let full = Full(Folder { folder: folder.clone(), protected: false });
+    let refused = support(&rig.places, &Programs(rig.places.clone()), Box::new(full));
+    assert!(refused.is_err());
+    let report = fs::read_to_string(folder.join(REPORT)).unwrap();
+    assert!(report.contains("NOT DONE: ") && report.contains("more room"), "{report}");
+    // The request, the report, and what would have been the bundle in another second.
+    assert_eq!(fs::read_dir(&folder).unwrap().count() - 2, usize::try_from(SECONDS_MAX).unwrap() - 1);
+
+    let (folder, mounted) = rig.stick("larger", stick::SUPPORT_REQUEST, &text);
+    support(&rig.places, &Programs(rig.places.clone()), mounted).unwrap();
+    assert!(bundle(&folder).is_some());
 }
 
 /// A stranger's request, one for something else, and garbage get a report with the number, and no bundle.
