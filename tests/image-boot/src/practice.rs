@@ -14,9 +14,9 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use vitalgate_domain::DeviceId;
+use vitalgate_domain::{DeviceId, DeviceNamespace};
 use vitalgate_simulator::{Acknowledged, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet, Transport};
-use vitalgate_test_support::{Ehr, EhrOptions, Oracle, Verdict, free_port, wait_until};
+use vitalgate_test_support::{DeviceLine, Ehr, EhrOptions, Oracle, Verdict, free_port, wait_until};
 use vitalgate_trust::{ClientProfile, client_config};
 
 use crate::clock_source::ClockSource;
@@ -25,6 +25,8 @@ use crate::machine::patience;
 
 /// The host as the appliance sees it.
 pub(crate) const HOST: &str = "10.0.2.2";
+/// Name of the gateway: its devices are unique within it.
+const GATEWAY: &str = "boot-test-01";
 /// Name in the appliance's certificate for devices.
 pub(crate) const SERVER_NAME: &str = "gateway.test";
 /// Publishing devices.
@@ -150,7 +152,7 @@ impl Practice {
         let mut text = format!(
             r#"[site]
 name = "Practice of the boot tests"
-gateway = "boot-test-01"
+gateway = "{GATEWAY}"
 serial = "any"
 expires = "2036-12-31"
 technician = "T. Tester"
@@ -204,8 +206,11 @@ write = "put"
 
 /// The part of a site file that is about one publishing device.
 pub(crate) fn device_text(device: &str) -> String {
-    let patient = format!("Patient/{device}-{PATIENT_MARK}");
-    format!("\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"{patient}\"\n")
+    format!("\n[[device]]\nid = \"{device}\"\nprofile = \"vitals-json\"\npatient = \"{}\"\n", patient_of(device))
+}
+
+fn patient_of(device: &str) -> String {
+    format!("Patient/{device}-{PATIENT_MARK}")
 }
 
 /// Publishing devices at work.
@@ -237,7 +242,11 @@ impl Devices {
     pub(crate) fn start_with(folder: &Path, mqtt_port: u16, gap_longest: Duration) -> anyhow::Result<Self> {
         let (acknowledge, acknowledgements) = mpsc::unbounded_channel();
         let (stop_sources, _) = watch::channel(false);
-        let (oracle, recording, monitors) = (Oracle::new(), recording()?, BTreeMap::new());
+        let lines: Vec<_> = PUBLISHERS
+            .iter()
+            .map(|device| Ok(DeviceLine::mqtt(DeviceId::new(device)?, &patient_of(device))))
+            .collect::<anyhow::Result<_>>()?;
+        let (oracle, recording, monitors) = (Oracle::of(DeviceNamespace::new(GATEWAY)?, &lines), recording()?, BTreeMap::new());
         let mut devices = Self { oracle, acknowledge, acknowledgements, recording, mqtt_port, gap_longest, stop_sources, monitors };
         PUBLISHERS.iter().try_for_each(|device| devices.join(device, &folder.join(device)))?;
         Ok(devices)
