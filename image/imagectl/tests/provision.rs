@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::{Folder, answered, ok, refused, run};
 use vitalgate_domain::GatewayId;
-use vitalgate_site::{Day, PublicKey, SigningKey, age, open_request, open_signed, seal_report_json, seal_report_text};
+use vitalgate_site::{Day, PublicKey, Signer, SigningKey, age, open_request, open_signed, seal_report_json, seal_report_text};
 use vitalgate_trust::ClientIdentity;
 
 fn today() -> Day {
@@ -246,7 +246,7 @@ fn a_request_is_made_for_named_appliances() {
 #[test]
 fn a_report_is_proven_and_printed() {
     let folder = Folder::new();
-    let key = SigningKey::generate().unwrap();
+    let key = Signer::root(SigningKey::generate().unwrap());
     let json =
         seal_report_json("{\"kind\":\"commissioning\",\"serial\":\"VG-0001\",\"tests\":[{\"name\":\"tpm\",\"ok\":true}]}", &key).unwrap();
     let file = folder.write("commissioning-report.json", &json);
@@ -256,7 +256,7 @@ fn a_report_is_proven_and_printed() {
     refused(1, "not by", ["report", "verify", &file, "--key", "0000-0000-0000-0000"]);
     folder.write("commissioning-report.json", json.replace("VG-0001", "VG-0002"));
     refused(1, "does not match", ["report", "verify", &file]);
-    let text = folder.write("provision-report.txt", seal_report_text("All well.", &key));
+    let text = folder.write("provision-report.txt", seal_report_text("All well.", &key).unwrap());
     assert!(ok(["report", "verify", &text]).contains("All well."));
 }
 
@@ -264,9 +264,9 @@ fn a_report_is_proven_and_printed() {
 #[test]
 fn a_report_does_not_steer_the_terminal() {
     let folder = Folder::new();
-    let key = SigningKey::generate().unwrap();
+    let key = Signer::root(SigningKey::generate().unwrap());
     let text = "All well.\nmore\rOK unchanged\u{1b}[2J\u{1b}[1A\u{9b}8m\nOK unchanged since 0000-0000-0000-0000 signed it";
-    let said = ok(["report", "verify", &folder.write("provision-report.txt", seal_report_text(text, &key))]);
+    let said = ok(["report", "verify", &folder.write("provision-report.txt", seal_report_text(text, &key).unwrap())]);
     assert!(said.chars().all(|one| one == '\n' || !one.is_control()), "{said:?}");
     let verdict = format!("OK unchanged since {} ", key.public().fingerprint());
     assert!(said.lines().next().unwrap().starts_with(&verdict) && said.lines().last().unwrap().starts_with(&verdict), "{said}");
@@ -276,7 +276,7 @@ fn a_report_does_not_steer_the_terminal() {
 /// What the appliance's commissioning report says of its own certificate, signed by the appliance.
 fn identified(folder: &Folder, name: &str) -> (String, ClientIdentity) {
     let identity = ClientIdentity::generate(&GatewayId::new("practice-01").unwrap(), "VG-0001").unwrap();
-    let key = SigningKey::generate().unwrap();
+    let key = Signer::root(SigningKey::generate().unwrap());
     let json = serde_json::json!({
         "serial": "VG-0001",
         "client_certificate": { "certificate": identity.certificate_pem, "request": identity.request_pem },
@@ -296,7 +296,7 @@ fn request_and_certificate_come_out_of_a_report() {
     let folder = Folder::new();
     let (json, identity) = identified(&folder, "report.json");
     let plain = format!("Client certificate\n{}\n{}", identity.certificate_pem, identity.request_pem);
-    let text = seal_report_text(&plain, &SigningKey::generate().unwrap()).replace('\n', "\r\n");
+    let text = seal_report_text(&plain, &Signer::root(SigningKey::generate().unwrap())).unwrap().replace('\n', "\r\n");
     let text = folder.write("report.txt", text);
     for report in [&json, &text] {
         let (csr, certificate) = (folder.text("box.csr"), folder.text("box.pem"));
@@ -307,7 +307,8 @@ fn request_and_certificate_come_out_of_a_report() {
         assert!(others_take_it(&csr, &certificate));
     }
     assert!(!ok(["report", "verify", &json]).contains("-----BEGIN"), "the report is buried under base64");
-    let none = folder.write("none.json", seal_report_json("{\"serial\":\"VG-0001\"}", &SigningKey::generate().unwrap()).unwrap());
+    let none =
+        folder.write("none.json", seal_report_json("{\"serial\":\"VG-0001\"}", &Signer::root(SigningKey::generate().unwrap())).unwrap());
     refused(1, "holds no certificate request", ["report", "verify", &none, "--csr", &folder.text("none.csr")]);
     folder.write("report.json", String::from_utf8(folder.read("report.json")).unwrap().replace("VG-0001", "VG-0002"));
     refused(1, "does not match", ["report", "verify", &json, "--csr", &folder.text("other.csr")]);

@@ -1,7 +1,7 @@
 //! From the text of a site file to a [`Site`].
 
 use toml::de::DeTable;
-use vitalgate_domain::GatewayId;
+use vitalgate_domain::{DeviceNamespace, GatewayId};
 use vitalgate_layout::stick::SITE_FILE_BYTES_MAX;
 use x509_parser::pem::Pem;
 
@@ -71,17 +71,17 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
     let update = root.section(findings, "update", &schema::UPDATE).and_then(|section| update(findings, &section));
     let mqtt_section = root.section(findings, "mqtt", &schema::MQTT);
     let port = mqtt_section.as_ref().and_then(|section| mqtt_port(findings, section));
-    let gateway = head.as_ref().map(|head| head.gateway.clone());
-    let mut passage = Passage::new(gateway.as_ref());
+    let mut passage = Passage::new(head.as_ref().map(|head| (&head.gateway, &head.device_namespace)));
     passage.storage(findings, storage.as_ref());
     passage.mqtt(findings, mqtt_section.as_ref(), port);
     passage.devices(findings, &root);
     let (authorities, client_certificate_for) = destinations(findings, &root, &mut passage);
     let config = passage.check(findings)?;
-    let Head { name, gateway, serial, expires, technician } = head?;
+    let Head { name, gateway, device_namespace, serial, expires, technician } = head?;
     Some(Site {
         name,
         gateway,
+        device_namespace,
         serial,
         expires,
         technician,
@@ -102,6 +102,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
 struct Head {
     name: String,
     gateway: GatewayId,
+    device_namespace: DeviceNamespace,
     serial: Serial,
     expires: Day,
     technician: String,
@@ -117,10 +118,31 @@ fn head(findings: &mut Findings, section: &Section<'_>) -> Option<Head> {
             None
         }
     });
+    let device_namespace = match section.text(findings, "device_namespace") {
+        None => gateway.as_ref().map(DeviceNamespace::of_gateway),
+        Some(text) => device_namespace(findings, section, text),
+    };
     let serial = serials(findings, section);
     let expires = day(findings, section);
     let technician = one_line(findings, section, "technician");
-    Some(Head { name: name?, gateway: gateway?, serial: serial?, expires: expires?, technician: technician? })
+    Some(Head {
+        name: name?,
+        gateway: gateway?,
+        device_namespace: device_namespace?,
+        serial: serial?,
+        expires: expires?,
+        technician: technician?,
+    })
+}
+
+fn device_namespace(findings: &mut Findings, section: &Section<'_>, text: Text<'_>) -> Option<DeviceNamespace> {
+    let named = DeviceNamespace::new(text.text);
+    if let Err(error) = &named {
+        let what = format!("is {}: {error}", quoted(text.text));
+        let remedy = "write a name like \"clinic-north\", the same on every gateway that shares its devices";
+        section.wrong(findings, text.at, "device_namespace", &what, remedy);
+    }
+    named.ok()
 }
 
 pub(crate) fn one_line(findings: &mut Findings, section: &Section<'_>, name: &'static str) -> Option<String> {

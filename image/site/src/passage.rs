@@ -1,12 +1,11 @@
 //! What a site file hands on to the daemon: written as the daemon's configuration, checked by the
 //! daemon's own rules, with every error led back to the line of the site file that it came from.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
-use vitalgate_config::{Config, ProfileKind, check_with_profiles};
-use vitalgate_domain::GatewayId;
+use vitalgate_config::{Config, KnownProfiles, ProfileKind, check_with_profiles};
+use vitalgate_domain::{DeviceNamespace, GatewayId};
 use vitalgate_layout::{path, port};
 use vitalgate_profile::{Kind, Profiles};
 
@@ -61,13 +60,16 @@ pub(crate) struct Uses {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Passage {
     gateway: String,
+    device_namespace: String,
     lines: Vec<(Line, u32)>,
 }
 
 impl Passage {
     /// Begins; a gateway that has no name yet was reported and gets one for the time of the check.
-    pub(crate) fn new(gateway: Option<&GatewayId>) -> Self {
-        Self { gateway: gateway.map_or_else(|| "unnamed".to_owned(), |gateway| gateway.to_string()), lines: Vec::new() }
+    pub(crate) fn new(names: Option<(&GatewayId, &DeviceNamespace)>) -> Self {
+        let names = names.map(|(gateway, namespace)| (gateway.to_string(), namespace.to_string()));
+        let (gateway, device_namespace) = names.unwrap_or_else(|| ("unnamed".to_owned(), "unnamed".to_owned()));
+        Self { gateway, device_namespace, lines: Vec::new() }
     }
 
     /// `[storage]` becomes `[store]`.
@@ -155,8 +157,8 @@ impl Passage {
     /// What stands before and after the lines.
     fn frame(&self, places: &Places) -> (String, String) {
         let state = quoted(&places.state_dir.to_string_lossy());
-        let first =
-            format!("[gateway]\nname = {}\nstate_dir = {state}\nclock_trust_file = {}\n", quoted(&self.gateway), quoted(path::CLOCK_TRUST));
+        let (name, namespace, clock) = (quoted(&self.gateway), quoted(&self.device_namespace), quoted(path::CLOCK_TRUST));
+        let first = format!("[gateway]\nname = {name}\ndevice_namespace = {namespace}\nstate_dir = {state}\nclock_trust_file = {clock}\n");
         (first, format!("[console]\nlisten = \"127.0.0.1:{}\"\n", port::DAEMON_CONSOLE))
     }
 
@@ -197,13 +199,17 @@ impl Passage {
     }
 }
 
-fn profiles() -> Result<BTreeMap<String, ProfileKind>, Vec<String>> {
-    let profiles = Profiles::builtin().map_err(|errors| vec![errors.to_string()])?;
+fn profiles() -> KnownProfiles {
+    let profiles = match Profiles::builtin() {
+        Ok(profiles) => profiles,
+        Err(errors) => return KnownProfiles { faults: vec![errors.to_string()], ..KnownProfiles::default() },
+    };
     let kind = |id: &str| match profiles.get(id)?.kind() {
         Kind::Publish(_) => Some(ProfileKind::Publish),
         Kind::Polled(_) => Some(ProfileKind::Polled),
     };
-    Ok(profiles.ids().filter_map(|id| Some((id.to_owned(), kind(id)?))).collect())
+    let kinds = profiles.ids().filter_map(|id| Some((id.to_owned(), kind(id)?))).collect();
+    KnownProfiles { kinds, faults: Vec::new() }
 }
 
 /// A value on one line.

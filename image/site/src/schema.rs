@@ -32,6 +32,7 @@ pub const SITE: SectionSpec = SectionSpec {
     keys: &[
         key("name", Text("any text"), Required),
         key("gateway", Text(NAME), Required),
+        key("device_namespace", Text(NAME), Default("the gateway's name")),
         key("serial", TextList("\"any\", or serial numbers; a * at the end stands for the rest"), Required),
         key("expires", Text("YYYY-MM-DD"), Required),
         key("technician", Text("any text"), Required),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vitalgate_domain::GatewayId;
+use vitalgate_domain::{DeviceNamespace, GatewayId};
 
 use crate::check;
 use crate::day::Day;
@@ -35,6 +35,8 @@ pub struct Site {
     pub name: String,
     /// The gateway's name: part of the identity of polled readings.
     pub gateway: GatewayId,
+    /// What the ids of its devices are unique within: the gateway's name unless several gateways share devices.
+    pub device_namespace: DeviceNamespace,
     /// The appliances that it is for.
     pub serial: Serial,
     /// The last day on which it is taken.

@@ -10,6 +10,10 @@ impl Site {
         if self.gateway != before.gateway {
             obstacles.push(format!("gateway is {}: it stays {}, since readings are known by it", self.gateway, before.gateway));
         }
+        if self.device_namespace != before.device_namespace {
+            let (new, old) = (&self.device_namespace, &before.device_namespace);
+            obstacles.push(format!("device_namespace is {new}: it stays {old}, since what a device sends again is known by it"));
+        }
         for gone in before.destinations.iter().filter(|known| !self.destinations.iter().any(|one| one.id == known.id)) {
             obstacles.push(format!("destination {} is missing: what waits for it would never arrive", gone.id));
         }

@@ -26,6 +26,7 @@ fn the_full_file_passes_and_means_what_it_says() {
     let site = site(FULL);
     assert_eq!(site.name, "Practice on the market square");
     assert!(site.serial.matches("VG-0001") && site.serial.matches("VG-2026-77") && !site.serial.matches("VG-0002"));
+    assert_eq!(site.device_namespace.as_str(), "clinic-north");
     assert_eq!(site.networks.len(), 3);
     assert_eq!(site.time.nts[1].port, 14460);
     assert_eq!(site.mqtt.as_ref().unwrap().port, 18883);
@@ -43,6 +44,30 @@ fn the_shortest_file_has_defaults_and_warnings() {
     let site = site(SMALL);
     assert!(site.networks[0].dhcp && site.mqtt.is_none() && site.maintenance.is_none());
     assert_eq!(site.warnings().len(), 3);
+}
+
+/// Promise 3: devices with one id on two appliances are one device only where both site files say so.
+#[test]
+fn devices_are_unique_within_the_gateway_unless_it_shares_them() {
+    let daemon = |text: &str| vitalgate_config::check(&vitalgate_site::render_daemon_config(&site(text)), "daemon").unwrap().gateway;
+    let shared = SMALL.replace("gateway = \"g\"", "gateway = \"g\"\ndevice_namespace = \"clinic-north\"");
+    assert_eq!((site(SMALL).device_namespace.as_str(), daemon(SMALL).device_namespace.as_str()), ("g", "g"));
+    assert_eq!((site(&shared).device_namespace.as_str(), daemon(&shared).device_namespace.as_str()), ("clinic-north", "clinic-north"));
+    for wrong in ["", "a b", "north/south", &"x".repeat(65)] {
+        let said = errors(&shared.replace("clinic-north", wrong));
+        assert!(said.starts_with("site:4: device_namespace in [site] is \"") && said.contains("; write a name like"), "{said}");
+    }
+}
+
+/// Promise 2: under another namespace what a device sends again would be stored a second time.
+#[test]
+fn a_successor_keeps_the_namespace_of_the_devices() {
+    let named = |name: &str| site(&SMALL.replace("gateway = \"g\"", &format!("gateway = \"g\"\ndevice_namespace = \"{name}\"")));
+    let said = named("h").obstacles_after(&site(SMALL));
+    assert!(said.len() == 1 && said[0].starts_with("device_namespace is h: it stays g"), "{said:?}");
+    assert_eq!(site(SMALL).obstacles_after(&named("h")).len(), 1, "it may not be left out either");
+    assert_eq!(named("g").obstacles_after(&site(SMALL)), Vec::<String>::new(), "said or not, it is the gateway's name");
+    assert_eq!(site(SMALL).obstacles_after(&named("g")), Vec::<String>::new());
 }
 
 /// Promise 4: a device whose readings nobody will get is named before they are missed, and no page is filled with names.

@@ -26,8 +26,10 @@ pub(crate) const fn meaning(word: StateWord, language: Language) -> &'static str
         ),
         StateWord::Degraded => ("A part is missing or needs attention.", "Ein Teil fehlt oder braucht Aufmerksamkeit."),
         StateWord::OfflineBuffering => (
-            "In service. A destination does not answer: readings are kept and delivered later.",
-            "In Betrieb. Ein Ziel antwortet nicht: Messwerte werden aufbewahrt und später zugestellt.",
+            "In service. A destination does not take readings, or not all of them: they are kept. What it refused for good is set aside \
+             and is sent again only by a stick REPLAY.",
+            "In Betrieb. Ein Ziel nimmt Messwerte nicht an, oder nicht alle: Sie werden aufbewahrt. Was es endgültig abgelehnt hat, ist \
+             zurückgelegt und wird nur durch einen Stick REPLAY erneut gesendet.",
         ),
         StateWord::TimeUntrusted => {
             ("In service. The time is not known well enough.", "In Betrieb. Die Uhrzeit ist nicht sicher genug bekannt.")
@@ -63,8 +65,10 @@ pub(crate) const fn remedy(word: StateWord, language: Language) -> &'static str 
             "Das genannte Gerät prüfen: Strom, Kabel, Zugangsdaten. Bei Schäden siehe Handbuch.",
         ),
         StateWord::OfflineBuffering => (
-            "Read the line under Destinations: network, certificate, rights or address.",
-            "Zeile unter Ziele lesen: Netz, Zertifikat, Rechte oder Adresse.",
+            "Read the line under Destinations: network, certificate, rights, address, or what it refuses. Once that is mended, what waits \
+             goes on by itself; for what is set aside, see the manual.",
+            "Zeile unter Ziele lesen: Netz, Zertifikat, Rechte, Adresse, oder was abgelehnt wird. Ist das behoben, geht Wartendes von \
+             selbst weiter; für Zurückgelegtes siehe Handbuch.",
         ),
         StateWord::TimeUntrusted => {
             ("Check that the time servers of the site file can be reached.", "Prüfen, ob die Zeitserver der Standortdatei erreichbar sind.")

@@ -76,6 +76,19 @@ fn every_word_is_shown_with_its_meaning() {
     }
 }
 
+/// OFFLINE-BUFFERING stands for a destination that refuses as well as for one that is away: nobody is told to wait for a delivery that
+/// only a replay makes.
+#[test]
+fn what_was_refused_is_not_promised_for_later() {
+    for language in [Language::English, Language::German] {
+        let meaning = advice::meaning(StateWord::OfflineBuffering, language);
+        for untrue in ["does not answer", "delivered later", "antwortet nicht", "später zugestellt"] {
+            assert!(!meaning.contains(untrue), "{meaning}");
+        }
+        assert!(meaning.contains("REPLAY"), "{meaning}");
+    }
+}
+
 /// The colour is never the only sign: each tone has its own character and word.
 #[test]
 fn tones_differ_in_more_than_colour() {

@@ -86,6 +86,7 @@ fn every_situation_in_service_has_its_word() {
     check([
         Row("all is well", in_service(vec![]), good(), 999, Ready, ""),
         Row("the EHR is away", in_service(vec![]), with("OFFLINE-BUFFERING", "ehr: refused"), 99, OfflineBuffering, "ehr: refused"),
+        Row("the EHR refuses all", in_service(vec![]), with("OFFLINE-BUFFERING", "ehr: none"), 99, OfflineBuffering, "ehr: none"),
         Row("the disk is full", in_service(vec![]), with("STORE-FULL", "free space"), 99, StoreFull, "free space"),
         Row("damage was mended", in_service(vec![]), with("DEGRADED", "segment 3"), 99, Degraded, "segment 3"),
         Row("a word of a later daemon", in_service(vec![]), with("SHINY", ""), 99, Degraded, "SHINY"),
