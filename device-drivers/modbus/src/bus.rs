@@ -90,7 +90,7 @@ struct Polling {
 
 impl Bus {
     fn new(config: BusConfig, intake: Intake, clock: Clock, stats: ModbusStats) -> Self {
-        let link = Link::new(config.address.clone(), config.connect_timeout(), config.response_timeout());
+        let link = Link::new(&config);
         let mut devices = Vec::with_capacity(config.devices.len());
         for device in config.devices {
             if device.polled().is_some() {
@@ -107,11 +107,13 @@ impl Bus {
 
     async fn run(&mut self) -> Stopping {
         loop {
-            let Some((index, due)) = self.schedule.next(Instant::now()) else {
+            let now = Instant::now();
+            let Some((index, due)) = self.schedule.next(now) else {
                 // No device can be polled; the task stays so that its supervisor does not start it over and over.
                 sleep(Duration::from_millis(BEAT_MS)).await;
                 continue;
             };
+            self.link.rest_until(due.max(now));
             sleep_until(due).await;
             let started = Instant::now();
             let polled = match self.poll(index).await {

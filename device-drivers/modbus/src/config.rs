@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vitalgate_domain::DeviceId;
+use vitalgate_domain::limits::RESPONSE_TIMEOUT_MS_MAX;
 use vitalgate_profile::{Kind, PolledProfile, Profile};
 
 /// Shortest time a device is given to answer, in milliseconds.
 pub const RESPONSE_TIMEOUT_MS_MIN: u64 = 10;
-/// Longest time a device is given to answer, in milliseconds; well below the watchdog's patience.
-pub const RESPONSE_TIMEOUT_MS_MAX: u64 = 10_000;
 /// Shortest interval between two polls of a device, in milliseconds.
 pub const POLL_INTERVAL_MS_MIN: u64 = 10;
 /// What a device is given to answer where the configuration says nothing, in milliseconds.
 const RESPONSE_TIMEOUT_MS: u64 = 1_000;
 /// Time to open a connection where the configuration says nothing, in milliseconds.
 const CONNECT_TIMEOUT_MS: u64 = 3_000;
+/// How long a connection may lie idle where nothing else is said, in milliseconds: less than a firewall remembers one.
+const IDLE_MS: u64 = 30_000;
 
 /// One bus: one TCP address with the devices behind it.
 #[derive(Debug, Clone)]
@@ -28,14 +29,16 @@ pub struct BusConfig {
     pub response_timeout_ms: u64,
     /// How long opening the connection may take, in milliseconds; held within the same bounds.
     pub connect_timeout_ms: u64,
+    /// How long the connection may lie idle until it is closed and opened anew for the next poll, in milliseconds.
+    pub idle_ms: u64,
 }
 
 impl BusConfig {
-    /// A bus with the usual timeouts (1 s to answer, 3 s to connect).
+    /// A bus with the usual timeouts (1 s to answer, 3 s to connect, 30 s idle).
     #[must_use]
     pub fn new(address: impl Into<String>, devices: Vec<BusDevice>) -> Self {
         let (response_timeout_ms, connect_timeout_ms) = (RESPONSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS);
-        Self { address: address.into(), devices, response_timeout_ms, connect_timeout_ms }
+        Self { address: address.into(), devices, response_timeout_ms, connect_timeout_ms, idle_ms: IDLE_MS }
     }
 
     pub(crate) fn response_timeout(&self) -> Duration {
@@ -71,5 +74,19 @@ impl BusDevice {
     pub(crate) fn interval(&self) -> Duration {
         let least = self.polled().map_or(POLL_INTERVAL_MS_MIN, PolledProfile::min_poll_interval_ms);
         Duration::from_millis(self.poll_interval_ms.max(least).max(POLL_INTERVAL_MS_MIN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise: the configuration's numbers are kept as they were written; a shorter patience in secret would call a slow device silent.
+    #[test]
+    fn what_the_configuration_may_say_is_not_changed() {
+        for response_timeout_ms in [20, 10_001, RESPONSE_TIMEOUT_MS_MAX] {
+            let config = BusConfig { response_timeout_ms, ..BusConfig::new("192.0.2.9:502", Vec::new()) };
+            assert_eq!(config.response_timeout(), Duration::from_millis(response_timeout_ms));
+        }
     }
 }

@@ -5,12 +5,13 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_modbus::client::{Client, Context, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
 use tokio_modbus::{Error, Request, Response};
 use vitalgate_profile::{Block, ReadFunction};
 
+use crate::config::BusConfig;
 use crate::fault::PollFault;
 
 /// The connection of a bus, open or not.
@@ -18,21 +19,31 @@ pub(crate) struct Link {
     address: String,
     connect_timeout: Duration,
     response_timeout: Duration,
+    /// How long the connection may lie idle.
+    idle: Duration,
     context: Option<Context>,
     /// Counts the connections that were opened, to know what was proven on this one.
     generation: u64,
-    /// Whether this connection has answered.
-    used: bool,
+    /// When this connection last answered.
+    answered: Option<Instant>,
 }
 
 impl Link {
-    pub(crate) fn new(address: String, connect_timeout: Duration, response_timeout: Duration) -> Self {
-        Self { address, connect_timeout, response_timeout, context: None, generation: 0, used: false }
+    pub(crate) fn new(config: &BusConfig) -> Self {
+        Self {
+            address: config.address.clone(),
+            connect_timeout: config.connect_timeout(),
+            response_timeout: config.response_timeout(),
+            idle: Duration::from_millis(config.idle_ms),
+            context: None,
+            generation: 0,
+            answered: None,
+        }
     }
 
     /// Whether the open connection has answered before: only such a one can have gone stale meanwhile.
     pub(crate) fn has_answered(&self) -> bool {
-        self.used && self.context.is_some()
+        self.answered.is_some() && self.context.is_some()
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -49,8 +60,16 @@ impl Link {
         stream.set_nodelay(true).map_err(|_closed| PollFault::Unreachable)?;
         self.context = Some(tcp::attach(stream));
         self.generation += 1;
-        self.used = false;
+        self.answered = None;
         Ok(true)
+    }
+
+    /// Closes the connection where nothing is asked on it for longer than it may lie idle: a firewall between forgets such a one,
+    /// tells nobody, and the next question would be lost.
+    pub(crate) fn rest_until(&mut self, next: Instant) {
+        if self.answered.is_some_and(|answered| next.saturating_duration_since(answered) > self.idle) {
+            self.context = None;
+        }
     }
 
     /// Reads a block of a unit.
@@ -64,7 +83,7 @@ impl Link {
             Ok(Ok(Err(exception))) => Err(PollFault::Exception(exception.into())),
             Ok(Ok(Ok(response))) => Ok(words_of(block, response).ok_or(PollFault::Protocol)?),
         };
-        self.used = true;
+        self.answered = Some(Instant::now());
         self.context = Some(context);
         outcome
     }

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -148,6 +149,35 @@ async fn a_connection_that_was_closed_while_idle_is_opened_anew_without_a_fault(
         assert_eq!(shown(&running.sample().await), ["heart_rate 72"]);
         assert_eq!(shown(&running.sample().await), ["resp_rate 14"]);
         assert_eq!(running.status("a").unwrap().failures, 0);
+    }
+    running.end().await;
+}
+
+/// Promise: a device that is seldom polled is polled each time. A firewall forgets a connection that lay idle and then swallows
+/// what is asked on it, without a word to either side.
+#[tokio::test]
+async fn a_connection_that_a_firewall_forgot_while_idle_costs_no_poll() {
+    const IDLE_MS: u64 = 50;
+    let heard: Mutex<HashMap<usize, Instant>> = Mutex::default();
+    let lost = Arc::new(AtomicBool::new(false));
+    let swallowed = lost.clone();
+    let device = Device::start(move |asked: Asked| {
+        let now = Instant::now();
+        let before = heard.lock().unwrap().insert(asked.connection, now);
+        if before.is_some_and(|before| now - before > Duration::from_millis(4 * IDLE_MS)) {
+            swallowed.store(true, Ordering::SeqCst);
+            return Act::Silence;
+        }
+        healthy(asked)
+    })
+    .await;
+    let mut config = bus(&device.address, vec![polled("a", 1, &two_blocks(""), 10 * IDLE_MS)], 1_000);
+    config.idle_ms = IDLE_MS;
+    let mut running = start(config);
+    for _ in 0..3 {
+        assert_eq!(shown(&running.sample().await), ["heart_rate 72"]);
+        assert_eq!(shown(&running.sample().await), ["resp_rate 14"]);
+        assert!(!lost.load(Ordering::SeqCst), "a question was swallowed");
     }
     running.end().await;
 }

@@ -102,7 +102,7 @@ impl Scene {
         let (near, device) = tokio::io::duplex(BUFFER_BYTES);
         let pass = Arc::new(Gate::new()).place(address.ip()).unwrap().pass().await.unwrap();
         let (serving, deadline) = (Arc::clone(&endpoint), Instant::now() + Duration::from_millis(GREETING_MS));
-        tokio::spawn(async move { greeting::receive(&serving, Pipe(near, stream), Proof::Plain, address, pass, deadline).await });
+        tokio::spawn(async move { greeting::receive(&serving, Pipe(near, stream), Proof::Loopback, address, pass, deadline).await });
         let mut scene = Self { endpoint, intake, queue, device, socket, decoded };
         scene.device.write_all(&[b"\x10\x0e\x00\x04MQTT\x04\x02\x00", &[keep_alive_s][..], b"\x00\x02m1"].concat()).await.unwrap();
         scene.commit().await;

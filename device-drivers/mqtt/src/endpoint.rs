@@ -53,7 +53,7 @@ impl Presence {
 }
 
 enum Door {
-    Plain,
+    Plain(Proof),
     Tls(TlsAcceptor, PeerIdentity),
 }
 
@@ -92,10 +92,12 @@ impl Endpoint {
         self.serve(listener, Arc::new(Door::Tls(TlsAcceptor::from(tls), peer)), shutdown).await;
     }
 
-    /// Serves plain connections likewise: a device is who it says. Only for a loopback listener, or where the
-    /// configuration allows it knowingly.
+    /// Serves plain connections likewise. Where other machines can reach the listener a device must give its id and password in
+    /// CONNECT; on loopback it may, and is who it says otherwise.
     pub async fn serve_plain(self: Arc<Self>, listener: TcpListener, shutdown: watch::Receiver<bool>) {
-        self.serve(listener, Arc::new(Door::Plain), shutdown).await;
+        let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let proof = if loopback { Proof::Loopback } else { Proof::Nothing };
+        self.serve(listener, Arc::new(Door::Plain(proof)), shutdown).await;
     }
 
     async fn serve(self: Arc<Self>, listener: TcpListener, door: Arc<Door>, mut shutdown: watch::Receiver<bool>) {
@@ -141,7 +143,7 @@ impl Endpoint {
         }
         probe::watch(&stream);
         match door.as_ref() {
-            Door::Plain => greeting::receive(&self, stream, Proof::Plain, address, pass, deadline).await,
+            Door::Plain(proof) => greeting::receive(&self, stream, proof.clone(), address, pass, deadline).await,
             Door::Tls(acceptor, peer) => match tokio::time::timeout_at(deadline, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => match prove(&stream, peer) {
                     Some(proof) => greeting::receive(&self, stream, proof, address, pass, deadline).await,
@@ -174,7 +176,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 fn prove(stream: &TlsStream<TcpStream>, peer: &PeerIdentity) -> Option<Proof> {
     let (_, session) = stream.get_ref();
     match session.peer_certificates().and_then(<[_]>::first) {
-        None => Some(Proof::Tls),
+        None => Some(Proof::Nothing),
         Some(certificate) => peer(certificate.as_ref()).map(|(device, fingerprint)| Proof::Certificate(device, fingerprint)),
     }
 }

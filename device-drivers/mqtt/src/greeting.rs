@@ -104,7 +104,7 @@ async fn greet<S: Transport>(
         let device = match proof {
             Proof::Certificate(device, _) => Some(device.clone()),
             // Named only where it was here before: a log line must not carry what strangers choose to say.
-            Proof::Tls | Proof::Plain => {
+            Proof::Nothing | Proof::Loopback => {
                 DeviceId::new(&connect.client_id).ok().filter(|device| endpoint.stats.last_heard_ms(device).is_some())
             }
         };

@@ -19,7 +19,7 @@ pub trait Credentials: Send + Sync {
 /// What a device was let in by. It must count for as long as the device is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
-    /// Nothing, on a plain listener.
+    /// Nothing, on a plain listener of this machine only.
     Nothing,
     /// The certificate with this SHA-256.
     Certificate([u8; 32]),
@@ -33,26 +33,26 @@ pub(crate) type Fingerprint = [u8; 32];
 /// What the transport proved before the first MQTT packet.
 #[derive(Debug, Clone)]
 pub(crate) enum Proof {
-    /// Plain TCP, which the configuration allowed: the device is who it says.
-    Plain,
-    /// TLS without a client certificate: a password must follow.
-    Tls,
+    /// Plain TCP that only this machine can reach: without a login the device is who it says.
+    Loopback,
+    /// Nothing, by TLS without a client certificate or by plain TCP that others can reach: a password must follow.
+    Nothing,
     /// TLS with the certificate of this device.
     Certificate(DeviceId, Fingerprint),
 }
 
 /// Finds out who connects, and by what. An empty client id is taken as the device's own where the device proved itself.
 pub(crate) fn identify(proof: &Proof, connect: &Connect, credentials: &dyn Credentials) -> Result<(DeviceId, Shown), Refusal> {
-    let (device, shown) = match proof {
-        Proof::Plain if connect.client_id.is_empty() => return Err(Refusal::NoClientId),
-        Proof::Plain => (DeviceId::new(&connect.client_id).map_err(|_invalid| Refusal::NotAdmitted)?, Shown::Nothing),
-        Proof::Tls => {
-            let login = connect.login.as_ref().ok_or(Refusal::Credentials)?;
+    let (device, shown) = match (proof, &connect.login) {
+        (Proof::Certificate(device, fingerprint), _) => (device.clone(), Shown::Certificate(*fingerprint)),
+        (Proof::Nothing | Proof::Loopback, Some(login)) => {
             let device = DeviceId::new(&login.username).map_err(|_invalid| Refusal::Credentials)?;
             let stamp = credentials.verify_password(&device, login.password.as_bytes()).ok_or(Refusal::Credentials)?;
             (device, Shown::Password(stamp))
         }
-        Proof::Certificate(device, fingerprint) => (device.clone(), Shown::Certificate(*fingerprint)),
+        (Proof::Nothing, None) => return Err(Refusal::Credentials),
+        (Proof::Loopback, None) if connect.client_id.is_empty() => return Err(Refusal::NoClientId),
+        (Proof::Loopback, None) => (DeviceId::new(&connect.client_id).map_err(|_invalid| Refusal::NotAdmitted)?, Shown::Nothing),
     };
     let claims_another = !connect.client_id.is_empty() && connect.client_id != device.as_str();
     let logs_in_as_another = match (proof, &connect.login) {
@@ -113,15 +113,21 @@ mod tests {
             (certificate("m1", 7), connect("m1", Some(("m2", "x"))), Err(Refusal::ForeignClientId)),
             (certificate("m1", 8), connect("m1", None), Err(Refusal::NotAdmitted)),
             (certificate("revoked", 7), connect("revoked", None), Err(Refusal::NotAdmitted)),
-            (Proof::Tls, connect("m1", Some(("m1", "right"))), Ok("m1")),
-            (Proof::Tls, connect("m1", Some(("m1", "wrong"))), Err(Refusal::Credentials)),
-            (Proof::Tls, connect("m2", Some(("m1", "right"))), Err(Refusal::ForeignClientId)),
-            (Proof::Tls, connect("m1", None), Err(Refusal::Credentials)),
-            (Proof::Tls, connect("m1", Some(("../m1", "right"))), Err(Refusal::Credentials)),
-            (Proof::Plain, connect("m1", None), Ok("m1")),
-            (Proof::Plain, connect("", None), Err(Refusal::NoClientId)),
-            (Proof::Plain, connect("a/b", None), Err(Refusal::NotAdmitted)),
-            (Proof::Plain, connect("revoked", None), Err(Refusal::NotAdmitted)),
+            (Proof::Nothing, connect("m1", Some(("m1", "right"))), Ok("m1")),
+            (Proof::Nothing, connect("m1", Some(("m1", "wrong"))), Err(Refusal::Credentials)),
+            (Proof::Nothing, connect("m2", Some(("m1", "right"))), Err(Refusal::ForeignClientId)),
+            (Proof::Nothing, connect("m1", None), Err(Refusal::Credentials)),
+            (Proof::Nothing, connect("m1", Some(("../m1", "right"))), Err(Refusal::Credentials)),
+            (Proof::Loopback, connect("m1", None), Ok("m1")),
+            (Proof::Loopback, connect("", None), Err(Refusal::NoClientId)),
+            (Proof::Loopback, connect("a/b", None), Err(Refusal::NotAdmitted)),
+            (Proof::Loopback, connect("revoked", None), Err(Refusal::NotAdmitted)),
+            (Proof::Loopback, connect("m1", Some(("m1", "right"))), Ok("m1")),
+            (Proof::Loopback, connect("", Some(("m1", "right"))), Ok("m1")),
+            (Proof::Loopback, connect("m1", Some(("m1", "wrong"))), Err(Refusal::Credentials)),
+            (Proof::Loopback, connect("m1", Some(("m2", "right"))), Err(Refusal::Credentials)),
+            (Proof::Loopback, connect("m2", Some(("m1", "right"))), Err(Refusal::ForeignClientId)),
+            (Proof::Loopback, connect("m1", Some(("", ""))), Err(Refusal::Credentials)),
         ];
         for (index, (proof, connect, expected)) in cases.into_iter().enumerate() {
             let found = identify(&proof, &connect, &Book);

@@ -9,7 +9,8 @@
 //!   acknowledgements that are due at once. While receipts are outstanding it goes on reading, up to
 //!   the in-flight limit; beyond a limit it stops reading its own socket and nothing else.
 //! - A device is who its certificate or password proves; that must be its client id (or the client id is empty)
-//!   and the second level of its topics `vitals/<device-id>/<channel...>`.
+//!   and the second level of its topics `vitals/<device-id>/<channel...>`. Only without TLS on loopback, and without a login, it is
+//!   who it says.
 //! - It may subscribe to `devices/<device-id>/time` (the gateway's time, at once and each minute) and to
 //!   `devices/<device-id>/acknowledgements` (how many messages of the connection are on disk), and to nothing else.
 //! - A connection that vanishes, or is ended for a fault, gives a `DeviceEvent` of kind `Lost`, with or without a will; the

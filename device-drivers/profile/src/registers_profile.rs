@@ -71,7 +71,6 @@ pub struct PolledProfile {
     blocks: Vec<Block>,
     layouts: Vec<Layout>,
     min_poll_interval_ms: u64,
-    single_connection: bool,
     identity: Option<IdentityCheck>,
 }
 
@@ -186,12 +185,6 @@ impl PolledProfile {
         self.min_poll_interval_ms
     }
 
-    /// Whether the device bears only one connection at a time.
-    #[must_use]
-    pub fn single_connection(&self) -> bool {
-        self.single_connection
-    }
-
     /// How to prove that the device is of this kind, where it has something to prove it with.
     #[must_use]
     pub fn identity_check(&self) -> Option<&IdentityCheck> {
@@ -207,7 +200,8 @@ impl PolledProfile {
     /// Reads `[polled]`.
     pub(crate) fn load(section: &mut Section<'_>, report: &mut Report) -> Self {
         let interval = section.required_integer(report, "min_poll_interval_ms", POLL_INTERVAL_MS_MIN..=POLL_INTERVAL_MS_MAX);
-        let single_connection = section.flag(report, "single_connection");
+        // Said by earlier profiles, and without effect: there is never more than one connection to an address.
+        section.flag(report, "single_connection");
         let identity = section.section(report, "identity").and_then(|identity| load_identity(identity, report));
         let blocks = load_blocks(section, report);
         let mut layouts: Vec<Layout> = blocks.iter().map(|_| Layout::default()).collect();
@@ -222,7 +216,7 @@ impl PolledProfile {
             section.fault(report, format!("the profile reads more than {READINGS_PER_SAMPLE_MAX} values"), "split the profile");
         }
         let min_poll_interval_ms = interval.and_then(|at| u64::try_from(at.value).ok()).unwrap_or_default();
-        Self { blocks, layouts, min_poll_interval_ms, single_connection, identity }
+        Self { blocks, layouts, min_poll_interval_ms, identity }
     }
 }
 

@@ -219,6 +219,14 @@ fn what_would_be_read_for_nothing_is_refused() {
     assert!(of("[[polled.block]]\nname = \"c\"\nfunction = \"coils\"\naddress = 0\ncount = 8\nsource = \"M\"\n").is_err());
 }
 
+/// Promise: a site's profiles still load. What a key once said and no longer does stays a key.
+#[test]
+fn a_profile_with_a_key_that_has_no_effect_any_more_loads() {
+    let text = include_str!("../profiles/vitals-modbus.toml").replace("[polled]\n", "[polled]\nsingle_connection = true\n");
+    assert!(text.contains("single_connection"));
+    Profiles::default().load("mine.toml", &text).unwrap();
+}
+
 /// The guide is what people copy from: its examples are valid.
 #[test]
 fn the_examples_of_the_guide_are_valid() {

@@ -1,6 +1,6 @@
 //! Hosts, ports and URLs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The parts of an http or https URL that matter here.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,10 +34,14 @@ pub(crate) fn url(text: &str) -> Result<Url<'_>, &'static str> {
     if is_host(host) { Ok(Url { tls, host }) } else { Err("has no usable host") }
 }
 
-/// Whether a text is `host:port`.
-pub(crate) fn is_host_and_port(text: &str) -> bool {
+/// A `host:port` in the one way of writing that all of its ways have in common; `None` where it is none.
+pub(crate) fn host_and_port(text: &str) -> Option<String> {
     let (host, port) = split_port(text);
-    is_host(host) && port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port != 0))
+    let port = port?.parse::<u16>().ok().filter(|port| *port != 0)?;
+    match address(host) {
+        Some(address) => Some(SocketAddr::new(address.to_canonical(), port).to_string()),
+        None => is_dns_name(host).then(|| format!("{}:{port}", host.to_ascii_lowercase())),
+    }
 }
 
 /// Whether a host can only be this machine.
@@ -122,10 +126,18 @@ mod tests {
     #[test]
     fn a_bus_address_needs_a_host_and_a_port() {
         for good in ["192.0.2.9:502", "gateway.local:502", "[::1]:502"] {
-            assert!(is_host_and_port(good), "{good}");
+            assert_eq!(host_and_port(good).as_deref(), Some(good));
+        }
+        for (written, meant) in [
+            ("Gateway.LOCAL:0502", "gateway.local:502"),
+            ("192.0.2.9:00502", "192.0.2.9:502"),
+            ("[2001:DB8:0::9]:502", "[2001:db8::9]:502"),
+            ("[::ffff:192.0.2.9]:502", "192.0.2.9:502"),
+        ] {
+            assert_eq!(host_and_port(written).as_deref(), Some(meant));
         }
         for bad in ["192.0.2.9", ":502", "host:", "host:0", "host:65536", "::1:502", "a b:502", "300.1.1.1:502"] {
-            assert!(!is_host_and_port(bad), "{bad} was taken");
+            assert_eq!(host_and_port(bad), None, "{bad} was taken");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vitalgate_domain::{Association, DestinationId, DeviceId, GatewayId, PatientReference, UnixMs};
+use vitalgate_domain::{Association, DestinationId, DeviceId, DeviceNamespace, GatewayId, PatientReference, UnixMs};
 
 use crate::error::ConfigError;
 use crate::load::{self, ProfileLookup};
@@ -39,6 +39,8 @@ pub struct Config {
 pub struct Gateway {
     /// The gateway's name.
     pub name: GatewayId,
+    /// What the ids of its devices are unique within: its own name unless several gateways share devices.
+    pub device_namespace: DeviceNamespace,
     /// Where everything is kept that must survive.
     pub state_dir: PathBuf,
     /// The file in which a time service says how far the clock may be trusted; it need not exist.
@@ -129,7 +131,7 @@ pub enum DeviceSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModbusDevice {
-    /// `host:port`.
+    /// `host:port`, written alike wherever it is the same.
     pub address: String,
     /// The unit identifier.
     pub unit: u8,

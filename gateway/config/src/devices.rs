@@ -9,7 +9,7 @@ use vitalgate_domain::{DeviceId, PatientReference, UnixMs};
 
 use crate::address;
 use crate::config::{Device, DeviceSource, ModbusDevice};
-use crate::load::ProfileKind;
+use crate::load::{KnownProfiles, ProfileKind};
 use crate::schema;
 use crate::section::{Section, Text, quoted};
 use crate::sections::Walk;
@@ -17,21 +17,19 @@ use crate::suggestion::nearest;
 
 /// Longest logical id of a FHIR resource, in characters (FHIR R4, `id`).
 const FHIR_ID_CHARS_MAX: usize = 64;
+/// The unit that means the device itself, as 0 does (Modbus Messaging on TCP/IP Implementation Guide V1.0b, 4.4.2.2).
+const UNIT_DIRECT: u8 = 255;
 
 /// What has been given away already.
 #[derive(Default)]
 struct Taken {
     ids: BTreeMap<DeviceId, u32>,
+    /// By address and unit.
     units: BTreeMap<(String, u8), u32>,
 }
 
 /// Reads every device; those that are wrong are reported and left out.
-pub(crate) fn read(
-    walk: &mut Walk<'_>,
-    tables: &[(&DeTable<'_>, usize)],
-    has_mqtt: bool,
-    known: Option<&BTreeMap<String, ProfileKind>>,
-) -> Vec<Device> {
+pub(crate) fn read(walk: &mut Walk<'_>, tables: &[(&DeTable<'_>, usize)], has_mqtt: bool, known: Option<&KnownProfiles>) -> Vec<Device> {
     if let Some((_, at)) = tables.get(DEVICES_MAX) {
         walk.report.at(*at, format!("{} devices are too many", tables.len()), format!("a gateway serves {DEVICES_MAX}; use a second one"));
         return Vec::new();
@@ -45,13 +43,7 @@ pub(crate) fn read(
     devices
 }
 
-fn device(
-    walk: &mut Walk<'_>,
-    section: &Section<'_>,
-    taken: &mut Taken,
-    has_mqtt: bool,
-    known: Option<&BTreeMap<String, ProfileKind>>,
-) -> Option<Device> {
+fn device(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken, has_mqtt: bool, known: Option<&KnownProfiles>) -> Option<Device> {
     let line = walk.report.line(section.at);
     let id = section.text(walk.report, "id").and_then(|text| device_id(walk, text, taken));
     let profile = section.text(walk.report, "profile");
@@ -97,11 +89,13 @@ fn device_id(walk: &mut Walk<'_>, text: Text<'_>, taken: &mut Taken) -> Option<D
     }
 }
 
-fn check_profile(walk: &mut Walk<'_>, section: &Section<'_>, profile: Text<'_>, known: &BTreeMap<String, ProfileKind>, polled: bool) {
+fn check_profile(walk: &mut Walk<'_>, section: &Section<'_>, profile: Text<'_>, known: &KnownProfiles, polled: bool) {
     let place = &section.place;
-    match (known.get(profile.text), polled) {
+    match (known.kinds.get(profile.text), polled) {
+        // It may be one of those that are wrong; that was said.
+        (None, _) if !known.faults.is_empty() => {}
         (None, _) => {
-            let ids = known.keys().map(String::as_str);
+            let ids = known.kinds.keys().map(String::as_str);
             let remedy = match nearest(profile.text, ids.clone()) {
                 Some(meant) => format!("did you mean \"{meant}\"?"),
                 None => format!("known are {}", ids.collect::<Vec<_>>().join(", ")),
@@ -122,26 +116,27 @@ fn check_profile(walk: &mut Walk<'_>, section: &Section<'_>, profile: Text<'_>, 
 
 fn modbus_device(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken) -> Option<ModbusDevice> {
     let errors_before = walk.report.len();
-    let address = section.text(walk.report, "address");
-    if let Some(text) = address.filter(|text| !address::is_host_and_port(text.text)) {
+    let text = section.text(walk.report, "address");
+    let address = text.and_then(|text| address::host_and_port(text.text));
+    if let (Some(text), None) = (text, &address) {
         let message = format!("address in {} is {}, no host and port", section.place, quoted(text.text));
         walk.report.at(text.at, message, "write \"host:port\", such as \"192.0.2.9:502\"");
     }
     let unit = u8::try_from(section.integer(walk.report, "unit")).unwrap_or(u8::MAX);
     let poll_interval_ms = section.integer(walk.report, "poll_interval_ms");
     let response_timeout_ms = section.integer(walk.report, "response_timeout_ms");
-    let address = address?;
+    let (text, address) = (text?, address?);
     if walk.report.len() == errors_before {
-        let line = walk.report.line(address.at);
-        let key = (address.text.to_ascii_lowercase(), unit);
+        let line = walk.report.line(text.at);
+        let key = (address.clone(), if unit == UNIT_DIRECT { 0 } else { unit });
         if let Some(first) = taken.units.get(&key) {
-            let message = format!("{} is unit {unit} at {}, which another device is on line {first}", section.place, address.text);
-            walk.report.at(address.at, message, "give each device its own address or unit");
+            let message = format!("{} is unit {unit} at {address}, which another device is on line {first}", section.place);
+            walk.report.at(text.at, message, "give each device its own address or unit");
         } else {
             taken.units.insert(key, line);
         }
     }
-    Some(ModbusDevice { address: address.text.to_owned(), unit, poll_interval_ms, response_timeout_ms })
+    Some(ModbusDevice { address, unit, poll_interval_ms, response_timeout_ms })
 }
 
 /// `Err` when what is written cannot be used; it has been reported then.

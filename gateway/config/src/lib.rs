@@ -24,5 +24,5 @@ pub use config::{
     ModbusDevice, Mqtt, Profiles, Store, WriteMode,
 };
 pub use error::ConfigError;
-pub use load::{ProfileKind, ProfileLookup, check, check_with_profiles};
+pub use load::{KnownProfiles, ProfileKind, ProfileLookup, check, check_with_profiles};
 pub use report::Report;

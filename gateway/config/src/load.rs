@@ -22,9 +22,17 @@ pub enum ProfileKind {
     Polled,
 }
 
-/// Given the folder of further profiles: every known profile with its kind, or what is wrong with the
-/// profiles there, one line each.
-pub type ProfileLookup<'a> = &'a dyn Fn(Option<&Path>) -> Result<BTreeMap<String, ProfileKind>, Vec<String>>;
+/// The profiles that there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownProfiles {
+    /// Those that can be used, by id.
+    pub kinds: BTreeMap<String, ProfileKind>,
+    /// What is wrong with the others, one line each.
+    pub faults: Vec<String>,
+}
+
+/// Given the folder of further profiles: what is known of all.
+pub type ProfileLookup<'a> = &'a dyn Fn(Option<&Path>) -> KnownProfiles;
 
 /// Checks the text of a configuration file. `file` is how errors name it; relative paths in the text are
 /// relative to its folder. Profile ids are taken as they are.

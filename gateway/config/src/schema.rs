@@ -31,8 +31,8 @@ pub const PACKET_BYTES_MAX: Bounds = bounds(8_192, vitalgate_domain::limits::PAY
 pub const UNIT: Bounds = Bounds { min: 0, max: 255, default: None, unit: "unit id" };
 /// `modbus = { poll_interval_ms }`
 pub const POLL_INTERVAL_MS: Bounds = bounds(50, 86_400_000, 1_000, "ms");
-/// `modbus = { response_timeout_ms }`
-pub const RESPONSE_TIMEOUT_MS: Bounds = bounds(20, 60_000, 1_000, "ms");
+/// `modbus = { response_timeout_ms }`; the poller keeps to the same
+pub const RESPONSE_TIMEOUT_MS: Bounds = bounds(20, vitalgate_domain::limits::RESPONSE_TIMEOUT_MS_MAX, 1_000, "ms");
 /// `[[destination]] batch_items_max`
 pub const BATCH_ITEMS_MAX: Bounds = bounds(1, vitalgate_domain::limits::BATCH_ITEMS_MAX as u64, 50, "readings");
 /// `[[destination]] batch_bytes_max`
@@ -125,6 +125,7 @@ pub const GATEWAY: SectionSpec = SectionSpec {
     title: "[gateway]",
     keys: &[
         key("name", Text(NAME), Required),
+        key("device_namespace", Text(NAME), Default("the gateway's name")),
         key("state_dir", Path, Required),
         key("clock_trust_file", Path, Default("/run/vitalgate/clock-trust")),
     ],

@@ -1,18 +1,17 @@
 //! The file as a whole, and the sections that stand once.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use toml::de::{DeTable, DeValue};
-use vitalgate_domain::GatewayId;
+use vitalgate_domain::{DeviceNamespace, GatewayId};
 
 use crate::address;
 use crate::config::{ClientCertificate, Config, Console, Gateway, Log, LogFormat, LogLevel, Mqtt, Profiles, Store};
 use crate::destinations;
 use crate::devices;
-use crate::load::{ProfileKind, ProfileLookup};
+use crate::load::{KnownProfiles, ProfileLookup};
 use crate::report::Report;
 use crate::schema::{self, SERVER_NAMES_MAX, SOCKET_PATH_BYTES_MAX, SectionSpec};
 use crate::section::{Section, Text, quoted};
@@ -110,8 +109,21 @@ fn gateway(walk: &mut Walk<'_>, top: &Section<'_>) -> Option<Gateway> {
             None
         }
     });
+    let device_namespace = match section.text(walk.report, "device_namespace") {
+        None => name.as_ref().map(DeviceNamespace::of_gateway),
+        Some(text) => device_namespace(walk, text),
+    };
     let (clock_trust_file, clock_trust_promised) = section.path_or_default(walk.report, "clock_trust_file", &walk.base);
-    Some(Gateway { name: name?, state_dir: state_dir?.0, clock_trust_file, clock_trust_promised })
+    Some(Gateway { name: name?, device_namespace: device_namespace?, state_dir: state_dir?.0, clock_trust_file, clock_trust_promised })
+}
+
+fn device_namespace(walk: &mut Walk<'_>, text: Text<'_>) -> Option<DeviceNamespace> {
+    let named = DeviceNamespace::new(text.text);
+    if let Err(error) = &named {
+        let message = format!("device_namespace in [gateway] is {}: {error}", quoted(text.text));
+        walk.report.at(text.at, message, "write a name like \"clinic-north\", the same on every gateway that shares its devices");
+    }
+    named.ok()
 }
 
 fn store(walk: &mut Walk<'_>, top: &Section<'_>) -> Store {
@@ -154,6 +166,14 @@ fn mqtt(walk: &mut Walk<'_>, section: &Section<'_>, gateway: Option<&Gateway>) -
         "optional" => ClientCertificate::Optional,
         _ => ClientCertificate::Required,
     };
+    if let Some((address, at)) = plain_listen
+        && !address.ip().is_loopback()
+        && allow_plain_beyond_loopback
+        && client_certificate == ClientCertificate::Required
+    {
+        let message = format!("plain_listen in [mqtt] is {address}: without TLS no device can show the certificate that is required");
+        walk.report.at(at, message, "set client_certificate = \"optional\" and give the devices passwords, or listen on 127.0.0.1");
+    }
     let connections_max = section.integer(walk.report, "connections_max");
     let messages_per_second_max = section.integer(walk.report, "messages_per_second_max");
     let packet_bytes_max = section.integer(walk.report, "packet_bytes_max");
@@ -189,9 +209,7 @@ fn server_names(walk: &mut Walk<'_>, section: &Section<'_>, gateway: Option<&Gat
     names.iter().map(|name| name.text.to_owned()).collect()
 }
 
-type Known = BTreeMap<String, ProfileKind>;
-
-fn profiles(walk: &mut Walk<'_>, top: &Section<'_>, lookup: Option<ProfileLookup<'_>>) -> (Profiles, Option<Known>) {
+fn profiles(walk: &mut Walk<'_>, top: &Section<'_>, lookup: Option<ProfileLookup<'_>>) -> (Profiles, Option<KnownProfiles>) {
     let section = once_or_empty(walk, top, "profiles", &schema::PROFILES);
     let dir = section.path(walk.report, "dir", &walk.base);
     if let Some((dir, at)) = &dir
@@ -201,17 +219,11 @@ fn profiles(walk: &mut Walk<'_>, top: &Section<'_>, lookup: Option<ProfileLookup
         walk.report.at(*at, message, "create the folder, or let the gateway's user read it");
         return (Profiles { dir: Some(dir.clone()) }, None);
     }
-    let known = match lookup.map(|lookup| lookup(dir.as_ref().map(|(dir, _)| dir.as_path()))) {
-        None => None,
-        Some(Ok(known)) => Some(known),
-        Some(Err(wrong)) => {
-            let at = dir.as_ref().map_or(0, |(_, at)| *at);
-            for line in wrong {
-                walk.report.at(at, format!("profile: {line}"), "correct the profile");
-            }
-            None
-        }
-    };
+    let known = lookup.map(|lookup| lookup(dir.as_ref().map(|(dir, _)| dir.as_path())));
+    let at = dir.as_ref().map_or(0, |(_, at)| *at);
+    for fault in known.iter().flat_map(|known| &known.faults) {
+        walk.report.at(at, format!("profile: {fault}"), "correct the profile");
+    }
     (Profiles { dir: dir.map(|(dir, _)| dir) }, known)
 }
 

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of tests fails loudly")]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,16 +9,17 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use vitalgate_config::schema::{self, Bounds, Kind};
 use vitalgate_config::{
-    ClientCertificate, Config, ConfigError, DestinationKind, DeviceSource, Fhir, LogFormat, LogLevel, ProfileKind, WriteMode, check,
-    check_with_profiles,
+    ClientCertificate, Config, ConfigError, DestinationKind, DeviceSource, Fhir, KnownProfiles, LogFormat, LogLevel, ProfileKind,
+    WriteMode, check, check_with_profiles,
 };
 use vitalgate_domain::{PatientReference, UnixMs};
 
 const FULL: &str = include_str!("golden/full.toml");
 const MINIMAL: &str = "[gateway]\nname = \"g1\"\nstate_dir = \"/var/lib/vitalgate\"\n";
 
-fn known(_: Option<&Path>) -> Result<BTreeMap<String, ProfileKind>, Vec<String>> {
-    Ok([("vitals-json", ProfileKind::Publish), ("vitals-modbus", ProfileKind::Polled)].map(|(id, kind)| (id.to_owned(), kind)).into())
+fn known(_: Option<&Path>) -> KnownProfiles {
+    let kinds = [("vitals-json", ProfileKind::Publish), ("vitals-modbus", ProfileKind::Polled)];
+    KnownProfiles { kinds: kinds.map(|(id, kind)| (id.to_owned(), kind)).into(), faults: Vec::new() }
 }
 
 /// A folder with the files that `full.toml` names.
@@ -75,6 +75,7 @@ fn every_key_arrives_where_it_belongs() {
     let folder = folder();
     let config = full(&folder, FULL).unwrap_or_else(|errors| panic!("{}", lines(&errors)));
     assert_eq!(config.gateway.name.as_str(), "practice-01");
+    assert_eq!(config.gateway.device_namespace.as_str(), "clinic-north");
     assert_eq!(config.gateway.state_dir, PathBuf::from("/var/lib/vitalgate"));
     assert_eq!(config.gateway.clock_trust_file, PathBuf::from("/run/clock"));
     assert!(config.gateway.clock_trust_promised);
@@ -90,7 +91,7 @@ fn every_key_arrives_where_it_belongs() {
     let [first, second, third, fourth] = config.devices.as_slice() else { panic!("{:?}", config.devices) };
     assert_eq!((first.id.as_str(), first.profile.as_str(), &first.source), ("monitor-01", "vitals-json", &DeviceSource::Mqtt));
     assert_eq!(first.patient, Some(PatientReference::Literal("Patient/4711".into())));
-    assert_eq!(first.line, 24);
+    assert_eq!(first.line, 25);
     assert_eq!(first.patient_since, UnixMs::parse_rfc3339("2026-11-22T09:00:00.500Z"));
     assert_eq!((second.patient_since, third.patient_since), (None, None));
     assert_eq!(second.patient, None);
@@ -120,6 +121,7 @@ fn every_key_arrives_where_it_belongs() {
 fn what_is_left_out_takes_the_documented_default() {
     let text = format!("{MINIMAL}[mqtt]\n[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.local\"\n");
     let config = check(&text, "x.toml").unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+    assert_eq!(config.gateway.device_namespace.as_str(), config.gateway.name.as_str(), "no other gateway has its devices");
     assert_eq!(config.gateway.clock_trust_file, PathBuf::from("/run/vitalgate/clock-trust"));
     assert!(!config.gateway.clock_trust_promised);
     assert_eq!((config.store.free_space_floor_mib, config.store.retention_days), (256, 7));
@@ -233,16 +235,27 @@ fn a_profile_must_fit_how_the_device_is_reached() {
     let said = lines(&check_with_profiles(&text, "x.toml", &known).unwrap_err());
     assert!(said.contains("x.toml:7: profile of [[device]] m1 is \"vitals-modbus\", which is polled"), "{said}");
     assert!(said.contains("x.toml:10: profile of [[device]] m2 is \"vitals-json\", which publishes"), "{said}");
-    let broken = |_: Option<&Path>| Err(vec!["own.toml:3: unknown unit".to_owned()]);
-    let said = lines(&check_with_profiles(MINIMAL, "x.toml", &broken).unwrap_err());
-    assert!(said.contains("own.toml:3: unknown unit"), "{said}");
+}
+
+/// Every error at once: profiles that are wrong hide none of the others, and a device of one of them is no second error.
+#[test]
+fn wrong_profiles_hide_no_error_of_the_devices() {
+    let faults = vec!["own.toml:3: unknown unit".to_owned(), "other.toml:1: no id".to_owned()];
+    let broken = |folder: Option<&Path>| KnownProfiles { faults: faults.clone(), ..known(folder) };
+    let polled = "[[device]]\nid = \"m1\"\nprofile = \"vitals-modbus\"\n";
+    let own = "[[device]]\nid = \"m2\"\nprofile = \"own\"\n";
+    let errors = check_with_profiles(&format!("{MINIMAL}[mqtt]\n{polled}{own}"), "x.toml", &broken).unwrap_err();
+    let said = lines(&errors);
+    assert!(said.contains("own.toml:3: unknown unit") && said.contains("other.toml:1: no id"), "{said}");
+    assert!(said.contains("x.toml:7: profile of [[device]] m1 is \"vitals-modbus\", which is polled"), "{said}");
+    assert_eq!(errors.len(), 3, "{said}");
 }
 
 #[test]
 fn a_folder_of_profiles_that_cannot_be_listed_is_said_once_and_no_profile_is_called_unknown() {
     let folder = folder();
     let said = lines(&full(&folder, &FULL.replace("\"profiles\"", "\"absent\"").replace("vitals-json", "own")).unwrap_err());
-    assert!(said.contains(":22: dir in [profiles]: ") && said.contains("absent cannot be listed"), "{said}");
+    assert!(said.contains(":23: dir in [profiles]: ") && said.contains("absent cannot be listed"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
@@ -256,6 +269,58 @@ fn a_packet_size_that_the_endpoint_cannot_keep_is_refused() {
     for lost in [256, 8_191, 65_537, 131_072] {
         assert!(said(lost).contains("outside its range") && said(lost).contains("8192"), "{}", said(lost));
     }
+}
+
+/// One limit here and in the poller, which holds it to its number.
+#[test]
+fn a_device_may_be_given_as_long_to_answer_as_the_poller_waits() {
+    let said = |ms: u64| {
+        let device = format!("modbus = {{ address = \"h:502\", unit = 1, response_timeout_ms = {ms} }}");
+        errors_of(&format!("{MINIMAL}[[device]]\nid = \"m1\"\nprofile = \"vitals-modbus\"\n{device}\n"))
+    };
+    let longest = vitalgate_domain::limits::RESPONSE_TIMEOUT_MS_MAX;
+    assert_eq!(said(longest), "");
+    assert!(said(longest + 1).contains("outside its range"), "{}", said(longest + 1));
+}
+
+/// Promise: no reading reaches another device's patient. However one device is written, it is polled under one name only.
+#[test]
+fn one_polled_device_has_one_name_however_its_address_is_written() {
+    let checked = |first: (&str, u8), second: (&str, u8)| {
+        let device = |id: &str, (address, unit): (&str, u8)| {
+            format!("[[device]]\nid = {id:?}\nprofile = \"vitals-modbus\"\nmodbus = {{ address = {address:?}, unit = {unit} }}\n")
+        };
+        check(&format!("{MINIMAL}{}{}", device("a", first), device("b", second)), "x.toml")
+    };
+    for (first, second) in [
+        (("192.0.2.9:502", 0), ("192.0.2.9:502", 255)),
+        (("192.0.2.9:502", 255), ("192.0.2.9:502", 0)),
+        (("192.0.2.9:502", 1), ("192.0.2.9:0502", 1)),
+        (("Gateway:502", 1), ("gateway:502", 1)),
+        (("[::1]:502", 1), ("[0:0:0:0:0:0:0:1]:502", 1)),
+        (("192.0.2.9:502", 1), ("[::ffff:192.0.2.9]:502", 1)),
+    ] {
+        let said = lines(&checked(first, second).unwrap_err());
+        assert!(said.contains("x.toml:11: modbus of [[device]] b is unit") && said.contains("on line 7"), "{first:?} {second:?}: {said}");
+    }
+    let config = checked(("Gateway:502", 1), ("gateway:0502", 2)).unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+    for device in &config.devices {
+        let DeviceSource::Modbus(bus) = &device.source else { panic!("{device:?}") };
+        assert_eq!(bus.address, "gateway:502", "two units of one bus share its connection");
+    }
+}
+
+/// Where a certificate is required, nobody comes in without one: beyond this machine there is no plain listener then.
+#[test]
+fn what_requires_a_certificate_is_not_reachable_without_tls() {
+    let said = |certificate: &str, address: &str| {
+        let plain = format!("plain_listen = \"{address}:1883\"\nallow_plain_beyond_loopback = true\n");
+        errors_of(&format!("{MINIMAL}[mqtt]\nclient_certificate = {certificate:?}\n{plain}"))
+    };
+    let refused = said("required", "0.0.0.0");
+    assert!(refused.contains("x.toml:6: plain_listen in [mqtt] is 0.0.0.0:1883: without TLS no device can show"), "{refused}");
+    assert_eq!(said("optional", "0.0.0.0"), "");
+    assert_eq!(said("required", "127.0.0.1"), "");
 }
 
 #[test]

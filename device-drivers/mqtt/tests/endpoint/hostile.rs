@@ -311,14 +311,14 @@ async fn a_refusal_is_logged_with_its_remedy_and_without_secrets() {
         stranger.send(&connect5("STRANGER", 0b1100_0010, &[], b"\x00\x05login\x00\x06SECRET")).await;
         stranger.until_closed().await;
     }
-    rig.refused("not_admitted", 200).await;
+    rig.refused("credentials", 200).await;
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     let line = text.lines().find(|line| line.contains("foreign_topic")).unwrap();
     assert!(line.contains("WARN") && line.contains("monitor-1") && line.contains("publish to vitals/<device-id>/<channel>"), "{line}");
     for secret in ["PATIENT-DATA", "SECRET", "STRANGER"] {
         assert!(!text.contains(secret), "{secret} stands in the log");
     }
-    let logged = text.lines().filter(|line| line.contains("not_admitted")).count();
+    let logged = text.lines().filter(|line| line.contains("reason=\"credentials\"")).count();
     assert!((1..200).contains(&logged), "{logged} lines for 200 refusals");
 }
 

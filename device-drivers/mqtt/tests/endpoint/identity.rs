@@ -1,4 +1,4 @@
-//! A device over TLS is who its certificate or its password proves, and nobody else.
+//! A device is who its certificate or its password proves, and nobody else.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,6 +130,33 @@ async fn a_password_over_tls_speaks_for_its_own_device_only() {
     assert!(!published(&rig, &shop, &["-u", "monitor-1", "-P", "right"], "monitor-1", topic).await);
     rig.refused("not_admitted", 1).await;
     assert_eq!(texts(&log, "monitor-1").len(), 1);
+}
+
+/// Promise: no reading reaches another device's patient, also where TLS was switched off. What other machines can reach asks for
+/// the device's own password; on loopback one that is given must be right.
+#[tokio::test]
+async fn without_tls_a_password_speaks_for_its_own_device_only() {
+    for loopback in [false, true] {
+        let config = EndpointConfig::default();
+        let (rig, queue) = if loopback { Rig::plain(config).await } else { Rig::plain_beyond_loopback(config).await };
+        let log = commit_all(queue);
+        for (device, password) in [("monitor-1", "right"), ("monitor-2", "other")] {
+            rig.book.passwords.lock().unwrap().insert(device.to_owned(), password.as_bytes().to_vec());
+        }
+        let published = async |login: &[&str]| {
+            let message = ["-V", "mqttv5", "-q", "1", "-i", "monitor-1", "-t", "vitals/monitor-1/a", "-m", "in the clear"];
+            mosquitto_pub(&rig, &[&message, login].concat(), "").await.status.success()
+        };
+        assert!(published(&["-u", "monitor-1", "-P", "right"]).await);
+        assert!(!published(&["-u", "monitor-1", "-P", "wrong"]).await);
+        assert!(!published(&["-u", "monitor-1"]).await);
+        rig.refused("credentials", 2).await;
+        assert!(!published(&["-u", "monitor-2", "-P", "other"]).await);
+        rig.refused("foreign_client_id", 1).await;
+        assert_eq!(published(&[]).await, loopback, "without a login");
+        rig.refused("credentials", if loopback { 2 } else { 3 }).await;
+        assert_eq!(texts(&log, "monitor-1").len(), if loopback { 2 } else { 1 });
+    }
 }
 
 /// A stranger with the old password and the device with the new one: the first is ended, the second gets its place.

@@ -92,7 +92,12 @@ fn decode(device: &DeviceId, sample: RawSample) -> Option<DecodedSample> {
 impl Rig {
     /// An endpoint with a plain listener, and the commit's end of its queue.
     pub(crate) async fn plain(config: EndpointConfig) -> (Self, IntakeQueue) {
-        Self::start(config, None).await
+        Self::start(config, "127.0.0.1:0", None).await
+    }
+
+    /// An endpoint with a plain listener that other machines can reach too.
+    pub(crate) async fn plain_beyond_loopback(config: EndpointConfig) -> (Self, IntakeQueue) {
+        Self::start(config, "0.0.0.0:0", None).await
     }
 
     /// An endpoint with a TLS listener.
@@ -101,17 +106,21 @@ impl Rig {
         tls: Arc<tokio_rustls::rustls::ServerConfig>,
         peer: PeerIdentity,
     ) -> (Self, IntakeQueue) {
-        Self::start(config, Some((tls, peer))).await
+        Self::start(config, "127.0.0.1:0", Some((tls, peer))).await
     }
 
-    async fn start(config: EndpointConfig, tls: Option<(Arc<tokio_rustls::rustls::ServerConfig>, PeerIdentity)>) -> (Self, IntakeQueue) {
+    async fn start(
+        config: EndpointConfig,
+        listen: &str,
+        tls: Option<(Arc<tokio_rustls::rustls::ServerConfig>, PeerIdentity)>,
+    ) -> (Self, IntakeQueue) {
         let (intake, queue) = intake();
         let (book, stats, begun) = (Arc::new(Book::default()), MqttStats::default(), Instant::now());
         let clock = Arc::new(move || received(begun));
         let credentials: Arc<dyn Credentials> = Arc::clone(&book) as Arc<dyn Credentials>;
         let endpoint = Arc::new(Endpoint::new(config, intake, Arc::new(decode), credentials, clock, stats.clone()));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind(listen).await.unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
         let (stop, shutdown) = watch::channel(false);
         let served = match tls {
             None => tokio::spawn(endpoint.serve_plain(listener, shutdown)),

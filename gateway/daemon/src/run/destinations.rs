@@ -1,19 +1,34 @@
 //! Where a destination begins.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use vitalgate_config::Config;
 use vitalgate_domain::{Change, DestinationId};
-use vitalgate_store::{Journal, Reader};
+use vitalgate_store::{CommitError, Journal, Reader};
 
 /// Tells the journal which destinations there are. A new one begins with the oldest entry that is still here: what was reclaimed
-/// before it came had gone wherever it was to go, and is not missing.
-pub(super) fn announce(config: &Config, journal: &mut Journal, reader: &Reader) -> anyhow::Result<()> {
+/// before it came had gone wherever it was to go, and is not missing. Gives what cannot be written on a full disk: it is reckoned with
+/// from here on, and has to be written later.
+pub(super) fn announce(config: &Config, journal: &mut Journal, reader: &Reader) -> anyhow::Result<Option<Change>> {
     let present: Vec<_> = config.destinations.iter().map(|destination| destination.id.clone()).collect();
     tell(present, journal, reader)
 }
 
-fn tell(present: Vec<DestinationId>, journal: &mut Journal, reader: &Reader) -> anyhow::Result<()> {
-    journal.append(&[], &[Change::Destinations { present, from: reader.oldest() }]).map(drop).context("the journal cannot be written")
+fn tell(present: Vec<DestinationId>, journal: &mut Journal, reader: &Reader) -> anyhow::Result<Option<Change>> {
+    if present.iter().collect::<BTreeSet<_>>() == journal.state().settled.keys().collect() {
+        return Ok(None);
+    }
+    let change = Change::Destinations { present, from: reader.oldest() };
+    match journal.append(&[], std::slice::from_ref(&change)) {
+        Ok(_) => Ok(None),
+        Err(CommitError::BelowFloor) => {
+            tracing::warn!("the disk is full: that the destinations are others now is written when there is room");
+            journal.assume(&change);
+            Ok(Some(change))
+        }
+        Err(error) => Err(error).context("the journal cannot be written"),
+    }
 }
 
 #[cfg(test)]
@@ -63,5 +78,36 @@ mod tests {
         tell(vec![first, second.clone()], &mut opened.journal, &opened.reader).unwrap();
         let settled = &opened.journal.state().settled[&second];
         assert_eq!(settled.ranges(), [(Sequence::FIRST, Sequence(oldest.0 - 1))]);
+    }
+
+    /// Promise 2: a gateway starts also where a full disk leaves no room to write down its destinations, and gives nothing back that a
+    /// new one has not.
+    #[test]
+    fn a_disk_without_any_room_keeps_no_gateway_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |free_space_floor_bytes| {
+            let keys = Arc::new(vitalgate_trust::FileKeyWrap::open_or_create(&folder.path().join("kek")).unwrap());
+            let options = StoreOptions { segment_bytes: 64 * 1024, background: false, ..StoreOptions::new(folder.path().join("store")) };
+            vitalgate_store::open(StoreOptions { free_space_floor_bytes, ..options }, keys, Arc::new(RealFiles)).unwrap()
+        };
+        let [first, second] = ["first", "second"].map(|id| DestinationId::new(id).unwrap());
+        let mut opened = open(0);
+        assert_eq!(tell(vec![first.clone()], &mut opened.journal, &opened.reader).unwrap(), None);
+        for block in 0..40 {
+            let entries: Vec<_> = (block * 250..(block + 1) * 250).map(event).collect();
+            opened.journal.append(&entries, &[]).unwrap();
+        }
+        drop(opened);
+        let mut full = open(u64::MAX / 2);
+        full.journal.maintain().unwrap();
+        let ranges = vec![(Sequence::FIRST, Sequence::FIRST)];
+        let settled = Change::Settled { destination: first.clone(), ranges, rejected: vec![], remote_ids: vec![] };
+        while full.journal.append(&[], std::slice::from_ref(&settled)).is_ok() {}
+        assert_eq!(tell(vec![first.clone()], &mut full.journal, &full.reader).unwrap(), None);
+        let unwritten = tell(vec![first.clone(), second.clone()], &mut full.journal, &full.reader).unwrap();
+        assert!(matches!(unwritten, Some(Change::Destinations { .. })), "{unwritten:?}");
+        assert!(full.journal.state().settled.contains_key(&second));
+        drop(full);
+        assert!(!open(0).state.settled.contains_key(&second), "it was not written");
     }
 }
