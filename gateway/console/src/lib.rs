@@ -11,7 +11,8 @@ mod model;
 mod serve;
 
 pub use model::{
-    Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel,
-    ReadModelError, Resolution, ResolveRequest, Status, StoreStatus, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery,
+    Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health,
+    LOST_RANGES_PER_ANSWER_MAX, ReadModel, ReadModelError, Resolution, ResolveRequest, Status, StoreStatus, TRACE_WINDOW_MS_MAX,
+    TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery, Traced, TracedDeadLetter,
 };
-pub use serve::{ServeError, serve_admin, serve_loopback};
+pub use serve::{ServeError, bind_admin, serve_admin, serve_loopback};

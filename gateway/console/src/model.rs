@@ -5,8 +5,12 @@ use vitalgate_domain::{DeviceId, ReadingId, UnixMs};
 
 /// Most dead letters in one answer.
 pub const DEAD_LETTERS_PER_ANSWER_MAX: usize = 1_000;
-/// Most readings in one trace answer.
+/// Most readings and dead letters in one trace answer.
 pub const TRACES_PER_ANSWER_MAX: usize = 200;
+/// Widest window a trace may ask for, in milliseconds before and after the moment (one day).
+pub const TRACE_WINDOW_MS_MAX: u64 = 86_400_000;
+/// Most ranges of lost entries that a trace answer names; the others are counted.
+pub const LOST_RANGES_PER_ANSWER_MAX: usize = 20;
 
 /// Whether the gateway does its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,7 +125,7 @@ pub enum TraceQuery {
 }
 
 /// Where a reading stands with one destination.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeliveryState {
     /// Waiting to be sent or under way.
@@ -130,6 +134,10 @@ pub enum DeliveryState {
     Delivered,
     /// Refused or held; the reason says why.
     DeadLetter,
+    /// Was refused or held for the reason given, and the dead letter was replayed or discarded since.
+    Resolved,
+    /// Settled; whether it was taken or refused is not at hand just now.
+    Unknown,
 }
 
 /// One destination in a trace.
@@ -141,7 +149,7 @@ pub struct TraceDestination {
     pub state: DeliveryState,
     /// The id that the destination knows it by.
     pub remote_id: Option<String>,
-    /// Why it is a dead letter there.
+    /// Why it is, or was, a dead letter there.
     pub reason: Option<String>,
 }
 
@@ -164,6 +172,38 @@ pub struct Trace {
     pub stored_in: Vec<String>,
     /// How it stands with each destination.
     pub destinations: Vec<TraceDestination>,
+    /// As a dead letter: whether it was replayed or discarded, and by whom.
+    #[serde(default)]
+    pub resolved: Option<String>,
+}
+
+/// A message that did not become a reading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracedDeadLetter {
+    /// What it is, and why.
+    #[serde(flatten)]
+    pub letter: DeadLetterView,
+    /// Nobody has replayed or discarded it yet.
+    pub unresolved: bool,
+    /// Whether it was replayed or discarded, and by whom, as far as that is still known.
+    pub resolved: Option<String>,
+}
+
+/// What a trace found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traced {
+    /// The readings.
+    pub readings: Vec<Trace>,
+    /// The messages that did not become readings.
+    pub dead_letters: Vec<TracedDeadLetter>,
+    /// The window may hold more; these are the nearest to the moment.
+    pub cut: bool,
+    /// Numbers below this one could not be searched in time; absent when everything was searched.
+    pub not_searched_below: Option<u64>,
+    /// How many entries cannot be read in any copy; what was asked for may be among them.
+    pub lost_entries: u64,
+    /// Their numbers, from and to, the oldest first; at most [`LOST_RANGES_PER_ANSWER_MAX`] ranges.
+    pub lost: Vec<(u64, u64)>,
 }
 
 /// One dead letter in a list, without its content.
@@ -236,11 +276,11 @@ pub trait ReadModel: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Metrics in the OpenMetrics text format.
     fn metrics(&self) -> String;
-    /// Where readings are; at most [`TRACES_PER_ANSWER_MAX`].
+    /// Where readings are; at most [`TRACES_PER_ANSWER_MAX`], those nearest to the moment.
     ///
     /// # Errors
     /// When the store cannot be asked.
-    fn trace(&self, query: &TraceQuery) -> Result<Vec<Trace>, ReadModelError>;
+    fn trace(&self, query: &TraceQuery) -> Result<Traced, ReadModelError>;
     /// The newest unresolved dead letters; at most [`DEAD_LETTERS_PER_ANSWER_MAX`].
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The two listeners.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,26 +15,35 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use vitalgate_domain::{DeviceId, UnixMs};
 
-use crate::model::{ReadModel, ReadModelError, ResolveRequest, TraceQuery};
+use crate::model::{ReadModel, ReadModelError, ResolveRequest, TRACE_WINDOW_MS_MAX, TraceQuery};
 
 /// File mode of the administrator's socket: its owner and group.
 const ADMIN_SOCKET_MODE: u32 = 0o660;
 /// Time around the asked moment in which `trace --device --at` looks, in milliseconds, when none is given.
 const TRACE_WINDOW_MS: u64 = 60_000;
-/// Widest window a trace may ask for, in milliseconds (one day).
-const TRACE_WINDOW_MS_MAX: u64 = 86_400_000;
 
 /// Why a listener could not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The socket file could not be made.
-    #[error("the administrator's socket {path} cannot be made; check that its folder exists and is writable")]
+    #[error("the administrator's socket {path} cannot be made; check that the folder {folder} exists and is writable")]
     Socket {
         /// The socket.
         path: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
         /// The system's answer.
         #[source]
         source: io::Error,
+    },
+    /// Something else is in its place.
+    #[error(
+        "the administrator's socket cannot be made: {path} is there and is no socket; move it away, or name another path in \
+         admin_socket of [console]"
+    )]
+    Taken {
+        /// What is there.
+        path: PathBuf,
     },
     /// The listener stopped working.
     #[error("a local listener stopped")]
@@ -54,18 +63,29 @@ pub async fn serve_loopback(listener: TcpListener, model: Model, shutdown: watch
     axum::serve(listener, router).with_graceful_shutdown(stopped(shutdown)).await.map_err(ServeError::Serve)
 }
 
-/// Serves the administrator's questions on a Unix socket until `shutdown` turns true.
+/// Makes the administrator's socket, in the place of one that an earlier run left.
 ///
 /// # Errors
-/// When the socket cannot be made or stops working.
-pub async fn serve_admin(path: &Path, model: Model, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
-    let failed = |source| ServeError::Socket { path: path.to_owned(), source };
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+/// When it cannot be made, or when something that is no socket is in its place.
+pub fn bind_admin(path: &Path) -> Result<UnixListener, ServeError> {
+    let folder = path.parent().unwrap_or(path);
+    let failed = |source| ServeError::Socket { path: path.to_owned(), folder: folder.to_owned(), source };
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(ServeError::Taken { path: path.to_owned() }),
+        Ok(_) => std::fs::remove_file(path).map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(ADMIN_SOCKET_MODE)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves the administrator's questions on a Unix socket until `shutdown` turns true.
+///
+/// # Errors
+/// When the socket stops working.
+pub async fn serve_admin(listener: UnixListener, model: Model, shutdown: watch::Receiver<bool>) -> Result<(), ServeError> {
     let router = Router::new()
         .route("/health", get(health))
         .route("/status", get(status))
@@ -112,7 +132,10 @@ impl TraceParameters {
             }
             (None, Some(device), Some(at)) => {
                 let device = DeviceId::new(&device).map_err(|error| format!("device: {error}"))?;
-                let window_ms = self.window_ms.unwrap_or(TRACE_WINDOW_MS).min(TRACE_WINDOW_MS_MAX);
+                let window_ms = self.window_ms.unwrap_or(TRACE_WINDOW_MS);
+                if window_ms > TRACE_WINDOW_MS_MAX {
+                    return Err(format!("window_ms: at most {TRACE_WINDOW_MS_MAX}, a day before and after the moment"));
+                }
                 Ok(TraceQuery::Device { device, at: UnixMs(at), window_ms })
             }
             _ => Err("give either id, or device and at_unix_ms".to_owned()),
@@ -162,5 +185,33 @@ mod tests {
         assert!(parameters(Some("17"), None, None).query().is_err());
         assert!(parameters(None, Some("monitor-1"), None).query().is_err());
         assert!(parameters(None, Some("../etc"), Some(5)).query().is_err());
+    }
+
+    /// Promise 5: a window that is not searched as asked for is not answered as if it were.
+    #[test]
+    fn a_window_that_is_too_wide_is_refused_with_the_limit() {
+        let wide = |window_ms| TraceParameters { window_ms: Some(window_ms), ..parameters(None, Some("monitor-1"), Some(5)) }.query();
+        assert!(wide(TRACE_WINDOW_MS_MAX).is_ok());
+        assert!(wide(TRACE_WINDOW_MS_MAX + 1).unwrap_err().contains("86400000"));
+    }
+
+    /// What an earlier run left gives way; a file of somebody else does not, and the error says where and what to do.
+    #[tokio::test]
+    async fn the_socket_takes_the_place_of_a_socket_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        drop(bind_admin(&path).unwrap());
+        let bound = bind_admin(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, ADMIN_SOCKET_MODE);
+        drop(bound);
+
+        let file = folder.path().join("notes.txt");
+        std::fs::write(&file, "mine").unwrap();
+        let said = bind_admin(&file).unwrap_err().to_string();
+        assert!(said.contains("notes.txt") && said.contains("move it away"), "{said}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+
+        let said = bind_admin(&folder.path().join("none/admin.sock")).unwrap_err().to_string();
+        assert!(said.contains("/none exists and is writable"), "{said}");
     }
 }

@@ -1,5 +1,7 @@
 //! What the listeners and the command line may ask, put together from the store and the loops.
 
+mod trace;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,11 +10,11 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
 use vitalgate_console::{
-    Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DeliveryState, DestinationStatus, DeviceStatus, Health, ReadModel,
-    ReadModelError, ResolveRequest, Status, StoreStatus, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery,
+    Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DestinationStatus, DeviceStatus, Health, ReadModel, ReadModelError,
+    ResolveRequest, Status, StoreStatus, TraceQuery, Traced,
 };
 use vitalgate_domain::limits::DESTINATIONS_MAX;
-use vitalgate_domain::{ClockTrust, DeadLetterReason, DestinationId, Entry, GatewayId, Reading, ReadingId, Received, Record, Sequence};
+use vitalgate_domain::{ClockTrust, DeadLetterReason, DestinationId, Entry, GatewayId, Received, Sequence};
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_store::keyed::KeyedStatus;
@@ -23,7 +25,7 @@ use crate::commit::Command;
 use crate::disk::free_bytes;
 use crate::growth::Growth;
 use crate::replay::count;
-use crate::shared::{Settlement, Shared};
+use crate::shared::Shared;
 
 /// How long an administrator's request waits for the commit loop.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(30);
@@ -116,19 +118,8 @@ impl ReadModel for Model {
         }
     }
 
-    fn trace(&self, query: &TraceQuery) -> Result<Vec<Trace>, ReadModelError> {
-        let failed = |error: vitalgate_store::ReadError| ReadModelError::Store(error.to_string());
-        let records = match query {
-            TraceQuery::Id(id) => match self.in_buffer(*id) {
-                Some(record) => vec![record],
-                None => self.reader.find_id(id).map_err(failed)?.into_iter().collect(),
-            },
-            TraceQuery::Device { device, at, window_ms } => {
-                self.reader.find_device(device, *at, *window_ms, TRACES_PER_ANSWER_MAX).map_err(failed)?
-            }
-        };
-        let settlement = self.shared.settlement();
-        Ok(records.iter().filter_map(|record| self.traced(record, &settlement)).collect())
+    fn trace(&self, query: &TraceQuery) -> Result<Traced, ReadModelError> {
+        self.traced(query)
     }
 
     fn dead_letters(&self) -> Result<Vec<DeadLetterView>, ReadModelError> {
@@ -154,9 +145,6 @@ impl ReadModel for Model {
     }
 }
 
-/// Most rounds in which the buffer is searched; each searches for a few seconds at most.
-const BUFFER_SEARCH_ROUNDS_MAX: usize = 8;
-
 /// Seconds since something came: by the monotonic clock, or by the wall clock when it came before the last power-on and the
 /// clock was set then and is now.
 fn age_s(received: &Received, now: &Received) -> Option<u64> {
@@ -179,20 +167,6 @@ fn keyed_word(status: &KeyedStatus) -> String {
 }
 
 impl Model {
-    /// The buffer finds an id by its index; the journal, which has what the buffer still lacks, is
-    /// read through.
-    fn in_buffer(&self, id: ReadingId) -> Option<Record> {
-        let mut below = None;
-        for _ in 0..BUFFER_SEARCH_ROUNDS_MAX {
-            let search = self.keyed.find_id(id, below).ok()?;
-            if search.found.is_some() || search.below.is_none() {
-                return search.found;
-            }
-            below = search.below;
-        }
-        None
-    }
-
     fn state_word(&self, full: bool, held_up: bool) -> &'static str {
         if self.shared.stopping.load(Ordering::Relaxed) {
             "STOPPING"
@@ -268,44 +242,6 @@ impl Model {
             Entry::DeviceEvent(event) => event.received,
         };
         age_s(&received, &self.clock.now())
-    }
-
-    fn traced(&self, record: &Record, settlement: &Settlement) -> Option<Trace> {
-        let Entry::Reading(reading) = &record.entry else { return None };
-        let mut stored_in = vec!["journal".to_owned()];
-        if self.keyed.applied().sequence >= record.sequence {
-            stored_in.push("buffer".to_owned());
-        }
-        let destinations = self.shared.destinations.keys().map(|id| self.standing(id, record.sequence, reading, settlement)).collect();
-        Some(Trace {
-            reading_id: reading.id.to_string(),
-            sequence: record.sequence.0,
-            device: reading.device.to_string(),
-            metric: reading.metric.key().to_owned(),
-            at: reading.time.effective().map(|moment| moment.rfc3339(reading.time.offset_minutes())),
-            received: reading.time.received.wall.rfc3339(0),
-            stored_in,
-            destinations,
-        })
-    }
-
-    fn standing(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading, settlement: &Settlement) -> TraceDestination {
-        let settled = settlement.settled.get(destination).is_some_and(|settled| settled.contains(sequence));
-        let refused = self.refusals(sequence).map(|refused| refused.into_iter().find(|(refuser, _)| refuser == destination));
-        let (state, reason) = match (refused, settled) {
-            (Some(Some((_, reason))), _) => (DeliveryState::DeadLetter, Some(format!("{:?}: {}", reason.kind, reason.detail))),
-            (_, false) => (DeliveryState::Queued, None),
-            // One of the destinations refused it, and which one is not known yet: better too little said than a delivery that was none.
-            (None, true) if settlement.dead_letters.contains(sequence) => (DeliveryState::DeadLetter, Some(REASON_NOT_AT_HAND.to_owned())),
-            (_, true) => (DeliveryState::Delivered, None),
-        };
-        let remote_id = (state == DeliveryState::Delivered).then(|| self.remote_id(destination, sequence, reading));
-        TraceDestination { destination: destination.to_string(), state, remote_id, reason }
-    }
-
-    fn remote_id(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading) -> String {
-        let given = self.keyed.remote_id(sequence, destination).ok().flatten();
-        given.map_or_else(|| format!("Observation/{}", reading.id), |id| id.to_string())
     }
 
     /// Who refused it; `None` while the buffer cannot tell, or has not come so far.

@@ -1,10 +1,12 @@
 //! Reading what is committed, front to back in bounded memory, from the page cache.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vitalgate_domain::{DeviceId, Entry, ReadingId, Record, Sequence, UnixMs};
+use vitalgate_domain::{Change, Entry, ReadingId, Record, Sequence, SequenceRanges};
 
-use crate::copy::{BlockKind, KeyedError, Watermark};
+use crate::copy::{BlockKind, KeyedError, Ordinal, Watermark};
+use crate::nearest::{Around, Nearest, Search};
 use crate::outbox::{Copies, OpenBlockError, Outbox};
 use crate::record::RecordHeader;
 use crate::report::Finding;
@@ -150,63 +152,105 @@ impl Reader {
         Ok(outcome.records.into_iter().find(|record| record.sequence == sequence))
     }
 
-    /// The newest reading with this id. It looks through the whole journal: for a person's
-    /// question, not for the way of a reading.
+    /// The last committed record, changes included.
+    #[must_use]
+    pub fn committed_record(&self) -> Ordinal {
+        self.outbox.committed().ordinal
+    }
+
+    /// The newest reading with this id from a sequence on. It looks through the whole journal from
+    /// there: for a person's question, not for the way of a reading.
     ///
     /// # Errors
     /// As [`Reader::read`].
-    pub fn find_id(&self, id: &ReadingId) -> Result<Option<Record>, ReadError> {
+    pub fn find_id(&self, id: &ReadingId, from: Sequence) -> Result<Search<Option<Record>>, ReadError> {
         let mut found = None;
-        self.each_block(|header, record, buffer| {
+        let lost = self.each_block(from, |header, record, buffer| {
             let plain = self.outbox.open_plain(header, record, buffer)?;
             if contains(plain, id.as_bytes()) {
                 let records = crate::wire::entries(plain, header.first, header.count)?;
-                let same = |record: &Record| matches!(&record.entry, Entry::Reading(reading) if reading.id == *id);
+                let same =
+                    |record: &Record| record.sequence >= from && matches!(&record.entry, Entry::Reading(reading) if reading.id == *id);
                 found = records.into_iter().rev().find(same).or_else(|| found.take());
             }
             Ok(())
         })?;
-        Ok(found)
+        Ok(Search { found, below: None, lost })
     }
 
-    /// The newest `max` entries of a device within `window_ms` of a moment, oldest first. It looks
-    /// through the whole journal.
+    /// The readings and dead letters of a device nearest to a moment from a sequence on, at most `max`. It looks
+    /// through the whole journal from there.
     ///
     /// # Errors
     /// As [`Reader::read`].
-    pub fn find_device(&self, device: &DeviceId, around: UnixMs, window_ms: u64, max: usize) -> Result<Vec<Record>, ReadError> {
-        let mut found = std::collections::VecDeque::new();
-        self.each_block(|header, record, buffer| {
+    pub fn find_device(&self, around: &Around, max: usize, from: Sequence) -> Result<Search<Nearest>, ReadError> {
+        let mut found = Nearest::new(around.clone(), max);
+        let lost = self.each_block(from, |header, record, buffer| {
             let plain = self.outbox.open_plain(header, record, buffer)?;
-            if !contains(plain, device.as_str().as_bytes()) {
-                return Ok(());
-            }
-            for record in crate::wire::entries(plain, header.first, header.count)? {
-                let (of, moment) = device_and_moment(&record.entry);
-                if of == device && moment.0.abs_diff(around.0) <= window_ms {
-                    found.push_back(record);
-                    if found.len() > max {
-                        found.pop_front();
-                    }
-                }
+            if contains(plain, around.device.as_str().as_bytes()) {
+                let records = crate::wire::entries(plain, header.first, header.count)?;
+                records.into_iter().filter(|record| record.sequence >= from).for_each(|record| found.take(record));
             }
             Ok(())
         })?;
-        Ok(found.into())
+        Ok(Search { found, below: None, lost })
     }
 
-    fn each_block(&self, mut look: impl FnMut(&RecordHeader, &[u8], &mut Vec<u8>) -> Result<(), OpenBlockError>) -> Result<(), ReadError> {
-        let mut walker = Walker::from_sequence(&self.outbox, Sequence::FIRST, self.outbox.committed(), Copies::All);
+    /// What was noted when these dead letters were resolved, the last time where that was several times. It looks through
+    /// the journal behind the first of them: for a person's question.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn resolutions(&self, of: &BTreeSet<Sequence>) -> Result<BTreeMap<Sequence, Arc<str>>, ReadError> {
+        let mut noted = BTreeMap::new();
+        let Some(first) = of.first() else { return Ok(noted) };
+        let mut walker = Walker::from_sequence(&self.outbox, *first, self.outbox.committed(), Copies::All);
+        loop {
+            let changes = match walker.next()? {
+                Step::Record(header) if header.kind == BlockKind::Changes => self.outbox.open_changes(&header, walker.record()),
+                Step::Record(_) | Step::Lost { .. } => continue,
+                Step::End => return Ok(noted),
+            };
+            let changes = match changes {
+                Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
+                // Told where the journal is opened.
+                Err(_) => continue,
+                Ok(changes) => changes,
+            };
+            for change in changes {
+                let Change::DeadLettersResolved { sequences, note } = change else { continue };
+                noted.extend(sequences.into_iter().filter(|sequence| of.contains(sequence)).map(|sequence| (sequence, Arc::clone(&note))));
+            }
+        }
+    }
+
+    /// Looks at each record of entries from a sequence on. Gives back what does not open or is in no copy any more.
+    fn each_block(
+        &self,
+        from: Sequence,
+        mut look: impl FnMut(&RecordHeader, &[u8], &mut Vec<u8>) -> Result<(), OpenBlockError>,
+    ) -> Result<SequenceRanges, ReadError> {
+        let mut walker = Walker::from_sequence(&self.outbox, from, self.outbox.committed(), Copies::All);
         let mut buffer = Vec::new();
+        let mut lost = SequenceRanges::new();
+        let mut lose = |first: Sequence, next: Sequence| {
+            let (first, last) = (first.max(from), Sequence(next.0.saturating_sub(1)));
+            if first <= last {
+                lost.insert(first, last);
+            }
+        };
         loop {
             match walker.next()? {
-                Step::Record(header) if header.kind == BlockKind::Entries => match look(&header, walker.record(), &mut buffer) {
-                    Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
-                    // Told where the entries themselves are read.
-                    Err(_) | Ok(()) => {}
-                },
-                Step::Record(_) | Step::Lost { .. } => {}
-                Step::End => return Ok(()),
+                Step::Record(header) if header.kind == BlockKind::Entries && header.next_sequence() > from => {
+                    match look(&header, walker.record(), &mut buffer) {
+                        Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
+                        Err(_) => lose(header.first, header.next_sequence()),
+                        Ok(()) => {}
+                    }
+                }
+                Step::Record(_) => {}
+                Step::Lost { first, until, .. } => lose(first, until.sequence.next()),
+                Step::End => return Ok(lost),
             }
         }
     }
@@ -214,14 +258,6 @@ impl Reader {
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len().max(1)).any(|window| window == part)
-}
-
-fn device_and_moment(entry: &Entry) -> (&DeviceId, UnixMs) {
-    match entry {
-        Entry::Reading(reading) => (&reading.device, reading.time.effective().unwrap_or(reading.time.received.wall)),
-        Entry::DeadLetter(letter) => (&letter.device, letter.received.wall),
-        Entry::DeviceEvent(event) => (&event.device, event.received.wall),
-    }
 }
 
 /// A read under way.

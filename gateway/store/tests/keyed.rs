@@ -14,7 +14,7 @@ use std::time::Duration;
 use keyed_support::*;
 use vitalgate_domain::{DeviceId, Sequence};
 use vitalgate_store::keyed::{DiskSync, Keyed, KeyedEvent, KeyedOptions, KeyedStatus, KeyedTimes, RealSync};
-use vitalgate_store::{BlockSource, KeyedCopy, KeyedError, Ordinal, Watermark};
+use vitalgate_store::{Around, BlockSource, KeyedCopy, KeyedError, Ordinal, Watermark};
 
 #[test]
 fn probe_child() {
@@ -38,12 +38,16 @@ fn everything_committed_is_found_by_every_way_of_asking() {
     keyed.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
     assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
     assert_complete(&keyed, &journal);
-    let around = keyed.find_device(&device(700), moment(700), 20_000, 100, None).unwrap();
-    let expected: Vec<u64> = (680..=720).rev().filter(|number| number % 5 == 0).collect();
-    assert_eq!(around.found.iter().map(|record| record.sequence.0).collect::<Vec<_>>(), expected);
-    assert_eq!(around.below, None);
-    assert_eq!(keyed.find_device(&device(700), moment(700), 20_000, 3, None).unwrap().found.len(), 3);
-    assert_eq!(keyed.find_device(&DeviceId::new("nobody").unwrap(), moment(700), 20_000, 3, None).unwrap().found, []);
+    let near = |device: DeviceId, window_ms, max| {
+        let search = keyed.find_device(&Around { device, at: moment(700), window_ms }, max, None).unwrap();
+        assert_eq!((search.below, search.lost.ranges()), (None, &[][..]));
+        (search.found.is_cut(), search.found.into_records().iter().map(|record| record.sequence.0).collect::<Vec<_>>())
+    };
+    let expected: Vec<u64> = (680..=720).filter(|number| number % 5 == 0).collect();
+    assert_eq!(near(device(700), 20_000, 100), (false, expected));
+    assert_eq!(near(device(700), 20_000, 3), (true, vec![695, 700, 705]), "the nearest, not the newest");
+    assert_eq!(near(device(700), u64::MAX, 3), (true, vec![695, 700, 705]));
+    assert_eq!(near(DeviceId::new("nobody").unwrap(), 20_000, 3), (false, vec![]));
     assert_eq!(keyed.find_id(id(999_999), None).unwrap().found, None);
     assert_eq!(keyed.find_id(id(700), Some(Sequence(600))).unwrap().found, None, "only what lies below was asked for");
     assert_eq!(keyed.events(), []);
@@ -260,6 +264,8 @@ fn filled_through_loss(dir: &Path, journal: &Arc<MemoryJournal>, from: Sequence,
     assert_eq!(keyed.events(), [KeyedEvent::Lost { from, until }]);
     assert_complete(&keyed, journal);
     assert_eq!(keyed.block_covering(from).unwrap(), None);
+    let search = keyed.find_id(id(from.0), None).unwrap();
+    assert_eq!((search.found, search.lost.ranges()), (None, &[(from, until)][..]), "whoever asks hears what is lost");
     assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
 }
 

@@ -1,5 +1,6 @@
 //! What a technician does: check, status, trace, dead letters, revoke. And what must not leak.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -9,7 +10,7 @@ use vitalgate_e2e::{Site, Ward, WardOptions};
 use vitalgate_simulator::Message;
 use vitalgate_simulator::replay::wall_now;
 use vitalgate_test_support::gateway::command;
-use vitalgate_test_support::{DeviceLine, Ehr, EhrOptions, wait_until};
+use vitalgate_test_support::{DeviceLine, Ehr, EhrOptions, Fault, wait_until};
 
 /// Promise 5: whoever asks where a reading is gets the answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,6 +118,45 @@ async fn neither_patients_nor_values_nor_secrets_leave_by_the_side_door() {
     assert!(log.contains("ready"), "there is a log to look at");
     for text in [&metrics, &status, &log] {
         for needle in ["Patient/", "mm[Hg]", "heart_rate", "PRIVATE KEY"] {
+            assert!(!text.contains(needle), "{needle} stands where it must not:\n{text}");
+        }
+    }
+}
+
+/// What an EHR says of a refusal may name a patient and a value: it stands in the dead letters, and neither in the log nor in the metrics
+/// nor in the status, however it refuses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_words_of_an_ehr_do_not_leave_by_the_side_door() {
+    /// What the EHR of the tests says where it fails.
+    const FAILING: &str = "was told to say so";
+    let mut ward = Ward::start(WardOptions { mqtt_devices: 3, ..WardOptions::default() }).await.unwrap();
+    let mut seen = String::new();
+    let mut alarm = async |ward: &Ward, words: &str| {
+        let raised = wait_until("the alarm", Duration::from_secs(60), async || {
+            let status = ward.gateway.status().await.ok()?;
+            status["destinations"][0]["alarm"].as_str().is_some_and(|alarm| alarm.contains(words)).then(|| status.to_string())
+        });
+        seen += &raised.await.unwrap_or_else(|error| panic!("{words}: {error}\n{}", ward.gateway.log_end()));
+    };
+    ward.ehr.poison(Some(Arc::new(|_| Some("Maria Muster (born 1950-02-03): value 182 outside".to_owned()))));
+    alarm(&ward, "none was taken").await;
+    let dead_letters = command(ward.gateway.config_file(), &["dead-letters", "list"]).await.unwrap();
+    assert!(dead_letters.contains("Maria Muster"), "its words are kept where they belong:\n{dead_letters}");
+    ward.ehr.poison(None);
+    for status in [401, 500] {
+        ward.ehr.misbehave(Fault::Status(status));
+        alarm(&ward, &format!("HTTP {status}")).await;
+    }
+    let metrics = ward.gateway.metrics().await.unwrap();
+    ward.abandon_devices();
+    ward.gateway.terminate().await.unwrap();
+    let log = std::fs::read_to_string(ward.gateway.log_file()).unwrap();
+    assert!(
+        log.contains("none was taken") && log.contains("HTTP 401") && log.contains("HTTP 500"),
+        "what is in the way is in the log:\n{log}"
+    );
+    for text in [&metrics, &seen, &log] {
+        for needle in ["Muster", "1950-02-03", "182 outside", FAILING] {
             assert!(!text.contains(needle), "{needle} stands where it must not:\n{text}");
         }
     }

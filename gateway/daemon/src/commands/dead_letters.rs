@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use vitalgate_console::{Answered, DeadLetterView, Resolution, ResolveRequest};
+use vitalgate_console::{Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, Resolution, ResolveRequest, Status};
 
 use super::print_json;
 use crate::admin::Admin;
@@ -27,6 +27,15 @@ async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
     for letter in letters.iter().filter(|_| !json) {
         let whose = letter.destination.as_deref().map_or_else(String::new, |destination| format!(" for {destination}"));
         println!("{:>10}  {}  {}  {}{whose}: {}", letter.sequence, letter.received, letter.device, letter.kind, letter.detail);
+    }
+    if letters.len() >= DEAD_LETTERS_PER_ANSWER_MAX {
+        let status: Status = admin.get("/status", &[]).await?;
+        let cut = format!("these are the newest {} of {} dead letters", letters.len(), status.store.dead_letters);
+        if json {
+            eprintln!("{cut}");
+        } else {
+            println!("{cut}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,9 @@
 //! `vitalgate device`: who is let in, and with what.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -13,6 +13,10 @@ use vitalgate_trust::{DeviceCertificate, DeviceRegistry, LocalAuthority, Secret,
 
 use crate::cli::DeviceAction;
 use crate::run::{authority_folder, registry_file};
+
+/// File mode of what holds a secret, and of what everyone may know.
+const SECRET_MODE: u32 = 0o600;
+const PUBLIC_MODE: u32 = 0o644;
 
 /// Adds, lists or revokes.
 pub(super) fn device(config: &Config, action: DeviceAction) -> anyhow::Result<ExitCode> {
@@ -40,10 +44,12 @@ fn add(config: &Config, registry: &DeviceRegistry, name: &str, output_dir: Optio
     let authority = LocalAuthority::open_or_create(&authority_folder(config), &config.gateway.name).context("no local authority")?;
     let certificate = authority.issue_device(&device).context("no certificate")?;
     let (password, hash) = generate_password().context("no password")?;
+    // Nothing counts before it can be handed over: what the device has now stays good until then.
+    let written = output_dir.map(|folder| NewFiles::write(folder, &authority, &certificate)).transpose()?;
     let admit = if replace { DeviceRegistry::replace } else { DeviceRegistry::add };
     admit(registry, &device, Some(certificate.fingerprint), Some(hash)).context("not added")?;
-    match output_dir {
-        Some(folder) => write_files(folder, &authority, &certificate)?,
+    match written {
+        Some(files) => files.hand_over()?,
         None => println!("{}\n{}\n{}", authority.ca_certificate_pem(), certificate.certificate_pem, certificate.key_pem.expose()),
     }
     say(&device, &password);
@@ -59,26 +65,59 @@ fn say(device: &DeviceId, password: &Secret) {
     println!("These credentials are shown once and kept nowhere here in clear text.");
 }
 
-fn write_files(folder: &Path, authority: &LocalAuthority, certificate: &DeviceCertificate) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let files = [
-        ("ca.pem", authority.ca_certificate_pem(), 0o644),
-        ("certificate.pem", certificate.certificate_pem.as_str(), 0o644),
-        ("key.pem", certificate.key_pem.expose(), 0o600),
-    ];
-    for (name, text, mode) in files {
-        let path = folder.join(name);
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&path)
-            .and_then(|mut file| file.write_all(text.as_bytes()));
-        written.with_context(|| format!("cannot write {}", path.display()))?;
+/// The files of a device, on disk beside those that they replace. They go when they are not handed over.
+struct NewFiles<'a> {
+    folder: &'a Path,
+    written: Vec<(PathBuf, PathBuf)>,
+}
+
+impl<'a> NewFiles<'a> {
+    fn write(folder: &'a Path, authority: &LocalAuthority, certificate: &DeviceCertificate) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut files = Self { folder, written: Vec::new() };
+        files.add("ca.pem", authority.ca_certificate_pem(), PUBLIC_MODE)?;
+        files.add("certificate.pem", &certificate.certificate_pem, PUBLIC_MODE)?;
+        files.add("key.pem", certificate.key_pem.expose(), SECRET_MODE)?;
+        Ok(files)
     }
-    println!("written   {}/{{ca.pem, certificate.pem, key.pem}}", folder.display());
-    Ok(())
+
+    fn add(&mut self, name: &str, text: &str, mode: u32) -> anyhow::Result<()> {
+        let (new, path) = (self.folder.join(format!("{name}.new")), self.folder.join(name));
+        let written = write_new(&new, text, mode).with_context(|| format!("cannot write {}; nothing has changed", path.display()));
+        self.written.push((new, path));
+        written
+    }
+
+    fn hand_over(mut self) -> anyhow::Result<()> {
+        for (new, path) in std::mem::take(&mut self.written) {
+            std::fs::rename(&new, &path)
+                .with_context(|| format!("the device is admitted, but {} cannot be renamed to {}", new.display(), path.display()))?;
+        }
+        let synced = File::open(self.folder).and_then(|folder| folder.sync_all());
+        synced.with_context(|| format!("the device is admitted, but {} cannot be synced; add it again", self.folder.display()))?;
+        println!("written   {}/{{ca.pem, certificate.pem, key.pem}}", self.folder.display());
+        Ok(())
+    }
+}
+
+impl Drop for NewFiles<'_> {
+    fn drop(&mut self) {
+        for (new, _) in &self.written {
+            // What cannot be removed opens nothing: it was not admitted.
+            let _ = std::fs::remove_file(new);
+        }
+    }
+}
+
+/// A file of an earlier try goes first: the mode counts for a new file only.
+fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn list(config: &Config, registry: &DeviceRegistry) {

@@ -1,10 +1,18 @@
 //! The commands, one file each.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line speaks to a person on the terminal")]
+/// In the place of the standard library's, which panics when the reader has left.
+macro_rules! println {
+    ($($text:tt)*) => { $crate::commands::output::line(format_args!($($text)*)) };
+}
+
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::commands::output::error_line(format_args!($($text)*)) };
+}
 
 mod check;
 mod dead_letters;
 mod device;
+mod output;
 mod status;
 mod store;
 mod trace;
@@ -18,8 +26,16 @@ use vitalgate_config::Config;
 use crate::admin::Admin;
 use crate::cli::{Arguments, Command};
 
-/// Carries out a command.
+/// Carries out a command and says what it says.
+///
+/// # Errors
+/// When the command fails, or not all that it says could be written.
 pub(crate) fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let code = carry_out(arguments)?;
+    output::finished().map(|()| code)
+}
+
+fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Run => crate::run::run(&load(&arguments.config)?),
         Command::Check => Ok(check::check(&arguments.config)),

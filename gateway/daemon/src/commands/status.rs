@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use vitalgate_console::Status;
+use vitalgate_console::{DestinationStatus, DeviceStatus, Status};
 
 use super::print_json;
 use crate::admin::Admin;
@@ -32,14 +32,35 @@ fn print(status: &Status) {
         println!("dead      {} dead letters; see `vitalgate dead-letters list`", store.dead_letters);
     }
     for destination in &status.destinations {
-        let last = destination.last_acknowledgement_age_s.map_or_else(|| "never".to_owned(), |age| format!("{} ago", seconds(age)));
-        let oldest = destination.oldest_age_s.map_or_else(String::new, |age| format!(", oldest {}", seconds(age)));
-        println!("to        {}: {} queued{oldest}, last accepted {last}", destination.id, destination.queued);
+        println!("to        {}", destination_line(destination));
     }
     for device in &status.devices {
-        let last = device.last_reading_age_s.map_or_else(|| device.state.clone(), |age| format!("{} ago", seconds(age)));
-        println!("from      {} ({}, {}): {last}", device.id, device.driver, device.profile);
+        println!("from      {}", device_line(device));
     }
+}
+
+fn destination_line(destination: &DestinationStatus) -> String {
+    let accepted = match destination.last_acknowledgement_age_s {
+        Some(age) => format!("last accepted {} ago", seconds(age)),
+        None => "nothing accepted since the start".to_owned(),
+    };
+    let oldest = destination.oldest_age_s.map_or_else(String::new, |age| format!(", oldest {}", seconds(age)));
+    format!("{}: {} queued{oldest}, {accepted}", destination.id, destination.queued)
+}
+
+/// When it last sent something, and how it is now.
+fn device_line(device: &DeviceStatus) -> String {
+    let last = match device.last_reading_age_s {
+        Some(age) => format!("last reading {} ago", seconds(age)),
+        None => "no reading since the start".to_owned(),
+    };
+    let state = match (device.connected, device.driver.as_str()) {
+        (Some(true), _) => ", connected".to_owned(),
+        (Some(false), _) => ", not connected".to_owned(),
+        (None, "modbus") => format!(", {}", device.state),
+        (None, _) => String::new(),
+    };
+    format!("{} ({}, {}): {last}{state}", device.id, device.driver, device.profile)
 }
 
 fn seconds(seconds: u64) -> String {
@@ -53,4 +74,47 @@ fn seconds(seconds: u64) -> String {
 
 fn mib(bytes: u64) -> u64 {
     bytes / (1024 * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise 5: a device that is gone is not shown as one that was just heard.
+    #[test]
+    fn a_device_that_is_gone_is_said_to_be() {
+        let device = |driver: &str, connected, last_reading_age_s, state: &str| DeviceStatus {
+            id: "bed-1".to_owned(),
+            profile: "p".to_owned(),
+            driver: driver.to_owned(),
+            connected,
+            last_reading_age_s,
+            state: state.to_owned(),
+        };
+        for (device, line) in [
+            (device("modbus", None, Some(180), "down"), "bed-1 (modbus, p): last reading 3 min ago, down"),
+            (device("modbus", None, Some(1), "ok"), "bed-1 (modbus, p): last reading 1 s ago, ok"),
+            (device("modbus", None, None, "waiting"), "bed-1 (modbus, p): no reading since the start, waiting"),
+            (device("mqtt", Some(false), Some(180), "seen"), "bed-1 (mqtt, p): last reading 3 min ago, not connected"),
+            (device("mqtt", Some(true), None, "no reading since the start"), "bed-1 (mqtt, p): no reading since the start, connected"),
+            (device("mqtt", None, Some(180), "seen"), "bed-1 (mqtt, p): last reading 3 min ago"),
+        ] {
+            assert_eq!(device_line(&device), line);
+        }
+    }
+
+    /// Promise 5: what is known since the start only is not said of the time before it.
+    #[test]
+    fn a_restart_is_no_never() {
+        let destination = |last_acknowledgement_age_s| DestinationStatus {
+            id: "ehr".to_owned(),
+            queued: 7,
+            oldest_age_s: Some(60),
+            last_acknowledgement_age_s,
+            refused_readings: 0,
+            alarm: None,
+        };
+        assert_eq!(destination_line(&destination(None)), "ehr: 7 queued, oldest 60 s, nothing accepted since the start");
+        assert_eq!(destination_line(&destination(Some(5))), "ehr: 7 queued, oldest 60 s, last accepted 5 s ago");
+    }
 }

@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use vitalgate_console::Trace;
+use vitalgate_console::{DeliveryState, TRACE_WINDOW_MS_MAX, Trace, TraceDestination, Traced, TracedDeadLetter};
 use vitalgate_domain::{DeviceId, ReadingId};
 
 use super::print_json;
 use crate::admin::Admin;
+
+/// Said where nobody knows any more which of the two.
+const RESOLVED: &str = "replayed or discarded";
 
 /// What is asked, checked before the daemon is.
 pub(crate) struct Question(Vec<(&'static str, String)>);
@@ -16,7 +19,7 @@ impl Question {
     /// By id, or by device and moment.
     ///
     /// # Errors
-    /// When neither is whole.
+    /// When neither is whole, or the window is wider than one question may look.
     pub(crate) fn new(id: Option<String>, device: Option<String>, at: Option<String>, window_s: u64) -> anyhow::Result<Self> {
         match (id, device, at) {
             (Some(id), None, None) => {
@@ -28,6 +31,12 @@ impl Question {
                 let moment = vitalgate_domain::UnixMs::parse_rfc3339(&at)
                     .with_context(|| format!("--at {at:?} is no moment; write it like 2026-11-22T10:00:00+01:00"))?;
                 let window_ms = window_s.saturating_mul(1_000);
+                if window_ms > TRACE_WINDOW_MS_MAX {
+                    bail!(
+                        "--window-s {window_s} is too wide; at most {}, one day before and after the moment",
+                        TRACE_WINDOW_MS_MAX / 1_000
+                    );
+                }
                 Ok(Self(vec![("device", device.to_string()), ("at_unix_ms", moment.0.to_string()), ("window_ms", window_ms.to_string())]))
             }
             _ => bail!("name a reading id, or a device with --device and --at"),
@@ -37,30 +46,73 @@ impl Question {
 
 /// Prints where the readings are; fails when there is none.
 pub(super) async fn trace(admin: &Admin, question: &Question, json: bool) -> anyhow::Result<ExitCode> {
-    let traces: Vec<Trace> = admin.get("/trace", &question.0).await?;
+    let traced: Traced = admin.get("/trace", &question.0).await?;
+    let is_found = !traced.readings.is_empty() || !traced.dead_letters.is_empty();
     if json {
-        print_json(&traces)?;
-    } else if traces.is_empty() {
-        println!("no such reading is stored here (it never arrived, or its retention is over)");
+        print_json(&traced)?;
     } else {
-        traces.iter().for_each(print);
+        traced.readings.iter().for_each(print);
+        traced.dead_letters.iter().for_each(print_dead_letter);
+        if !is_found {
+            println!("nothing of it is stored here (it never arrived, or its retention is over)");
+        }
+        print_limits(&traced);
     }
-    Ok(if traces.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if is_found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print(trace: &Trace) {
     let at = trace.at.as_deref().unwrap_or("moment not known yet");
     println!("{}  {} of {} at {at}", trace.reading_id, trace.metric, trace.device);
     println!("  received {} as number {}, stored in {}", trace.received, trace.sequence, trace.stored_in.join(" and "));
-    for destination in &trace.destinations {
-        let state = match (&destination.state, &destination.remote_id, &destination.reason) {
-            (vitalgate_console::DeliveryState::Delivered, Some(id), _) => format!("delivered as {id}"),
-            (vitalgate_console::DeliveryState::Delivered, None, _) => "delivered".to_owned(),
-            (vitalgate_console::DeliveryState::Queued, _, _) => "queued".to_owned(),
-            (vitalgate_console::DeliveryState::DeadLetter, _, reason) => {
-                format!("dead letter: {}", reason.as_deref().unwrap_or("no reason kept"))
-            }
-        };
-        println!("  {}: {state}", destination.destination);
+    for standing in &trace.destinations {
+        println!("  {}: {}", standing.destination, words(standing, trace.resolved.as_deref()));
+    }
+}
+
+fn words(standing: &TraceDestination, resolved: Option<&str>) -> String {
+    let reason = standing.reason.as_deref().unwrap_or("no reason kept");
+    match (standing.state, &standing.remote_id) {
+        (DeliveryState::Delivered, Some(id)) => format!("delivered as {id}"),
+        (DeliveryState::Delivered, None) => "taken; under which id is not at hand now, ask again".to_owned(),
+        (DeliveryState::Queued, _) => "queued".to_owned(),
+        (DeliveryState::DeadLetter, _) => format!("dead letter: {reason}"),
+        (DeliveryState::Resolved, _) => format!("was a dead letter ({reason}), {}", resolved.unwrap_or(RESOLVED)),
+        (DeliveryState::Unknown, _) => match resolved {
+            Some(resolved) => format!("settled, and a dead letter of it was {resolved}; the details are not at hand now, ask again"),
+            None => "settled; whether it was taken is not at hand now, ask again".to_owned(),
+        },
+    }
+}
+
+fn print_dead_letter(traced: &TracedDeadLetter) {
+    let TracedDeadLetter { letter, unresolved, resolved } = traced;
+    println!("dead letter {}: {} of {}, received {}", letter.sequence, letter.kind, letter.device, letter.received);
+    println!("  {}", letter.detail);
+    if *unresolved {
+        println!("  it waits to be replayed or discarded; see `vitalgate dead-letters`");
+    } else {
+        println!("  {}", resolved.as_deref().unwrap_or(RESOLVED));
+    }
+}
+
+/// What the answer does not hold.
+fn print_limits(traced: &Traced) {
+    if traced.cut {
+        let shown = traced.readings.len() + traced.dead_letters.len();
+        println!("these {shown} are the nearest to the moment; there may be more in the window: narrow it with --window-s");
+    }
+    if let Some(below) = traced.not_searched_below {
+        println!("what came before number {below} could not be searched in time; ask again");
+    }
+    if traced.lost_entries > 0 {
+        let ranges: Vec<_> = traced.lost.iter().map(|(first, last)| format!("{first} to {last}")).collect();
+        let named: u64 = traced.lost.iter().map(|(first, last)| last.saturating_sub(*first) + 1).sum();
+        let others = if named < traced.lost_entries { " and others" } else { "" };
+        println!(
+            "{} entries cannot be read in any copy (numbers {}{others}): what is asked for may have been among them",
+            traced.lost_entries,
+            ranges.join(", ")
+        );
     }
 }

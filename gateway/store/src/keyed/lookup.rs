@@ -1,18 +1,19 @@
 //! The thread that answers questions, in short ranges and bounded steps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use vitalgate_domain::{Change, DestinationId, DeviceId, Entry, ReadingId, Record, RejectedReading, Sequence, UnixMs};
+use vitalgate_domain::{Change, DestinationId, Entry, ReadingId, Record, RejectedReading, Sequence, SequenceRanges};
 
 use super::layout::{Slot, Trees, destination_hash, device_hash, rejected_key, take_u32, take_u64};
 use super::room::too_little;
 use super::shared::Shared;
-use super::summary::{Summary, fingerprint, place_of};
+use super::summary::{Summary, fingerprint};
 use super::watch::{KeyedStatus, Worker};
 use crate::copy::{BlockKind, BlockSource, KeyedError, Ordinal, SealedBlock, SharedSource};
+use crate::nearest::{Around, Nearest, Search};
 
 /// Questions that may wait.
 pub(super) const QUEUE_MAX: usize = 32;
@@ -20,19 +21,11 @@ pub(super) const QUEUE_MAX: usize = 32;
 const INDEX_CHUNK: usize = 64;
 /// Keys of `delivered` or `rejected` looked at for one answer.
 const SETTLED_KEYS_MAX: usize = 4_096;
+/// Records nearest to a moment that are kept in mind to be opened for one answer.
+const CANDIDATES_MAX: usize = 4_096;
 
 /// One question, answered on the reader's thread.
 pub(super) type Question = Box<dyn FnOnce(&Lookups) + Send>;
-
-/// What a search over the index gives back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Search<T> {
-    /// What was found.
-    pub found: T,
-    /// The time for one answer ran out: ask again for what lies below this sequence. `None` when
-    /// everything was searched.
-    pub below: Option<Sequence>,
-}
 
 /// The body of the reader's thread: ends when nobody can ask any more.
 pub(super) fn run(shared: &Arc<Shared>, questions: &Receiver<Question>) {
@@ -134,86 +127,95 @@ impl Lookups {
     }
 
     /// Walks the index from below `below` towards the oldest, newest record first, until `look`
-    /// says that it is enough or the time is over. Gives back where to go on.
+    /// says that it is enough or the time is over. Gives back where to go on, and what is lost there.
     fn walk(
         &self,
         below: Sequence,
-        may_hold: impl Fn(&Summary) -> bool,
-        mut look: impl FnMut(Vec<Record>) -> bool,
-    ) -> Result<Option<Sequence>, KeyedError> {
-        let source = self.source()?;
+        mut look: impl FnMut(Sequence, &Summary) -> Result<bool, KeyedError>,
+    ) -> Result<(Option<Sequence>, SequenceRanges), KeyedError> {
         let mut below = below;
+        let mut lost = SequenceRanges::new();
         loop {
             let chunk: Chunk = self.call(|trees| index_below(trees, below, INDEX_CHUNK))?;
             let ended = chunk.len() < INDEX_CHUNK;
             for (first, summary) in chunk {
                 below = first;
-                if !may_hold(&summary) {
-                    continue;
+                if summary.lost {
+                    lose(&mut lost, first, summary.count);
                 }
-                let records = self.open(source.as_ref(), summary.ordinal)?;
-                if look(records) {
-                    return Ok(None);
+                if look(first, &summary)? {
+                    return Ok((None, lost));
                 }
             }
             if ended {
-                return Ok(None);
+                return Ok((None, lost));
             }
             if Instant::now() >= self.until {
-                return Ok(Some(below));
+                return Ok((Some(below), lost));
             }
         }
     }
 
-    /// The entries of a record; none of one that does not open, which was told when it came.
-    fn open(&self, source: &dyn BlockSource, ordinal: Ordinal) -> Result<Vec<Record>, KeyedError> {
-        let Some(block) = self.block_at(ordinal)? else { return Ok(Vec::new()) };
-        Ok(source.open_entries(&block).unwrap_or_default())
+    /// The entries of a record; none of one that is gone, and `None` of one that does not open, which was told when it came.
+    fn open(&self, source: &dyn BlockSource, ordinal: Ordinal) -> Result<Option<Vec<Record>>, KeyedError> {
+        let Some(block) = self.block_at(ordinal)? else { return Ok(Some(Vec::new())) };
+        Ok(source.open_entries(&block).ok())
     }
 
     /// The newest reading with that id below a sequence.
     pub(super) fn find_id(&self, id: ReadingId, below: Sequence) -> Result<Search<Option<Record>>, KeyedError> {
-        let wanted = fingerprint(&id);
+        let (source, wanted) = (self.source()?, fingerprint(&id));
         let mut found = None;
-        let below = self.walk(
-            below,
-            |summary| summary.may_hold_id(wanted),
-            |records| {
-                let same = |record: &Record| matches!(&record.entry, Entry::Reading(reading) if reading.id == id);
-                found = records.into_iter().rev().find(same);
-                found.is_some()
-            },
-        )?;
-        Ok(Search { found, below })
+        let mut unread = SequenceRanges::new();
+        let (below, mut lost) = self.walk(below, |first, summary| {
+            if !summary.may_hold_id(wanted) {
+                return Ok(false);
+            }
+            match self.open(source.as_ref(), summary.ordinal)? {
+                Some(records) => {
+                    let same = |record: &Record| matches!(&record.entry, Entry::Reading(reading) if reading.id == id);
+                    found = records.into_iter().rev().find(same);
+                }
+                None => lose(&mut unread, first, summary.count),
+            }
+            Ok(found.is_some())
+        })?;
+        unread.ranges().iter().for_each(|(first, last)| lost.insert(*first, *last));
+        Ok(Search { found, below, lost })
     }
 
-    /// The newest entries of a device whose moment lies within the window, newest first.
-    pub(super) fn find_device(
-        &self,
-        device: &DeviceId,
-        around: UnixMs,
-        window_ms: u64,
-        max: usize,
-        below: Sequence,
-    ) -> Result<Search<Vec<Record>>, KeyedError> {
-        let window = i64::try_from(window_ms).unwrap_or(i64::MAX);
-        let (from, until) = (around.plus_ms(window.saturating_neg()), around.plus_ms(window));
-        let hash = device_hash(device);
-        let mut found: Vec<Record> = Vec::new();
-        let within = |record: &Record| {
-            let (of, moment) = place_of(&record.entry);
-            of == device && from <= moment && moment <= until
-        };
-        let below = self.walk(
-            below,
-            |summary| summary.may_hold_device(hash, from, until),
-            |records| {
-                let room = max.saturating_sub(found.len());
-                found.extend(records.into_iter().rev().filter(|record| within(record)).take(room));
-                found.len() >= max
-            },
-        )?;
-        Ok(Search { found, below })
+    /// The readings and dead letters of a device nearest to a moment, below a sequence. The index tells where they may be; only
+    /// those records are opened, the nearest first, until nothing nearer can come.
+    pub(super) fn find_device(&self, around: Around, max: usize, below: Sequence) -> Result<Search<Nearest>, KeyedError> {
+        let (source, hash) = (self.source()?, device_hash(&around.device));
+        let mut candidates = BTreeMap::new();
+        let mut are_dropped = false;
+        let (below, mut lost) = self.walk(below, |first, summary| {
+            let distance = summary.distance(hash, around.at).filter(|distance| *distance <= around.window_ms);
+            if let Some(distance) = distance {
+                candidates.insert((distance, first), (summary.ordinal, summary.count));
+            }
+            if candidates.len() > CANDIDATES_MAX {
+                candidates.pop_last();
+                are_dropped = true;
+            }
+            Ok(false)
+        })?;
+        let mut found = Nearest::new(around, max);
+        for ((distance, first), (ordinal, count)) in candidates {
+            if !found.has_room_at(distance) {
+                are_dropped = true;
+                break;
+            }
+            match self.open(source.as_ref(), ordinal)? {
+                Some(records) => records.into_iter().for_each(|record| found.take(record)),
+                None => lose(&mut lost, first, count),
+            }
+        }
+        if are_dropped {
+            found.cut();
+        }
+        Ok(Search { found, below, lost })
     }
 
     /// What destinations refused for good in a range of sequences, ascending, at most `max`.
@@ -278,6 +280,12 @@ fn settled(changes: &[Change]) -> impl Iterator<Item = Settled<'_>> {
         Change::Settled { destination, rejected, remote_ids, .. } => Some((destination, rejected.as_slice(), remote_ids.as_slice())),
         _ => None,
     })
+}
+
+fn lose(lost: &mut SequenceRanges, first: Sequence, count: u32) {
+    if let Some(beyond) = count.checked_sub(1) {
+        lost.insert(first, Sequence(first.0.saturating_add(u64::from(beyond))));
+    }
 }
 
 /// The index entries that begin below a sequence, newest first.

@@ -52,13 +52,13 @@ use std::sync::PoisonError;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use vitalgate_domain::{DestinationId, DeviceId, ReadingId, Record, RejectedReading, Sequence, UnixMs};
+use vitalgate_domain::{DestinationId, ReadingId, Record, RejectedReading, Sequence};
 
 use crate::copy::{KeyedCopy, KeyedError, Ordinal, SealedBlock, SharedSource, Watermark};
+use crate::nearest::{Around, Nearest, Search};
 
 pub use checkpoint::{DiskSync, RealSync};
 pub use event::KeyedEvent;
-pub use lookup::Search;
 pub use probe::{ProbeCommand, serve_probe};
 pub use shared::KeyedTimes;
 pub use watch::KeyedStatus;
@@ -191,20 +191,13 @@ impl Keyed {
         self.ask(move |lookups| lookups.find_id(id, below.unwrap_or(Sequence(u64::MAX))))
     }
 
-    /// The newest `max` entries of a device within `window_ms` of a moment, newest first.
+    /// The readings and dead letters of a device nearest to a moment, at most `max`; with `below`, only before that sequence.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn find_device(
-        &self,
-        device: &DeviceId,
-        around: UnixMs,
-        window_ms: u64,
-        max: usize,
-        below: Option<Sequence>,
-    ) -> Result<Search<Vec<Record>>, KeyedError> {
-        let device = device.clone();
-        self.ask(move |lookups| lookups.find_device(&device, around, window_ms, max, below.unwrap_or(Sequence(u64::MAX))))
+    pub fn find_device(&self, around: &Around, max: usize, below: Option<Sequence>) -> Result<Search<Nearest>, KeyedError> {
+        let around = around.clone();
+        self.ask(move |lookups| lookups.find_device(around, max, below.unwrap_or(Sequence(u64::MAX))))
     }
 
     /// What destinations refused for good between two sequences, inclusive, ascending, at most `max`.

@@ -1,9 +1,10 @@
 //! What the index keeps of one record of entries: enough to pass it over without opening it.
 
-use vitalgate_domain::{DeviceId, Entry, ReadingId, Record, UnixMs};
+use vitalgate_domain::{Entry, ReadingId, Record, UnixMs};
 
 use super::layout::{device_hash, take_u32, take_u64};
 use crate::copy::Ordinal;
+use crate::nearest::place_of;
 
 /// Version of the encoding.
 const VERSION: u8 = 1;
@@ -43,15 +44,6 @@ pub(super) fn fingerprint(id: &ReadingId) -> u32 {
     take_u32(id.as_bytes(), 0).unwrap_or_default()
 }
 
-/// The device of an entry and its moment: when it was, else when it came in.
-pub(super) fn place_of(entry: &Entry) -> (&DeviceId, UnixMs) {
-    match entry {
-        Entry::Reading(reading) => (&reading.device, reading.time.effective().unwrap_or(reading.time.received.wall)),
-        Entry::DeadLetter(letter) => (&letter.device, letter.received.wall),
-        Entry::DeviceEvent(event) => (&event.device, event.received.wall),
-    }
-}
-
 impl Summary {
     /// Of a record whose entries are known.
     pub(super) fn of(ordinal: Ordinal, count: u32, records: &[Record]) -> Self {
@@ -86,11 +78,18 @@ impl Summary {
         !self.lost && self.content.as_ref().is_none_or(|content| content.fingerprints.contains(&fingerprint))
     }
 
-    /// Whether an entry of that device between the two moments, inclusive, may be in it.
-    pub(super) fn may_hold_device(&self, device: u32, from: UnixMs, until: UnixMs) -> bool {
-        let holds =
-            |content: &Content| content.devices.binary_search(&device).is_ok() && content.moments.0 <= until && from <= content.moments.1;
-        !self.lost && self.content.as_ref().is_none_or(holds)
+    /// How many milliseconds an entry of that device in it lies from the moment at least; `None` when there is none in it.
+    pub(super) fn distance(&self, device: u32, at: UnixMs) -> Option<u64> {
+        let Some(content) = &self.content else { return (!self.lost).then_some(0) };
+        let (earliest, latest) = content.moments;
+        let distance = if at < earliest {
+            earliest.0.abs_diff(at.0)
+        } else if at > latest {
+            at.0.abs_diff(latest.0)
+        } else {
+            0
+        };
+        content.devices.binary_search(&device).is_ok().then_some(distance)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -146,11 +145,12 @@ mod tests {
         let summary = Summary { ordinal: Ordinal(7), count: 3, lost: false, content: Some(content) };
         assert_eq!(Summary::decode(&summary.encode()), Some(summary.clone()));
         assert!(summary.may_hold_id(u32::MAX) && !summary.may_hold_id(4));
-        assert!(summary.may_hold_device(9, UnixMs(70), UnixMs(99)) && !summary.may_hold_device(9, UnixMs(71), UnixMs(99)));
-        assert!(!summary.may_hold_device(4, UnixMs(0), UnixMs(9)));
+        let distances = [-7, -5, 70, 99].map(|at| summary.distance(9, UnixMs(at)));
+        assert_eq!(distances, [Some(2), Some(0), Some(0), Some(29)]);
+        assert_eq!(summary.distance(4, UnixMs(0)), None);
         let opaque = Summary::opaque(Ordinal(8), 1);
         assert_eq!(Summary::decode(&opaque.encode()), Some(opaque.clone()));
-        assert!(opaque.may_hold_id(4) && opaque.may_hold_device(4, UnixMs(0), UnixMs(9)));
+        assert!(opaque.may_hold_id(4) && opaque.distance(4, UnixMs(0)) == Some(0));
         assert!(!Summary::lost(Ordinal(8), 1).may_hold_id(4));
         for cut in 0..summary.encode().len() {
             assert_eq!(Summary::decode(&summary.encode()[..cut]), None);

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vitalgate_domain::{
-    BootId, Change, ClockTrust, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, Entry, Flags, Metric, Quantity, Reading,
-    ReadingId, ReadingTime, Received, Record, RejectedReading, Sequence, Subject, Unit, UnixMs, Value,
+    BootId, Change, ClockTrust, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, DeviceNamespace, Entry, Flags, Metric, Quantity,
+    Reading, ReadingId, ReadingTime, Received, Record, RejectedReading, Sequence, Subject, Unit, UnixMs, Value,
 };
 use vitalgate_store::keyed::{Keyed, KeyedOptions, KeyedStatus, KeyedTimes};
 use vitalgate_store::{BlockKind, BlockSource, KeyedCopy, Ordinal, SealedBlock, SourceError, Watermark};
@@ -204,7 +204,7 @@ pub(crate) fn device(number: u64) -> DeviceId {
 }
 
 pub(crate) fn id(number: u64) -> ReadingId {
-    ReadingId::from_device_sequence(&device(number), Metric::HeartRate, "run", number, 0)
+    ReadingId::from_device_sequence(&DeviceNamespace::new("g").unwrap(), &device(number), Metric::HeartRate, "run", number, 0)
 }
 
 /// The moment of the reading with that number: one a second.

@@ -1,0 +1,254 @@
+//! Where a reading is: found in the buffer by its index, beyond that in the journal, and how it stands with each destination.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vitalgate_console::{
+    DeliveryState, LOST_RANGES_PER_ANSWER_MAX, ReadModelError, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery, Traced,
+    TracedDeadLetter,
+};
+use vitalgate_domain::{DeadLetterReason, DestinationId, Entry, Reading, ReadingId, Record, Sequence};
+use vitalgate_store::{Around, KeyedCopy as _, Nearest, ReadError, Search};
+
+use super::{Model, REASON_NOT_AT_HAND, REFUSALS_MAX};
+use crate::replay::count;
+use crate::shared::Settlement;
+
+/// How long the buffer is searched; each of its answers takes a few seconds at most.
+const BUFFER_SEARCH: Duration = Duration::from_secs(20);
+/// How long the buffer may take to come to where the journal is.
+const BUFFER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is known of the refusals of one entry.
+struct Refusals {
+    known: Vec<(DestinationId, DeadLetterReason)>,
+    /// There are no others.
+    complete: bool,
+}
+
+impl Model {
+    pub(super) fn traced(&self, query: &TraceQuery) -> Result<Traced, ReadModelError> {
+        let failed = |error: ReadError| ReadModelError::Store(error.to_string());
+        let (search, cut) = match query {
+            TraceQuery::Id(id) => {
+                let search = self.with_id(*id).map_err(failed)?;
+                (Search { found: search.found.into_iter().collect(), below: search.below, lost: search.lost }, false)
+            }
+            TraceQuery::Device { device, at, window_ms } => {
+                let around = Around { device: device.clone(), at: *at, window_ms: *window_ms };
+                let Search { found, below, lost } = self.near(&around).map_err(failed)?;
+                let cut = found.is_cut();
+                (Search { found: found.into_records(), below, lost }, cut)
+            }
+        };
+        let settlement = self.shared.settlement();
+        let mut traced = Traced { cut, not_searched_below: search.below.map(|below| below.0), ..self.told(search.found, &settlement) };
+        let found_by_id = matches!(query, TraceQuery::Id(_)) && !traced.readings.is_empty();
+        if !found_by_id {
+            traced.lost_entries = count(&search.lost);
+            let ranges = search.lost.ranges().iter().take(LOST_RANGES_PER_ANSWER_MAX);
+            traced.lost = ranges.map(|(first, last)| (first.0, last.0)).collect();
+        }
+        self.note_resolutions(&mut traced, &settlement).map_err(failed)?;
+        Ok(traced)
+    }
+
+    /// The newest reading with this id.
+    fn with_id(&self, id: ReadingId) -> Result<Search<Option<Record>>, ReadError> {
+        let Some((applied, older)) = self.in_buffer(|below| self.keyed.find_id(id, below).ok(), |one, other| one.or(other)) else {
+            return self.reader.find_id(&id, Sequence::FIRST);
+        };
+        let newer = self.reader.find_id(&id, applied.next())?;
+        Ok(joined(newer, older, |newer, older| newer.or(older)))
+    }
+
+    /// What is nearest to a moment.
+    fn near(&self, around: &Around) -> Result<Search<Nearest>, ReadError> {
+        let max = TRACES_PER_ANSWER_MAX;
+        let Some((applied, older)) = self.in_buffer(|below| self.keyed.find_device(around, max, below).ok(), both) else {
+            return self.reader.find_device(around, max, Sequence::FIRST);
+        };
+        let newer = self.reader.find_device(around, max, applied.next())?;
+        Ok(joined(newer, older, both))
+    }
+
+    /// Asks the buffer as long as it needs several answers. Gives back how far it had followed the journal; `None` when it cannot
+    /// be asked just now.
+    fn in_buffer<T>(&self, ask: impl Fn(Option<Sequence>) -> Option<Search<T>>, join: impl Fn(T, T) -> T) -> Option<(Sequence, Search<T>)> {
+        let until = Instant::now() + BUFFER_SEARCH;
+        let applied = self.keyed.applied().sequence;
+        let mut search = ask(None)?;
+        while let Some(below) = search.below
+            && Instant::now() < until
+        {
+            search = joined(search, ask(Some(below))?, &join);
+        }
+        // One that began anew meanwhile no longer holds what it held.
+        (self.keyed.applied().sequence >= applied).then_some((applied, search))
+    }
+
+    fn told(&self, records: Vec<Record>, settlement: &Settlement) -> Traced {
+        let mut told = Traced::default();
+        let mut can_tell = self.refusals_are_at_hand(&records, settlement);
+        for record in records {
+            let sequence = record.sequence;
+            match record.entry {
+                Entry::Reading(reading) => {
+                    let refusals = self.refusals_of(sequence, &mut can_tell);
+                    told.readings.push(self.trace_of(&reading, sequence, settlement, &refusals));
+                }
+                letter @ Entry::DeadLetter(_) => told.dead_letters.push(TracedDeadLetter {
+                    letter: self.dead_letter(sequence, Some(letter)),
+                    unresolved: settlement.dead_letters.contains(sequence),
+                    resolved: None,
+                }),
+                Entry::DeviceEvent(_) => {}
+            }
+        }
+        told
+    }
+
+    /// Waits until the buffer has all that the journal says of what is settled; only then it knows every refusal.
+    fn refusals_are_at_hand(&self, records: &[Record], settlement: &Settlement) -> bool {
+        let is_settled = |record: &Record| settlement.settled.values().any(|settled| settled.contains(record.sequence));
+        let settled = records.iter().any(|record| matches!(record.entry, Entry::Reading(_)) && is_settled(record));
+        settled && self.keyed.wait_reached(self.reader.committed_record(), false, BUFFER_PATIENCE)
+    }
+
+    fn refusals_of(&self, sequence: Sequence, can_tell: &mut bool) -> Refusals {
+        let known = self.keyed.rejected(sequence, sequence, REFUSALS_MAX);
+        *can_tell &= known.is_ok();
+        let known = known.unwrap_or_default().into_iter().map(|(destination, rejected)| (destination, rejected.reason));
+        Refusals { known: known.collect(), complete: *can_tell }
+    }
+
+    fn trace_of(&self, reading: &Reading, sequence: Sequence, settlement: &Settlement, refusals: &Refusals) -> Trace {
+        let mut stored_in = vec!["journal".to_owned()];
+        if self.keyed.applied().sequence >= sequence {
+            stored_in.push("buffer".to_owned());
+        }
+        let standing = |destination| {
+            let (state, reason) = standing(destination, sequence, settlement, refusals);
+            let remote_id = (state == DeliveryState::Delivered).then(|| self.remote_id(destination, sequence, reading)).flatten();
+            TraceDestination { destination: destination.to_string(), state, remote_id, reason }
+        };
+        Trace {
+            reading_id: reading.id.to_string(),
+            sequence: sequence.0,
+            device: reading.device.to_string(),
+            metric: reading.metric.key().to_owned(),
+            at: reading.time.effective().map(|moment| moment.rfc3339(reading.time.offset_minutes())),
+            received: reading.time.received.wall.rfc3339(0),
+            stored_in,
+            destinations: self.shared.destinations.keys().map(standing).collect(),
+            resolved: None,
+        }
+    }
+
+    /// `None` where it is not at hand.
+    fn remote_id(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading) -> Option<String> {
+        let given = self.keyed.remote_id(sequence, destination).ok()?;
+        Some(given.map_or_else(|| format!("Observation/{}", reading.id), |id| id.to_string()))
+    }
+
+    /// What became of the dead letters among them that are none any more.
+    fn note_resolutions(&self, traced: &mut Traced, settlement: &Settlement) -> Result<(), ReadError> {
+        let may_be = |state: &DeliveryState| matches!(state, DeliveryState::Resolved | DeliveryState::Unknown);
+        let readings = traced.readings.iter().filter(|trace| trace.destinations.iter().any(|standing| may_be(&standing.state)));
+        let letters = traced.dead_letters.iter().filter(|letter| !letter.unresolved).map(|letter| letter.letter.sequence);
+        let of: BTreeSet<Sequence> = readings.map(|trace| trace.sequence).chain(letters).map(Sequence).collect();
+        let of = of.into_iter().filter(|sequence| !settlement.dead_letters.contains(*sequence)).collect();
+        let noted: BTreeMap<Sequence, Arc<str>> = self.reader.resolutions(&of)?;
+        let note = |sequence| noted.get(&Sequence(sequence)).map(ToString::to_string);
+        for trace in &mut traced.readings {
+            trace.resolved = note(trace.sequence);
+        }
+        for letter in &mut traced.dead_letters {
+            letter.resolved = note(letter.letter.sequence);
+        }
+        Ok(())
+    }
+}
+
+fn both(mut one: Nearest, other: Nearest) -> Nearest {
+    one.join(other);
+    one
+}
+
+/// Joins what a search found with what the search below it found.
+fn joined<T>(mut above: Search<T>, below: Search<T>, join: impl Fn(T, T) -> T) -> Search<T> {
+    below.lost.ranges().iter().for_each(|(first, last)| above.lost.insert(*first, *last));
+    Search { found: join(above.found, below.found), below: below.below, lost: above.lost }
+}
+
+/// How an entry stands with a destination. What is not known for certain is never called delivered.
+fn standing(
+    destination: &DestinationId,
+    sequence: Sequence,
+    settlement: &Settlement,
+    refusals: &Refusals,
+) -> (DeliveryState, Option<String>) {
+    let is_settled = settlement.settled.get(destination).is_some_and(|settled| settled.contains(sequence));
+    let is_dead_letter = settlement.dead_letters.contains(sequence);
+    if !is_settled && !is_dead_letter {
+        return (DeliveryState::Queued, None);
+    }
+    if let Some((_, reason)) = refusals.known.iter().find(|(refuser, _)| refuser == destination) {
+        let state = if is_dead_letter { DeliveryState::DeadLetter } else { DeliveryState::Resolved };
+        return (state, Some(format!("{:?}: {}", reason.kind, reason.detail)));
+    }
+    match (is_settled, refusals.complete) {
+        (false, _) => (DeliveryState::Queued, None),
+        (true, true) => (DeliveryState::Delivered, None),
+        // One of the destinations refused it, and which one is not known yet.
+        (true, false) if is_dead_letter => (DeliveryState::DeadLetter, Some(REASON_NOT_AT_HAND.to_owned())),
+        (true, false) => (DeliveryState::Unknown, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vitalgate_domain::{DeadLetterKind, SequenceRanges};
+
+    use super::*;
+
+    const SEQUENCE: Sequence = Sequence(7);
+
+    fn settlement(settled: bool, dead_letter: bool) -> Settlement {
+        let ranges = |is: bool| {
+            let mut ranges = SequenceRanges::new();
+            if is {
+                ranges.insert(SEQUENCE, SEQUENCE);
+            }
+            ranges
+        };
+        Settlement { settled: [(ehr(), ranges(settled))].into(), dead_letters: ranges(dead_letter) }
+    }
+
+    fn ehr() -> DestinationId {
+        DestinationId::new("ehr").unwrap()
+    }
+
+    fn refused_by(destination: &str) -> Vec<(DestinationId, DeadLetterReason)> {
+        vec![(DestinationId::new(destination).unwrap(), DeadLetterReason::new(DeadLetterKind::Rejected, "no"))]
+    }
+
+    /// Promise 5: what was refused, and discarded or replayed since, is never said to be delivered, and is no dead letter for ever.
+    #[test]
+    fn only_what_is_certain_is_called_delivered() {
+        let state = |settled, dead_letter, known, complete| {
+            standing(&ehr(), SEQUENCE, &settlement(settled, dead_letter), &Refusals { known, complete }).0
+        };
+        assert_eq!(state(true, false, vec![], true), DeliveryState::Delivered);
+        assert_eq!(state(true, false, refused_by("other"), true), DeliveryState::Delivered);
+        assert_eq!(state(true, false, vec![], false), DeliveryState::Unknown, "its refusal may not be in the buffer yet");
+        assert_eq!(state(true, false, refused_by("other"), false), DeliveryState::Unknown);
+        assert_eq!(state(true, true, refused_by("ehr"), false), DeliveryState::DeadLetter);
+        assert_eq!(state(true, false, refused_by("ehr"), false), DeliveryState::Resolved);
+        assert_eq!(state(true, false, refused_by("ehr"), true), DeliveryState::Resolved);
+        assert_eq!(state(true, true, vec![], false), DeliveryState::DeadLetter, "one of the destinations has refused it");
+        assert_eq!(state(false, false, vec![], true), DeliveryState::Queued);
+        assert_eq!(state(false, false, refused_by("ehr"), true), DeliveryState::Queued, "the refusal came after the question");
+    }
+}
