@@ -38,7 +38,7 @@ pub struct ResourceCapability {
 /// What the gateway needs to know of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capability {
-    /// `fhirVersion`, such as `4.0.1`.
+    /// The numbers of `fhirVersion`, such as `4.0.1`: an alarm shows them.
     pub fhir_version: String,
     /// Whether Observations may be created by PUT under our id.
     pub update_create: bool,
@@ -122,7 +122,7 @@ pub fn parse_capability(body: &[u8]) -> Result<Capability, CapabilityError> {
     let offers = |code: &str| (!interactions.is_empty()).then(|| interactions.iter().any(|interaction| interaction.code == code));
     let observation = resource("Observation");
     Ok(Capability {
-        fhir_version: statement.fhir_version.chars().filter(|c| !c.is_control()).take(VERSION_CHARS_MAX).collect(),
+        fhir_version: statement.fhir_version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').take(VERSION_CHARS_MAX).collect(),
         update_create: observation.update_create == Some(true),
         conditional_create: observation.conditional_create,
         transaction: offers("transaction"),
@@ -148,6 +148,16 @@ mod tests {
         assert_eq!(capability.conditional_create, Some(true));
         assert_eq!((capability.transaction, capability.batch), (Some(false), Some(true)));
         assert!(capability.speaks_r4() && !capability.device.listed);
+    }
+
+    /// What an alarm shows of a statement is no text of the server's own.
+    #[test]
+    fn a_version_is_numbers() {
+        for (stated, kept) in [("5.0.0", "5.0.0"), ("5.0.0-Maria Muster", "5.0.0"), ("Maria Muster", "")] {
+            let body = format!(r#"{{"resourceType":"CapabilityStatement","fhirVersion":"{stated}"}}"#);
+            let capability = parse_capability(body.as_bytes()).unwrap();
+            assert_eq!((capability.fhir_version.as_str(), capability.speaks_r4()), (kept, false));
+        }
     }
 
     #[test]

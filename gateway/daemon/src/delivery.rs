@@ -16,6 +16,7 @@ use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, Lane, RequestI
 use vitalgate_store::Reader;
 use vitalgate_transport::FhirClient;
 
+use crate::alarm_log::{AlarmLog, Line};
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
 use crate::commit::Command;
@@ -52,6 +53,7 @@ struct Session {
     in_flight: JoinSet<(RequestId, Answer)>,
     pending: VecDeque<DeliveryEvent>,
     wake_at_ms: Option<u64>,
+    alarm_log: AlarmLog,
 }
 
 impl DeliveryLoop {
@@ -66,7 +68,8 @@ impl DeliveryLoop {
     }
 
     async fn run(mut self) {
-        let mut session = Session { in_flight: JoinSet::new(), pending: VecDeque::from([DeliveryEvent::Tick]), wake_at_ms: None };
+        let pending = VecDeque::from([DeliveryEvent::Tick]);
+        let mut session = Session { in_flight: JoinSet::new(), pending, wake_at_ms: None, alarm_log: AlarmLog::default() };
         loop {
             self.beacon.moved();
             let Some(event) = self.next_event(&mut session).await else { return };
@@ -79,13 +82,28 @@ impl DeliveryLoop {
                     return;
                 }
             }
+            self.write(session.alarm_log.due(monotonic_ms()));
         }
     }
 
     /// `None` when the gateway stops. What is under way is left: it is sent again after the start.
     async fn next_event(&mut self, session: &mut Session) -> Option<DeliveryEvent> {
+        // What is read next waits behind what came meanwhile: a long stretch of the journal must not keep answers and new
+        // readings from being looked at.
+        tokio::task::yield_now().await;
+        if *self.shutdown.borrow() {
+            return None;
+        }
+        if let Some(joined) = session.in_flight.try_join_next() {
+            let (request, answer) = joined.ok()?;
+            return Some(DeliveryEvent::Answered { request, answer });
+        }
+        if self.committed.has_changed().ok()? {
+            let sequence = *self.committed.borrow_and_update();
+            return Some(DeliveryEvent::Committed(sequence));
+        }
         if let Some(event) = session.pending.pop_front() {
-            return (!*self.shutdown.borrow()).then_some(event);
+            return Some(event);
         }
         let idle_ms = session.wake_at_ms.map_or(IDLE_BEAT_MS, |at| at.saturating_sub(monotonic_ms()).min(IDLE_BEAT_MS));
         tokio::select! {
@@ -102,7 +120,8 @@ impl DeliveryLoop {
                 Some(DeliveryEvent::Committed(sequence))
             }
             () = tokio::time::sleep(Duration::from_millis(idle_ms)) => {
-                session.wake_at_ms = None;
+                // An idle beat that comes first is not the moment that was asked for.
+                session.wake_at_ms = session.wake_at_ms.filter(|at| *at > monotonic_ms());
                 Some(DeliveryEvent::Tick)
             }
         }
@@ -126,15 +145,24 @@ impl DeliveryLoop {
             }
             DeliveryAction::WakeAt { monotonic_ms } => session.wake_at_ms = Some(monotonic_ms),
             DeliveryAction::Alarm(alarm) => {
-                tracing::error!(destination = %self.destination, alarm = %alarm.detail, "delivery is held up");
+                session.alarm_log.raised(&alarm);
                 self.facts().raise(&alarm);
             }
             DeliveryAction::Cleared(alarm) => {
-                tracing::info!(destination = %self.destination, alarm = %alarm.detail, "delivery is no longer held up by this");
+                session.alarm_log.cleared(alarm.kind);
                 self.facts().clear(alarm.kind);
             }
         }
         Some(())
+    }
+
+    fn write(&self, lines: Vec<Line>) {
+        for line in lines {
+            match line {
+                Line::HeldUp(alarm) => tracing::error!(destination = %self.destination, %alarm, "delivery is held up"),
+                Line::Over(alarm) => tracing::info!(destination = %self.destination, %alarm, "delivery is no longer held up by this"),
+            }
+        }
     }
 
     fn read(&self, lane: Lane, from: Sequence, until: Sequence, entries_max: usize) -> DeliveryEvent {

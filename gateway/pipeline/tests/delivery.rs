@@ -3,7 +3,7 @@
 mod rig;
 
 use proptest::prelude::*;
-use rig::{Rig, all_accepted, at, reading, transient};
+use rig::{Rig, SubjectPatient as _, all_accepted, at, heart_rates, reading, transient};
 use vitalgate_domain::{
     Answer, Batch, BatchMode, DeadLetterKind, DeviceEvent, DeviceEventKind, DeviceId, Entry, ItemAnswer, Metric, Sequence, Subject,
 };
@@ -11,10 +11,6 @@ use vitalgate_pipeline::delivery::{
     BREAKER_FAILURES, HOLES_MAX, PAUSED_WAIT_MAX_MS, PROBE_WAIT_MAX_MS, READ_AHEAD_READINGS_MAX, RETRY_AFTER_MAX_MS,
 };
 use vitalgate_pipeline::{AlarmKind, DeliveryPolicy, Lane};
-
-fn heart_rates(numbers: std::ops::Range<u64>, patients: usize) -> Vec<Entry> {
-    numbers.map(|number| Entry::Reading(reading(Metric::HeartRate, number, number as usize % patients, 1_000))).collect()
-}
 
 fn numbers(batch: &Batch) -> Vec<u64> {
     batch.items.iter().flat_map(|item| item.readings.iter().map(|(sequence, _)| sequence.0)).collect()
@@ -337,9 +333,27 @@ fn a_failing_patient_blocks_nobody() {
         assert_eq!(rig.delivery.status().alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(), [AlarmKind::PatientFailing]);
         let stops = rig.alarms.iter().filter(|alarm| matches!(alarm.kind, AlarmKind::Paused | AlarmKind::Unreachable)).count();
         assert!(stops < 5, "{answer:?}: everything was stopped {stops} times");
+        assert!(rig.alarms.iter().all(|alarm| alarm.kind != AlarmKind::OnlyRejections), "{answer:?}: nobody refused them for good");
         rig.drain(all_accepted);
         assert!(rig.delivery.status().alarms.is_empty(), "{answer:?}: the alarm ends with the cause");
     }
+}
+
+/// Promise: a reading that keeps failing while others of its patient are taken says nothing of the patient: when it has to give way it is
+/// a dead letter, which is counted, and no alarm stands for ever.
+#[test]
+fn a_failing_reading_is_no_failing_patient() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..300_001, 5));
+    rig.tick();
+    let breaks = |batch: &Batch| numbers(batch).contains(&111);
+    while rig.rejected.is_empty() {
+        assert!(rig.delivery.status().unsettled > 1, "it never gave way");
+        rig.pass(2_000);
+        rig.answer_all(|batch| if breaks(batch) { transient() } else { all_accepted(batch) });
+    }
+    rig.drain(all_accepted);
+    assert_eq!(rig.rejected.iter().map(|reading| reading.sequence.0).collect::<Vec<_>>(), [111]);
+    assert_eq!(rig.alarms, []);
 }
 
 /// Promise: readings that stay forbidden while others of their patient are taken stop nobody for long, and are still tried.
@@ -435,19 +449,6 @@ fn the_settled_set_stays_bounded() {
     rig.drain(all_accepted);
     assert_eq!(rig.delivery.settled().ranges(), [(Sequence(1), Sequence(60_000))]);
     assert!(rig.reads.iter().any(|(lane, ..)| *lane == Lane::Backlog) && rig.reads.iter().any(|(lane, ..)| *lane == Lane::Live));
-}
-
-trait SubjectPatient {
-    fn subject_patient(&self) -> vitalgate_domain::PatientReference;
-}
-
-impl SubjectPatient for vitalgate_domain::Reading {
-    fn subject_patient(&self) -> vitalgate_domain::PatientReference {
-        match &self.subject {
-            Subject::Patient(patient) => patient.clone(),
-            Subject::Unassigned => unreachable!("the rig's readings have a patient"),
-        }
-    }
 }
 
 proptest! {

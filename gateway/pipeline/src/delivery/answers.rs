@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, DeadLetterReason, ItemAnswer, PatientReference, ReadingId, Sequence};
+use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, ItemAnswer, PatientReference, ReadingId, Sequence};
 
 use super::gate::Failed;
 use super::message::{AlarmKind, RequestId};
 use super::policy::{
-    ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, PATIENT_FAILURES_MAX, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES,
+    ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, PATIENT_FAILURES_MAX, PATIENT_FORGOTTEN_MS, PATIENT_REST_MAX_MS,
     REJECTIONS_IN_A_ROW,
 };
-use super::work::{Failures, Parcel, Work};
+use super::said::Said;
+use super::work::{Parcel, Work};
 use super::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, Delivery, READ_ENTRIES_MIN, Turn};
 
 impl Delivery {
@@ -30,18 +31,18 @@ impl Delivery {
                     self.items_limit = work.parcels.len() / 2;
                     self.retry_halves(work);
                 } else {
-                    self.reject_all(work, DeadLetterKind::Rejected, &detail, turn);
+                    self.refuse(work, &detail.into(), turn);
                 }
             }
             Answer::RejectedWhole { detail } => {
                 self.destination_answers(turn);
-                self.isolate(work, &detail, turn);
+                self.isolate(work, &detail.into(), turn);
             }
             Answer::Paused { detail } => self.refused(request, work, detail, turn),
             Answer::PatientUnknown { detail } => {
                 // A search may have found that, which says nothing of whether it takes what is written.
                 self.gate.learnt_nothing(request, turn.now.monotonic_ms);
-                self.reject_all(work, DeadLetterKind::Unassigned, &detail, turn);
+                self.reject_all(work, DeadLetterKind::Unassigned, &detail.into(), turn);
             }
         }
         self.queue.returned(&patient);
@@ -66,10 +67,7 @@ impl Delivery {
         }
         self.destination_answers(turn);
         self.taken += u64::from(answers.iter().any(is_taken));
-        let suspect = |failures: &Failures| failures.passed_over >= PATIENT_SUSPECT_FAILURES;
-        if self.failing.remove(&work.patient).is_some_and(|failures| suspect(&failures)) && !self.failing.values().any(suspect) {
-            self.clear(AlarmKind::PatientFailing, turn);
-        }
+        self.failing.remove(&work.patient);
         if work.parcels.len() >= self.items_limit {
             self.items_limit = (self.items_limit + 1).min(self.policy.batch_items_max);
         }
@@ -79,7 +77,10 @@ impl Delivery {
             match answer {
                 ItemAnswer::Accepted { remote_id } => self.accept(parcel, remote_id, turn),
                 ItemAnswer::AcceptedWithWarning { detail: _ } => self.accept(parcel, None, turn),
-                ItemAnswer::Rejected { detail } => self.reject(parcel, DeadLetterKind::Rejected, &detail, turn),
+                ItemAnswer::Rejected { detail } => {
+                    self.count_refusal(turn);
+                    self.reject(parcel, DeadLetterKind::Rejected, &detail.into(), turn);
+                }
                 ItemAnswer::Transient { detail } => {
                     again.push(parcel);
                     last_detail = Some(detail);
@@ -109,7 +110,7 @@ impl Delivery {
         if suspect {
             self.raise_patient_failing(&detail, turn);
         }
-        if suspect || work.failures.passed_over >= PATIENT_SUSPECT_FAILURES {
+        if suspect || work.failures.are_its_own() {
             self.gate.learnt_nothing(request, now_ms);
         } else {
             self.gate.refused(request, now_ms, &mut self.jitter);
@@ -121,20 +122,33 @@ impl Delivery {
 
     /// Counts one more failure of the patient; true if it is the patient's own, who then rests.
     fn patient_failed(&mut self, patient: &PatientReference, turn: &Turn) -> bool {
-        let failures = self.failing.entry(patient.clone()).or_default();
-        failures.again(self.taken);
-        let passed_over = failures.passed_over;
-        let suspect = passed_over >= PATIENT_SUSPECT_FAILURES;
+        let failing = self.failing.entry(patient.clone()).or_default();
+        failing.failures.again(self.taken);
+        failing.last_ms = turn.now.monotonic_ms;
+        let suspect = failing.failures.are_its_own();
         if suspect {
-            let rest = self.jitter.backoff_ms(passed_over, BACKOFF_BASE_MS, PATIENT_REST_MAX_MS);
+            let rest = self.jitter.backoff_ms(failing.failures.passed_over, BACKOFF_BASE_MS, PATIENT_REST_MAX_MS);
             self.queue.rest(patient, turn.now.monotonic_ms.saturating_add(rest));
         }
         suspect
     }
 
-    fn raise_patient_failing(&mut self, detail: &Arc<str>, turn: &mut Turn) {
-        let detail = format!("one patient's readings are not taken while others are: {detail}").into();
+    fn raise_patient_failing(&mut self, detail: &str, turn: &mut Turn) {
+        let detail = format!("one patient's readings are not taken while others are: {detail}");
         self.raise(AlarmKind::PatientFailing, &detail, turn);
+    }
+
+    /// Forgets who does not fail any more; the alarm ends with the last of them.
+    pub(super) fn forget_failing(&mut self, turn: &mut Turn) {
+        // During an outage nobody's requests show anything.
+        if self.gate.is_closed() {
+            let now_ms = turn.now.monotonic_ms;
+            self.failing.retain(|_, failing| now_ms.saturating_sub(failing.last_ms) < PATIENT_FORGOTTEN_MS);
+        }
+        let raised = self.alarms.iter().any(|alarm| alarm.kind == AlarmKind::PatientFailing);
+        if raised && !self.failing.values().any(|failing| failing.failures.are_its_own()) {
+            self.clear(AlarmKind::PatientFailing, turn);
+        }
     }
 
     /// Sends it again after a back-off; in halves if others are taken meanwhile; never again if
@@ -142,8 +156,7 @@ impl Delivery {
     fn retry_later(&mut self, mut work: Work, detail: Arc<str>, turn: &mut Turn) {
         work.failures.again(self.taken);
         if self.gate.is_closed() && self.room(work.lane) < READ_ENTRIES_MIN && self.gives_way(&work) {
-            self.raise_patient_failing(&detail, turn);
-            self.give_up(work, &detail, turn);
+            self.give_up(work, detail, turn);
             return;
         }
         let wait = self.jitter.backoff_ms(work.failures.count, BACKOFF_BASE_MS, BACKOFF_MAX_MS);
@@ -160,7 +173,7 @@ impl Delivery {
     }
 
     fn patient_fails(&self, work: &Work) -> bool {
-        self.failing.get(&work.patient).is_some_and(|failures| failures.passed_over >= PATIENT_FAILURES_MAX)
+        self.failing.get(&work.patient).is_some_and(|failing| failing.failures.passed_over >= PATIENT_FAILURES_MAX)
     }
 
     /// Whether the others wait for room that this one occupies without hope.
@@ -169,10 +182,15 @@ impl Delivery {
     }
 
     /// Memory is full: all of a failing patient's readings in it, or the one failing item, become dead letters.
-    fn give_up(&mut self, work: Work, detail: &Arc<str>, turn: &mut Turn) {
-        let theirs = if self.patient_fails(&work) { self.queue.take_all(&work.patient) } else { Vec::new() };
+    fn give_up(&mut self, work: Work, detail: Arc<str>, turn: &mut Turn) {
+        let mut theirs = Vec::new();
+        if self.patient_fails(&work) {
+            self.raise_patient_failing(&detail, turn);
+            theirs = self.queue.take_all(&work.patient);
+        }
+        let said = detail.into();
         for work in std::iter::once(work).chain(theirs) {
-            self.reject_all(work, DeadLetterKind::Rejected, detail, turn);
+            self.reject_all(work, DeadLetterKind::Rejected, &said, turn);
         }
     }
 
@@ -184,14 +202,14 @@ impl Delivery {
     }
 
     /// One of them is to blame: each on its own, and if that is refused as a whole too, in halves.
-    fn isolate(&mut self, mut work: Work, detail: &Arc<str>, turn: &mut Turn) {
+    fn isolate(&mut self, mut work: Work, said: &Said, turn: &mut Turn) {
         match work.mode {
             BatchMode::Together => {
                 work.mode = BatchMode::Separately;
                 self.queue.retry_now(work);
             }
             BatchMode::Separately if work.parcels.len() > 1 => self.retry_halves(work),
-            BatchMode::Separately => self.reject_all(work, DeadLetterKind::Rejected, detail, turn),
+            BatchMode::Separately => self.refuse(work, said, turn),
         }
     }
 
@@ -212,20 +230,31 @@ impl Delivery {
         }
     }
 
-    fn reject_all(&mut self, mut work: Work, kind: DeadLetterKind, detail: &Arc<str>, turn: &mut Turn) {
-        for parcel in std::mem::take(&mut work.parcels) {
-            self.reject(parcel, kind, detail, turn);
+    /// The one item of the request was refused for good.
+    fn refuse(&mut self, work: Work, said: &Said, turn: &mut Turn) {
+        self.count_refusal(turn);
+        self.reject_all(work, DeadLetterKind::Rejected, said, turn);
+    }
+
+    fn count_refusal(&mut self, turn: &mut Turn) {
+        self.rejections = self.rejections.saturating_add(1);
+        if self.rejections >= REJECTIONS_IN_A_ROW {
+            let detail = format!(
+                "the last {REJECTIONS_IN_A_ROW} readings were refused and none was taken: see why in the list of dead letters or in the \
+                 EHR's own log, mend that, then replay"
+            );
+            self.raise(AlarmKind::OnlyRejections, &detail, turn);
         }
     }
 
-    fn reject(&mut self, parcel: Parcel, kind: DeadLetterKind, detail: &Arc<str>, turn: &mut Turn) {
-        if kind == DeadLetterKind::Rejected {
-            self.rejections = self.rejections.saturating_add(1);
-            if self.rejections >= REJECTIONS_IN_A_ROW {
-                self.raise(AlarmKind::OnlyRejections, detail, turn);
-            }
+    fn reject_all(&mut self, mut work: Work, kind: DeadLetterKind, said: &Said, turn: &mut Turn) {
+        for parcel in std::mem::take(&mut work.parcels) {
+            self.reject(parcel, kind, said, turn);
         }
-        let reason = DeadLetterReason::new(kind, detail);
+    }
+
+    fn reject(&mut self, parcel: Parcel, kind: DeadLetterKind, said: &Said, turn: &mut Turn) {
+        let reason = said.reason(kind);
         let Parcel { item, lane } = parcel;
         for (sequence, reading) in item.readings {
             self.queue.release(lane, 1);

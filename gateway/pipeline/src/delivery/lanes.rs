@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use vitalgate_domain::limits::READINGS_PER_SAMPLE_MAX;
-use vitalgate_domain::{DeviceId, Entry, Received, Record, Sequence, SequenceRanges};
+use vitalgate_domain::{DeviceId, Received, Record, Sequence, SequenceRanges};
 
 use super::join::Waiting;
 use super::message::Lane;
@@ -162,10 +162,11 @@ impl Lanes {
         *self.asked.of_mut(lane) = None;
         records.retain(|record| record.sequence >= asked.from && record.sequence <= reached);
         let before = self.unfinished.of_mut(lane).take();
-        let starts_sample = before.is_none() || records.first().map(source) != before.as_ref().map(|(device, received)| (device, received));
+        let starts_sample = before.is_none()
+            || records.first().map(|record| record.entry.origin()) != before.as_ref().map(|(device, received)| (device, received));
         let ends_sample = reached == asked.until;
         if !ends_sample {
-            let last = records.last().map(source).map(|(device, received)| (device.clone(), *received));
+            let last = records.last().map(|record| record.entry.origin()).map(|(device, received)| (device.clone(), *received));
             *self.unfinished.of_mut(lane) = last.or(before.filter(|_| !starts_sample));
         }
         self.advance(lane, &records, reached);
@@ -229,18 +230,10 @@ impl Lanes {
 }
 
 fn received(record: &Record) -> &Received {
-    source(record).1
-}
-
-fn source(record: &Record) -> (&DeviceId, &Received) {
-    match &record.entry {
-        Entry::Reading(reading) => (&reading.device, &reading.time.received),
-        Entry::DeadLetter(letter) => (&letter.device, &letter.received),
-        Entry::DeviceEvent(event) => (&event.device, &event.received),
-    }
+    record.entry.origin().1
 }
 
 /// Whether two neighbouring records come from one sample.
 pub(super) fn same_sample(one: &Record, other: &Record) -> bool {
-    source(one) == source(other)
+    one.entry.origin() == other.entry.origin()
 }

@@ -86,7 +86,7 @@ pub enum DeliveryAction {
         /// Milliseconds since power-on.
         monotonic_ms: u64,
     },
-    /// Something needs a person.
+    /// Something needs a person, or something else than before in the place of the alarm of this kind.
     Alarm(Alarm),
     /// It does not any more.
     Cleared(Alarm),
@@ -101,12 +101,12 @@ pub enum AlarmKind {
     Paused,
     /// The destination refused many readings in a row and took none.
     OnlyRejections,
-    /// One patient's readings keep being refused while others are taken, or memory is full of what keeps failing and
-    /// that is kept as dead letters.
+    /// One patient's requests keep being refused while others' are taken, or keep failing, memory is full of them, and
+    /// they are kept as dead letters.
     PatientFailing,
 }
 
-/// An alarm with the words that help to mend it, without values or patient data.
+/// An alarm with the words that help to mend it: codes and our own, never what the destination said, which may quote a patient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
     /// The kind; at most one alarm of a kind is raised at a time.

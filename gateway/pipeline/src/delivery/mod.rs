@@ -5,7 +5,8 @@
 //! - No patient and no identity is ever in two requests at once.
 //! - Memory is bounded by [`READ_AHEAD_READINGS_MAX`], the settled set by the same and [`HOLES_MAX`].
 //! - A patient or a reading that keeps failing while others are taken never blocks those. Only when
-//!   memory is full of such failures are they kept as dead letters, with an alarm.
+//!   memory is full of such failures are they kept as dead letters; of a patient with an alarm.
+//! - An alarm says what is in the way now, in codes and our own words.
 
 mod answers;
 mod gate;
@@ -15,11 +16,11 @@ mod lanes;
 mod message;
 mod policy;
 mod queue;
+mod said;
 mod settlement;
 mod work;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 pub use gate::{BREAKER_FAILURES, PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS, PROBE_WAIT_MAX_MS, PROBE_WAIT_MIN_MS, RETRY_AFTER_MAX_MS};
 pub use jitter::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, BACKOFF_MIN_MS};
@@ -28,8 +29,8 @@ pub use lanes::{HOLES_MAX, READ_ENTRIES_MAX, READ_ENTRIES_MIN, READ_RETRY_MS, SE
 pub use message::{Alarm, AlarmKind, DeliveryAction, DeliveryEvent, Lane, RequestId};
 pub use policy::{
     BACKLOG_READINGS_MAX, DeliveryPolicy, ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, JOIN_READINGS_MAX, LIVE_LAG_MAX,
-    LIVE_READINGS_MAX, LIVE_RECENT_MS, PATIENT_FAILURES_MAX, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES, READ_AHEAD_READINGS_MAX,
-    REJECTIONS_IN_A_ROW,
+    LIVE_READINGS_MAX, LIVE_RECENT_MS, PATIENT_FAILURES_MAX, PATIENT_FORGOTTEN_MS, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES,
+    READ_AHEAD_READINGS_MAX, REJECTIONS_IN_A_ROW,
 };
 use vitalgate_domain::{
     DeadLetterKind, DeadLetterReason, DestinationId, Entry, Flags, Item, Now, PatientReference, Reading, ReadingId, Record, Sequence,
@@ -42,7 +43,7 @@ use join::{Join, Joined};
 use lanes::Lanes;
 use queue::{LANES, Queue, RequestLimits};
 use settlement::Settlement;
-use work::{Failures, Parcel, Work};
+use work::{Failing, Parcel, Work};
 
 /// What the status page shows of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub struct Delivery {
     /// Answers that took something. A refusal does not count: a destination that is away for readings may still refuse.
     taken: u64,
     /// Requests of a patient that failed in a row.
-    failing: HashMap<PatientReference, Failures>,
+    failing: HashMap<PatientReference, Failing>,
     rejections: u32,
     /// The destination is back: the live lane is to jump ahead.
     jump_due: bool,
@@ -176,6 +177,7 @@ impl Delivery {
             }
             DeliveryEvent::Tick => {}
         }
+        self.forget_failing(&mut turn);
         self.queue.wake(now.monotonic_ms);
         if panels_due && !self.join.is_empty() {
             self.close_panels(now);
@@ -289,6 +291,11 @@ impl Delivery {
             turn.settlement.settle(sequence);
             return;
         };
+        if reading.flags.contains(Flags::CARRIED) {
+            // It was answered for where it stood before, and its answer moved with it.
+            turn.settlement.settle(sequence);
+            return;
+        }
         if reading.time.effective().is_none() {
             turn.settlement.reject(sequence, reading.id, self.time_unknown.clone());
             return;
@@ -428,12 +435,17 @@ impl Delivery {
         [gate, waiting, self.join_due_ms, self.lanes.wake_ms()].into_iter().flatten().filter(|&due| due > now_ms).min()
     }
 
-    fn raise(&mut self, kind: AlarmKind, detail: &Arc<str>, turn: &mut Turn) {
-        if self.alarms.iter().all(|alarm| alarm.kind != kind) {
-            let alarm = Alarm { kind, detail: Arc::clone(detail) };
-            self.alarms.push(alarm.clone());
-            turn.actions.push(DeliveryAction::Alarm(alarm));
+    fn raise(&mut self, kind: AlarmKind, detail: &str, turn: &mut Turn) {
+        let standing = self.alarms.iter().position(|alarm| alarm.kind == kind);
+        if standing.and_then(|index| self.alarms.get(index)).is_some_and(|alarm| alarm.detail.as_ref() == detail) {
+            return;
         }
+        let alarm = Alarm { kind, detail: detail.into() };
+        match standing.and_then(|index| self.alarms.get_mut(index)) {
+            Some(standing) => *standing = alarm.clone(),
+            None => self.alarms.push(alarm.clone()),
+        }
+        turn.actions.push(DeliveryAction::Alarm(alarm));
     }
 
     fn clear(&mut self, kind: AlarmKind, turn: &mut Turn) {

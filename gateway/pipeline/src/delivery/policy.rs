@@ -57,6 +57,8 @@ pub const ISOLATE_EVERY: u32 = 8;
 pub const PATIENT_SUSPECT_FAILURES: u32 = 2;
 /// Longest rest of such a patient between two requests, in milliseconds.
 pub const PATIENT_REST_MAX_MS: u64 = 2_000;
+/// A patient of whom no request failed for so long is not failing any more, in milliseconds. Longer than any rest or back-off.
+pub const PATIENT_FORGOTTEN_MS: u64 = 3_600_000;
 /// So many requests of one patient in a row must have failed, while others were taken and memory is
 /// full, before its readings are kept as dead letters to let the others pass.
 pub const PATIENT_FAILURES_MAX: u32 = 30;

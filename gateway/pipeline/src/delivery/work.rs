@@ -3,6 +3,7 @@
 use vitalgate_domain::{Batch, BatchMode, Item, PatientReference};
 
 use super::message::Lane;
+use super::policy::PATIENT_SUSPECT_FAILURES;
 
 /// About what one Observation encodes to without its values and names, in bytes.
 const ITEM_BYTES: usize = 1_400;
@@ -47,6 +48,19 @@ impl Failures {
         }
         self.last_at = Some(taken);
     }
+
+    /// Whether they are counted as its own, not as the destination's.
+    pub(super) fn are_its_own(&self) -> bool {
+        self.passed_over >= PATIENT_SUSPECT_FAILURES
+    }
+}
+
+/// A patient's requests that failed in a row.
+#[derive(Debug, Default)]
+pub(super) struct Failing {
+    pub(super) failures: Failures,
+    /// When the last one failed.
+    pub(super) last_ms: u64,
 }
 
 /// The content of one request.

@@ -1,0 +1,85 @@
+//! What a delivery says when something is in its way.
+
+mod rig;
+
+use rig::{Rig, SubjectPatient as _, all_accepted, heart_rates, reading};
+use vitalgate_domain::{Answer, Batch, ItemAnswer, Metric};
+use vitalgate_pipeline::delivery::{PATIENT_FORGOTTEN_MS, PATIENT_SUSPECT_FAILURES, PAUSED_WAIT_MAX_MS, REJECTIONS_IN_A_ROW};
+use vitalgate_pipeline::{AlarmKind, DeliveryPolicy};
+
+/// Promise: a destination that refuses everything raises an alarm, in our words; its own, which may quote a patient and a value, stand
+/// in the dead letters alone.
+#[test]
+fn the_words_of_a_refusal_stand_in_the_dead_letters_alone() {
+    const WORDS: &str = "HTTP 422 error/value: Maria Muster (born 1950-02-03): value 182 outside";
+    let refused = |batch: &Batch| Answer::Items(batch.items.iter().map(|_| ItemAnswer::Rejected { detail: WORDS.into() }).collect());
+    let as_a_whole = |_: &Batch| Answer::RejectedWhole { detail: WORDS.into() };
+    let too_large = |_: &Batch| Answer::TooLarge { detail: WORDS.into() };
+    let answers: [&dyn Fn(&Batch) -> Answer; 3] = [&refused, &as_a_whole, &too_large];
+    for answer in answers {
+        let count = u64::from(REJECTIONS_IN_A_ROW);
+        let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..count, 3));
+        rig.tick();
+        rig.drain(answer);
+        assert!(rig.alarms.is_empty(), "one less is no alarm");
+        rig.commit((count..2 * count).map(|number| reading(Metric::HeartRate, number, 1, rig.now_ms)).collect::<Vec<_>>());
+        rig.drain(answer);
+        assert_eq!(rig.alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(), [AlarmKind::OnlyRejections]);
+        for alarm in rig.alarms.iter().chain(&rig.delivery.status().alarms) {
+            assert!(alarm.detail.contains("dead letters") && !WORDS.contains(alarm.detail.as_ref()), "{}", alarm.detail);
+            assert!(["Maria", "Muster", "1950", "182"].iter().all(|words| !alarm.detail.contains(words)), "{}", alarm.detail);
+        }
+        assert!(rig.rejected.iter().all(|reading| reading.reason.detail.as_ref() == WORDS));
+        rig.commit([reading(Metric::HeartRate, 2 * count, 1, rig.now_ms)]);
+        rig.answer_all(all_accepted);
+        assert!(rig.delivery.status().alarms.is_empty());
+    }
+}
+
+/// Promise: an alarm says what is in the way now, not what was in the way first, and says nothing twice.
+#[test]
+fn an_alarm_says_what_is_in_the_way_now() {
+    let saying = |detail: &'static str| move |_: &Batch| Answer::Transient { retry_after_ms: None, detail: detail.into() };
+    let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..200, 7));
+    rig.tick();
+    let until = |rig: &mut Rig, said: &[&str], answer: &dyn Fn(&Batch) -> Answer| {
+        for _ in 0..50 {
+            rig.answer_all(answer);
+            assert!(!rig.sent.is_empty() || rig.sleep());
+        }
+        assert_eq!(rig.alarms.iter().map(|alarm| alarm.detail.as_ref()).collect::<Vec<_>>(), said);
+        let standing = rig.delivery.status().alarms;
+        assert_eq!(standing.iter().map(|alarm| alarm.detail.as_ref()).collect::<Vec<_>>(), said[said.len() - 1..]);
+    };
+    until(&mut rig, &["no name"], &saying("no name"));
+    until(&mut rig, &["no name", "no trust"], &saying("no trust"));
+    until(&mut rig, &["no name", "no trust", "403"], &|_| Answer::Paused { detail: "403".into() });
+    until(&mut rig, &["no name", "no trust", "403", "401"], &|_| Answer::Paused { detail: "401".into() });
+    rig.drain(all_accepted);
+    assert!(rig.delivery.status().alarms.is_empty());
+}
+
+/// Promise: the alarm of a failing patient of whom nothing is sent any more ends, whatever became of what was sent.
+#[test]
+fn an_alarm_outlasts_no_patient() {
+    let unknown = Answer::PatientUnknown { detail: "nobody".into() };
+    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+    let failing = reading(Metric::HeartRate, 0, 0, 0).subject_patient();
+    let send = |rig: &mut Rig, patient, answer: &Answer| {
+        let number = rig.entries.len() as u64 + 1;
+        rig.commit([reading(Metric::HeartRate, number, patient, rig.now_ms)]);
+        rig.answer_all(|batch| if batch.patient == failing { answer.clone() } else { all_accepted(batch) });
+    };
+    let forbidden = Answer::Paused { detail: "403: the record is sealed".into() };
+    send(&mut rig, 0, &forbidden);
+    for _ in 0..4 * PATIENT_SUSPECT_FAILURES {
+        rig.pass(PAUSED_WAIT_MAX_MS);
+        send(&mut rig, 1, &forbidden);
+    }
+    assert_eq!(rig.delivery.status().alarms.iter().map(|alarm| alarm.kind).collect::<Vec<_>>(), [AlarmKind::PatientFailing]);
+    rig.drain(|batch| if batch.patient == failing { unknown.clone() } else { all_accepted(batch) });
+    rig.now_ms += PATIENT_FORGOTTEN_MS;
+    rig.tick();
+    assert!(rig.delivery.status().alarms.is_empty());
+    assert!(rig.cleared.iter().any(|alarm| alarm.kind == AlarmKind::PatientFailing));
+}
