@@ -4,6 +4,9 @@
 //! then gives the receipts. There is no timer: an idle gateway commits a single reading at once, a
 //! busy one fills its groups by itself.
 
+mod carry;
+mod kept;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,19 +23,25 @@ use vitalgate_store::{CommitError, Journal};
 
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
-use crate::replay::{Plan, Replay, without};
+use crate::replay::{Plan, Replay, Told, without};
 use crate::rotation::Rotation;
 use crate::shared::{Settlement, Shared};
 use crate::undated::Undated;
+pub(crate) use kept::Kept;
 
 /// Most commands that wait for the commit loop.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
 /// Most changes that ride in one commit.
 const CHANGES_PER_COMMIT_MAX: usize = 256;
+/// Refused or held readings after which no further change rides in a commit. Each takes some 150 to 300 bytes, and what is
+/// written at once must fit into a segment.
+const REJECTIONS_PER_COMMIT_MAX: usize = 8 * 1_024;
 /// Bytes of unreadable payloads after which a group is closed.
 const COMMIT_PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Time between two rounds of upkeep (segments, recent ids), in milliseconds.
 const UPKEEP_INTERVAL_MS: u64 = 1_000;
+/// What is said when the disk failed.
+const UNWRITABLE: &str = "the journal cannot be written; the gateway restarts and reads it again";
 
 /// What other loops ask of the commit loop.
 pub(crate) enum Command {
@@ -64,24 +73,40 @@ pub(crate) struct CommitLoop {
     pub(crate) committed: watch::Sender<Sequence>,
     /// How dead letters are read again.
     pub(crate) replay: Replay,
+    /// What is known of dead letters beside the journal's entries.
+    pub(crate) told: Box<dyn Told>,
+    /// When old dead letters may be moved again, in monotonic milliseconds.
+    pub(crate) carry_at_ms: u64,
+    /// The oldest place that could not be moved, so that it is said once.
+    pub(crate) not_carried: Option<Sequence>,
     /// Readings whose moment is not known, because the clock was never set.
     pub(crate) undated: Undated,
     /// When the next data key is due.
     pub(crate) rotation: Rotation,
+    /// What waits for the next round of upkeep while the disk is full.
+    pub(crate) kept: Kept,
     /// Sign of life.
     pub(crate) beacon: Beacon,
 }
+
+/// Who asked, and what is answered once it is durable.
+type Answer = (oneshot::Sender<Result<Answered, ReadModelError>>, Answered);
 
 /// What goes into the next commit.
 #[derive(Default)]
 struct Group {
     entries: Vec<Entry>,
     changes: Vec<Change>,
+    /// Refused and held readings that the changes name.
+    rejections: usize,
     receipts: Vec<ReceiptSender>,
     /// Devices with a reading in it, and when that came in monotonic milliseconds.
     heard: Vec<(DeviceId, u64)>,
     payload_bytes: usize,
-    answers: Vec<(oneshot::Sender<Result<Answered, ReadModelError>>, Answered)>,
+    answers: Vec<Answer>,
+    /// Changes that need none of the entries: they are also made where there is no room for those.
+    apart: Vec<Change>,
+    answers_apart: Vec<Answer>,
     /// Who waits until it is kept that a destination is written to by conditional create.
     conditional: Vec<(DestinationId, oneshot::Sender<bool>)>,
     /// Dead letters that this commit resolves: no other request of the same commit may do it again.
@@ -91,6 +116,10 @@ struct Group {
 }
 
 impl Group {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.changes.is_empty() && self.apart.is_empty()
+    }
+
     fn has_room(&self) -> bool {
         self.entries.len() + READINGS_PER_SAMPLE_MAX < COMMIT_READINGS_MAX
             && self.receipts.len() < COMMIT_READINGS_MAX
@@ -133,6 +162,7 @@ impl CommitLoop {
             if ended {
                 self.fill(&mut group);
                 self.commit(&mut group)?;
+                self.write_kept()?;
                 return Ok(self.journal);
             }
             if monotonic_ms() >= upkeep_at_ms {
@@ -152,7 +182,7 @@ impl CommitLoop {
 
     /// Adds what queued up meanwhile.
     fn fill(&mut self, group: &mut Group) {
-        while group.changes.len() < CHANGES_PER_COMMIT_MAX {
+        while group.changes.len() < CHANGES_PER_COMMIT_MAX && group.rejections < REJECTIONS_PER_COMMIT_MAX {
             let Ok(command) = self.commands.try_recv() else { break };
             self.obey(command, group);
         }
@@ -221,9 +251,14 @@ impl CommitLoop {
 
     fn obey(&mut self, command: Command, group: &mut Group) {
         match command {
-            Command::Change(change) => group.changes.push(change),
+            Command::Change(change) => {
+                if let Change::Settled { rejected, .. } = &change {
+                    group.rejections += rejected.len();
+                }
+                group.changes.push(change);
+            }
             Command::WrittenConditionally(destination, asker) => {
-                group.changes.push(Change::WrittenConditionally { destination: destination.clone() });
+                group.apart.push(Change::WrittenConditionally { destination: destination.clone() });
                 group.conditional.push((destination, asker));
             }
             Command::Resolve(request, answer) => self.resolve(&request, answer, group),
@@ -237,7 +272,8 @@ impl CommitLoop {
         };
         match self.plan(request, note, group) {
             Ok(plan) => {
-                group.answers.push((answer, plan.answered.clone()));
+                let answers = if plan.stores_nothing() { &mut group.answers_apart } else { &mut group.answers };
+                answers.push((answer, plan.answered.clone()));
                 self.carry_out(plan, group);
             }
             Err(error) => {
@@ -253,29 +289,29 @@ impl CommitLoop {
     }
 
     fn carry_out(&mut self, plan: Plan, group: &mut Group) {
-        for sample in plan.samples {
-            self.admit(sample, group);
+        let changes = if plan.stores_nothing() { &mut group.apart } else { &mut group.changes };
+        changes.extend(plan.change);
+        for (letter, sample) in plan.samples {
+            let now = sample.received;
+            let admitted = self.admission.admit_again(sample, &self.associations, &now, letter);
+            self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
+            group.entries.extend(admitted.entries);
         }
         group.entries.extend(plan.entries);
-        group.changes.extend(plan.change);
         group.resolved.extend(plan.resolved);
     }
 
     /// Writes the group and gives the receipts. Only a full disk is survived here.
     fn commit(&mut self, group: &mut Group) -> anyhow::Result<()> {
-        let nothing_to_write = group.entries.is_empty() && group.changes.is_empty();
-        let receipt = if nothing_to_write { Receipt::Committed } else { self.write(group)? };
+        let (receipt, apart) = self.write(group)?;
         if receipt == Receipt::Committed {
             self.note_heard(&group.heard);
         }
         for sender in group.receipts.drain(..) {
             sender.answer(receipt);
         }
-        for (asker, answered) in group.answers.drain(..) {
-            let answer =
-                if receipt == Receipt::Committed { Ok(answered) } else { Err(ReadModelError::Store("the disk is full".to_owned())) };
-            let _asker_left = asker.send(answer);
-        }
+        answer_all(&mut group.answers, receipt);
+        answer_all(&mut group.answers_apart, apart);
         for (destination, asker) in group.conditional.drain(..) {
             let _asker_left = asker.send(self.journal.state().conditional.contains(&destination));
         }
@@ -296,7 +332,22 @@ impl CommitLoop {
         }
     }
 
-    fn write(&mut self, group: &mut Group) -> anyhow::Result<Receipt> {
+    /// Gives the receipt of the entries and what belongs to them, and that of the changes apart.
+    fn write(&mut self, group: &mut Group) -> anyhow::Result<(Receipt, Receipt)> {
+        if group.is_empty() {
+            return Ok((Receipt::Committed, Receipt::Committed));
+        }
+        if self.journal.has_room().context("free space is not known")? {
+            self.kept.give(&mut group.changes);
+        } else {
+            // Each by itself they would use up the room that is left for settling.
+            self.kept.take(&mut group.changes);
+            if group.is_empty() {
+                return Ok((Receipt::Committed, Receipt::Committed));
+            }
+        }
+        let together = group.changes.len();
+        group.changes.append(&mut group.apart);
         match self.journal.append(&group.entries, &group.changes) {
             Ok(range) => {
                 self.admission.confirm();
@@ -310,37 +361,41 @@ impl CommitLoop {
                 if !group.changes.is_empty() {
                     self.publish_settlement();
                 }
-                Ok(Receipt::Committed)
+                Ok((Receipt::Committed, Receipt::Committed))
             }
             Err(CommitError::BelowFloor) => {
                 self.admission.rollback();
                 if !self.shared.below_floor.swap(true, Ordering::Relaxed) {
                     tracing::error!("free space is below the floor: nothing is acknowledged until there is room; see `vitalgate status`");
                 }
-                self.settle_below_floor(group)?;
-                Ok(Receipt::Refused)
+                let apart = group.changes.split_off(together);
+                self.kept.take(&mut group.changes);
+                Ok((Receipt::Refused, self.write_changes(&apart)?))
             }
-            Err(error) => Err(error).context("the journal cannot be written; the gateway restarts and reads it again"),
+            Err(error) => Err(error).context(UNWRITABLE),
         }
     }
 
     /// Settling frees space, so it goes on below the floor, out of the reserve.
-    fn settle_below_floor(&mut self, group: &Group) -> anyhow::Result<()> {
-        // A replay's own change would resolve dead letters whose new entries were not written.
-        let frees_space = |change: &&Change| matches!(change, Change::Settled { .. } | Change::WrittenConditionally { .. });
-        let settled: Vec<_> = group.changes.iter().filter(frees_space).cloned().collect();
-        if settled.is_empty() {
-            return Ok(());
-        }
-        match self.journal.append(&[], &settled) {
+    fn write_changes(&mut self, changes: &[Change]) -> anyhow::Result<Receipt> {
+        match self.journal.append(&[], changes) {
             Ok(_) => {
                 self.publish_settlement();
-                Ok(())
+                Ok(Receipt::Committed)
             }
-            // It is delivered again later and recognised by its identity there.
-            Err(CommitError::BelowFloor) => Ok(()),
-            Err(error) => Err(error).context("the journal cannot be written; the gateway restarts and reads it again"),
+            Err(CommitError::BelowFloor) => Ok(Receipt::Refused),
+            Err(error) => Err(error).context(UNWRITABLE),
         }
+    }
+
+    /// Settles what waits for it. As long as there is no room it waits on: nothing is delivered twice for it in this process.
+    fn write_kept(&mut self) -> anyhow::Result<()> {
+        let mut changes = Vec::new();
+        self.kept.give(&mut changes);
+        if !changes.is_empty() && self.write_changes(&changes)? == Receipt::Refused {
+            self.kept.take(&mut changes);
+        }
+        Ok(())
     }
 
     fn publish_settlement(&self) {
@@ -349,9 +404,11 @@ impl CommitLoop {
     }
 
     fn upkeep(&mut self, group: &mut Group) -> anyhow::Result<()> {
-        self.journal.note_time(self.clock.now().wall);
+        self.journal.note_time(&self.clock.now());
+        self.write_kept()?;
         self.date_undated(group);
         self.journal.maintain().context("the journal's segments cannot be kept up")?;
+        self.carry_forward()?;
         // A device that was sent away may be long in coming again.
         if self.shared.below_floor.load(Ordering::Relaxed) && self.journal.has_room().context("free space is not known")? {
             self.shared.below_floor.store(false, Ordering::Relaxed);
@@ -359,6 +416,13 @@ impl CommitLoop {
         }
         self.rotation.keep(&mut self.journal, &self.clock.now()).context("the journal's data key cannot be changed")?;
         self.commit(group)
+    }
+}
+
+fn answer_all(answers: &mut Vec<Answer>, receipt: Receipt) {
+    for (asker, answered) in answers.drain(..) {
+        let answer = if receipt == Receipt::Committed { Ok(answered) } else { Err(ReadModelError::Store("the disk is full".to_owned())) };
+        let _asker_left = asker.send(answer);
     }
 }
 

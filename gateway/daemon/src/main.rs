@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod alarm_log;
 mod beacon;
 mod cli;
 mod clock;

@@ -1,21 +1,27 @@
 //! Reading dead letters again, for one who is entitled to ask.
 
+mod carried;
 mod selection;
 mod window;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
 use vitalgate_domain::{
-    Associations, Change, ClockTrust, DeadLetter, DecodedSample, Entry, Flags, Now, Reading, Sequence, SequenceRanges, Subject,
+    Associations, Change, ClockTrust, DeadLetter, DecodedSample, DeviceNamespace, Entry, Flags, Now, Reading, Sequence, SequenceRanges,
+    Subject,
 };
 use vitalgate_store::{ReadError, Reader, State};
 
 use crate::devices::Devices;
+pub(crate) use carried::Told;
 use selection::Selection;
 pub(crate) use selection::{count, without};
 use window::Window;
-pub(crate) use window::origin;
+
+/// How long one request may read. The rest is told as not reached.
+const PLAN_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Reads dead letters again.
 pub(crate) struct Replay {
@@ -23,13 +29,15 @@ pub(crate) struct Replay {
     pub(crate) reader: Reader,
     /// How their bytes are decoded today.
     pub(crate) devices: Arc<Devices>,
+    /// What the devices' ids are unique within.
+    pub(crate) namespace: DeviceNamespace,
 }
 
 /// What the commit loop has to do.
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// Samples to admit again.
-    pub(crate) samples: Vec<DecodedSample>,
+    /// Samples to admit again, each with the place of its dead letter.
+    pub(crate) samples: Vec<(Sequence, DecodedSample)>,
     /// Readings to store again.
     pub(crate) entries: Vec<Entry>,
     /// The dead letters that this resolves.
@@ -38,6 +46,13 @@ pub(crate) struct Plan {
     pub(crate) change: Option<Change>,
     /// The answer.
     pub(crate) answered: Answered,
+}
+
+impl Plan {
+    /// Whether it is carried out without any new entry.
+    pub(crate) fn stores_nothing(&self) -> bool {
+        self.samples.is_empty() && self.entries.is_empty()
+    }
 }
 
 impl Replay {
@@ -56,12 +71,20 @@ impl Replay {
     ) -> Result<Plan, ReadModelError> {
         let failed = |error: ReadError| ReadModelError::Store(error.to_string());
         let mut plan = Plan::default();
-        let selection = self.select(request, unresolved).map_err(failed)?;
+        let mut selection = self.select(request, unresolved).map_err(failed)?;
         match request.resolution {
             Resolution::Discard => plan.resolved = selection.taken,
             Resolution::Replay => {
                 let mut window = Window::new(&self.reader);
-                for sequence in selection.taken {
+                let began = Instant::now();
+                let mut before = None;
+                for sequence in selection.taken.clone() {
+                    // Sparse ones cost much reading, and nothing is committed meanwhile. What stands beside the last one is near.
+                    let is_apart = before.replace(sequence).is_some_and(|before: Sequence| before.next() != sequence);
+                    if is_apart && began.elapsed() > PLAN_TIME_MAX {
+                        selection.leave_from(sequence);
+                        break;
+                    }
                     if self.read_again(sequence, &mut window, state, associations, now, &mut plan).map_err(failed)? {
                         plan.resolved.push(sequence);
                     }
@@ -122,7 +145,7 @@ impl Replay {
             Some(Entry::DeadLetter(letter)) => {
                 let read = self.decoded_again(sequence, letter, window);
                 let taken = read.is_some();
-                plan.samples.extend(read);
+                plan.samples.extend(read.map(|sample| (sequence, sample)));
                 Ok(taken)
             }
             _ => Ok(false),
@@ -133,7 +156,7 @@ impl Replay {
     /// where they stay where they are, with their reason.
     fn decoded_again(&self, sequence: Sequence, letter: DeadLetter, window: &Window<'_>) -> Option<DecodedSample> {
         let sample = self.devices.decode_again(letter).filter(|sample| sample.unreadable.is_none())?;
-        let rest = window.standing().taken_from(sample);
+        let rest = window.standing().taken_from(&self.namespace, sample);
         if rest.is_none() {
             tracing::warn!(
                 %sequence,
@@ -155,6 +178,6 @@ fn bound_again(mut reading: Reading, associations: &Associations, now: &Now) -> 
         received.trust = now.trust;
     }
     reading.subject = associations.subject_again(&reading.subject, &reading.device, &reading.time, reading.flags);
-    reading.flags = reading.flags.with(Flags::REPLAYED);
+    reading.flags = reading.flags.without(Flags::CARRIED).with(Flags::REPLAYED);
     reading
 }

@@ -5,6 +5,7 @@ mod destinations;
 mod drivers;
 pub(crate) mod keys;
 mod listen;
+mod profiles;
 mod supervise;
 
 use std::collections::BTreeSet;
@@ -19,21 +20,22 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_config::{Config, Destination, DestinationKind, DeviceSource, Fhir, LogFormat, WriteMode};
-use vitalgate_console::{ReadModel, serve_admin, serve_loopback};
+use vitalgate_console::{ReadModel, bind_admin, serve_admin, serve_loopback};
 use vitalgate_domain::{Associations, DestinationId, Sequence};
 use vitalgate_intake::Intake;
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
-use vitalgate_pipeline::{Admission, AdmissionPolicy, Delivery, DeliveryPolicy};
-use vitalgate_profile::Profiles;
+use vitalgate_pipeline::{Admission, AdmissionPolicy, Alarm, AlarmKind, Delivery, DeliveryPolicy};
 use vitalgate_store::keyed::KeyedOptions;
 use vitalgate_store::{Journal, Keyed, Opened, Reader, RealFiles, StoreOptions};
 use vitalgate_transport::{FhirClient, FhirEndpoint, KeepConditional, WritePolicy};
 use vitalgate_trust::{ClientProfile, client_config, credential_file};
 
+pub(crate) use profiles::profiles;
+
 use crate::beacon::Beacon;
 use crate::clock::{Clock, TrustFile, monotonic_ms};
-use crate::commit::{COMMANDS_MAX, Command, CommitLoop};
+use crate::commit::{COMMANDS_MAX, Command, CommitLoop, Kept};
 use crate::delivery::DeliveryLoop;
 use crate::devices::Devices;
 use crate::growth::Growth;
@@ -116,8 +118,8 @@ impl<'a> Gateway<'a> {
         let (intake, queue) = vitalgate_intake::intake();
         let (stop, shutdown) = watch::channel(false);
         let (command, commands) = mpsc::channel(COMMANDS_MAX);
-        let Opened { mut journal, reader, keyed, state, .. } = self.opened;
-        destinations::announce(self.config, &mut journal, &reader)?;
+        let Opened { mut journal, reader, keyed, state, report } = self.opened;
+        let unwritten = destinations::announce(self.config, &mut journal, &reader)?;
         let conditional = journal.state().conditional.clone();
         self.shared
             .set_settlement(Settlement { settled: journal.state().settled.clone(), dead_letters: journal.state().unresolved.clone() });
@@ -127,14 +129,27 @@ impl<'a> Gateway<'a> {
             queue,
             commands,
             journal,
-            admission: Admission::new(self.config.gateway.name.clone(), AdmissionPolicy::default(), state.seen),
+            admission: Admission::new(
+                self.config.gateway.name.clone(),
+                self.config.gateway.device_namespace.clone(),
+                AdmissionPolicy::default(),
+                state.seen,
+            ),
             associations: Associations::new(self.config.associations()),
             clock: self.clock.clone(),
             shared: Arc::clone(&self.shared),
             committed,
-            replay: Replay { reader: reader.clone(), devices: Arc::clone(&self.devices) },
+            replay: Replay {
+                reader: reader.clone(),
+                devices: Arc::clone(&self.devices),
+                namespace: self.config.gateway.device_namespace.clone(),
+            },
+            told: Box::new(Arc::clone(&keyed)),
+            carry_at_ms: 0,
+            not_carried: None,
             undated: crate::undated::Undated::of_journal(&reader),
             rotation: Rotation::new(monotonic_ms()),
+            kept: Kept::new(unwritten),
             beacon: Beacon::new("commit"),
         };
         let loops = Loops {
@@ -160,7 +175,8 @@ impl<'a> Gateway<'a> {
         let presence = drivers.listener.as_ref().map(|listener| listener.presence.clone());
         loops.listen(registry, drivers.modbus, presence, Arc::clone(&growth)).await?;
         let (keyed, clock) = (Arc::clone(&loops.keyed), loops.clock.clone());
-        let watch = supervise::Watch { beacons, keyed, clock, listener: drivers.listener, growth };
+        let damage = supervise::Damage::new(loops.reader.clone(), Arc::clone(&loops.shared), report.findings);
+        let watch = supervise::Watch { beacons, keyed, clock, listener: drivers.listener, growth, damage };
         loops.until_stopped(watch, commit_ended).await
     }
 }
@@ -203,6 +219,13 @@ impl Loops<'_> {
         let mut beacons = Vec::new();
         for destination in &self.config.destinations {
             let fhir = fhir(destination)?;
+            let client = match self.fhir_client(destination, fhir, registry) {
+                Ok(client) => Arc::new(client),
+                Err(error) => {
+                    self.stay_out(&destination.id, &error);
+                    continue;
+                }
+            };
             let settled = settled.get(&destination.id).cloned().unwrap_or_default();
             let machine = Delivery::new(destination.id.clone(), delivery_policy(fhir), settled, self.reader.committed(), fastrand::u64(..));
             let beacon = Beacon::new("delivery");
@@ -210,7 +233,7 @@ impl Loops<'_> {
             let delivery = DeliveryLoop {
                 destination: destination.id.clone(),
                 machine,
-                client: Arc::new(self.fhir_client(destination, fhir, registry)?),
+                client,
                 reader: self.reader.clone(),
                 committed: committed.clone(),
                 commands: self.command.clone(),
@@ -223,6 +246,16 @@ impl Loops<'_> {
             let _thread = delivery.spawn()?;
         }
         Ok(beacons)
+    }
+
+    /// A destination that cannot be set up stops neither the intake nor the others: what it is to have is kept, and the next start
+    /// tries again.
+    fn stay_out(&self, destination: &DestinationId, error: &anyhow::Error) {
+        let detail = format!("not started, correct it and restart the gateway: {error:#}");
+        tracing::error!(%destination, "{detail}");
+        if let Some(facts) = self.shared.destinations.get(destination) {
+            facts.raise(&Alarm { kind: AlarmKind::Paused, detail: detail.into() });
+        }
     }
 
     fn fhir_client(&self, destination: &Destination, fhir: &Fhir, registry: &mut Registry) -> anyhow::Result<FhirClient> {
@@ -258,9 +291,9 @@ impl Loops<'_> {
             floor_bytes: self.config.store.free_space_floor_mib * MIB,
         });
         let listener = listen::bind(self.config.console.listen).await?;
+        let socket = bind_admin(&self.config.console.admin_socket)?;
         tokio::spawn(report(serve_loopback(listener, Arc::clone(&model), self.shutdown.clone())));
-        let (socket, shutdown) = (admin_socket(self.config), self.shutdown.clone());
-        tokio::spawn(report(async move { serve_admin(&socket, model, shutdown).await }));
+        tokio::spawn(report(serve_admin(socket, model, self.shutdown.clone())));
         Ok(())
     }
 
@@ -297,7 +330,10 @@ async fn drained(commit_ended: CommitEnded) -> anyhow::Result<()> {
 }
 
 fn devices(config: &Config) -> anyhow::Result<Devices> {
-    let profiles = profiles(config.profiles.dir.as_deref())?;
+    let (profiles, faults) = profiles(config.profiles.dir.as_deref());
+    if !faults.is_empty() {
+        anyhow::bail!(faults.join("\n"));
+    }
     let pairs: anyhow::Result<Vec<_>> = config
         .devices
         .iter()
@@ -308,21 +344,6 @@ fn devices(config: &Config) -> anyhow::Result<Devices> {
         })
         .collect();
     Ok(Devices::new(pairs?))
-}
-
-/// The built-in profiles and those of the configured folder.
-pub(crate) fn profiles(folder: Option<&Path>) -> anyhow::Result<Profiles> {
-    let mut profiles = Profiles::builtin().map_err(|errors| anyhow::anyhow!("a built-in profile is wrong: {errors}"))?;
-    let Some(folder) = folder else { return Ok(profiles) };
-    let listing = std::fs::read_dir(folder).with_context(|| format!("cannot read the profiles' folder {}", folder.display()))?;
-    for file in listing {
-        let path = file?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            profiles.load(&path.display().to_string(), &text).map_err(|errors| anyhow::anyhow!("{errors}"))?;
-        }
-    }
-    Ok(profiles)
 }
 
 fn device_facts(config: &Config) -> Vec<DeviceFacts> {
@@ -383,7 +404,7 @@ fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, conditio
         requests_in_flight_max: usize::try_from(fhir.requests_in_flight_max).unwrap_or(usize::MAX),
         // The configuration lets plain HTTP pass only with a reason.
         allow_plain_beyond_loopback: fhir.plain_reason.is_some(),
-        ..FhirEndpoint::new(&fhir.url, config.gateway.name.clone())
+        ..FhirEndpoint::new(&fhir.url, config.gateway.name.clone(), config.gateway.device_namespace.clone())
     };
     FhirClient::new(endpoint, tls).with_context(|| format!("destination {}", destination.id))
 }

@@ -7,8 +7,6 @@ use vitalgate_domain::limits::READINGS_PER_SAMPLE_MAX;
 use vitalgate_domain::{BootId, Entry, Record, Sequence};
 use vitalgate_store::{ReadOutcome, Reader, State};
 
-use crate::replay::origin;
-
 /// Most readings that are remembered by their places; more are looked for in the journal.
 pub(crate) const REMEMBERED_MAX: usize = 16_384;
 /// Most reads of the journal in one round of upkeep.
@@ -94,7 +92,7 @@ impl Undated {
 fn whole_samples(outcome: &ReadOutcome) -> (&[Record], Sequence) {
     let records = &*outcome.records;
     let Some(last) = records.last() else { return (records, outcome.reached) };
-    let of_last = records.iter().rev().take_while(|record| origin(&record.entry) == origin(&last.entry)).count();
+    let of_last = records.iter().rev().take_while(|record| record.entry.origin() == last.entry.origin()).count();
     match records.split_at(records.len() - of_last) {
         (whole, [first, ..]) if !whole.is_empty() => (whole, Sequence(first.sequence.0.saturating_sub(1))),
         _ => (records, outcome.reached),

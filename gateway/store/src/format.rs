@@ -65,8 +65,13 @@
 //! CBOR without field names. Entries: lists `[texts, receptions, subjects, kinds, readings, dead
 //! letters, device events]`, where entries name shared texts, receptions and subjects by place and
 //! `kinds` is a byte string that gives the order. Changes: CBOR items one after the other (RFC
-//! 8742). Snapshot: `[settled by destination, recent readings by device, unresolved, newest wall clock, destinations written to by
-//! conditional create]`. A number that is out of range, an unknown kind and anything left over is refused.
+//! 8742); one that is unknown is passed over and reported. Snapshot: `[settled by destination, recent readings by device,
+//! unresolved, newest wall clock, destinations written to by conditional create]`. A number that is out of range, an unknown kind
+//! and anything left over is refused.
+//!
+//! Earlier snapshots are read too, told by their shape: one without the last field, and one with
+//! 16 bytes a recent reading and a list before the newest wall clock. A later layout begins with its
+//! number, which no list of destinations can be taken for.
 //!
 //! # Key file
 //! `VGKEY`, 0, 0, version 2; key id (4); when it was made in Unix milliseconds, or the smallest number

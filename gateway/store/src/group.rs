@@ -57,7 +57,7 @@ pub(crate) enum GroupError {
 }
 
 impl Group {
-    fn add(&mut self, kind: BlockKind, count: u32, bytes: Vec<u8>) -> Result<(), GroupError> {
+    pub(crate) fn add(&mut self, kind: BlockKind, count: u32, bytes: Vec<u8>) -> Result<(), GroupError> {
         let record_bytes = HEADER_BYTES + bytes.len() + TAG_BYTES;
         if record_bytes > RECORD_BYTES_MAX {
             return Err(GroupError::TooLarge(bytes.len()));

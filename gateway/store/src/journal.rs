@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vitalgate_domain::{Change, Entry, Sequence, UnixMs};
+use vitalgate_domain::{Change, Entry, Received, Sequence, UnixMs};
 
 use crate::copy::{Ordinal, Watermark};
 use crate::files::{FolderClaim, StoredFile};
@@ -19,6 +19,8 @@ use crate::state::{State, StateKeeper};
 pub const GROUP_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A segment's last part that only settling may use where no further segment can be had: one in so many.
 const SETTLING_PART: u64 = 4;
+/// A segment's last part that, where no further segment can be had, only changes may use that give room back: one in so many.
+const LAST_PART: u64 = 16;
 
 /// Why a commit failed. What it was to hold must not be acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +84,12 @@ pub struct Journal {
     pub(crate) _claim: Box<dyn FolderClaim>,
 }
 
+/// How many of the entries that fit are whole samples. All of them, where one sample is more than fits.
+fn whole_samples(entries: &[Entry], fitting: usize) -> usize {
+    let goes_on = |place: &usize| entries.get(place - 1).map(Entry::origin) == entries.get(*place).map(Entry::origin);
+    (1..=fitting).rev().find(|place| !goes_on(place)).unwrap_or(fitting)
+}
+
 /// A number for a run or a segment that no other has.
 pub(crate) fn random_number() -> Result<u64, KeyError> {
     let mut bytes = [0; 8];
@@ -102,14 +110,20 @@ impl Journal {
         self.keeper.state()
     }
 
-    /// Tells the time, for retention; entries that are committed tell it too.
-    pub fn note_time(&mut self, now: UnixMs) {
+    /// Tells the time, for retention, as far as it is trusted; entries that are committed tell it too.
+    pub fn note_time(&mut self, now: &Received) {
         self.keeper.note_time(now);
+    }
+
+    /// Reckons with a change that cannot be written yet. It is gone with the process, unless it is written later.
+    pub fn assume(&mut self, change: &Change) {
+        self.keeper.apply_change(change);
     }
 
     /// Commits entries and changes; when it returns `Ok`, they are on disk. Gives the sequences
     /// that the entries took, or `None` when there were none. Changes alone may also be written
-    /// below the free-space floor, as far as the reserve goes.
+    /// below the free-space floor, as far as the reserve goes; the last of it is for those that give
+    /// room back.
     ///
     /// # Errors
     /// [`CommitError`] says whether anything else can go on.
@@ -124,7 +138,13 @@ impl Journal {
         let mut left = entries;
         loop {
             let mut group = Group::default();
-            let taken = group.take_entries(left, self.group_bytes_max())?;
+            let mut taken = group.take_entries(left, self.group_bytes_max())?;
+            // A segment begins with a whole sample: what came together is told by what stands together.
+            let whole = whole_samples(left, taken);
+            if whole < taken {
+                group = Group::default();
+                taken = group.take_entries(left.split_at(whole).0, self.group_bytes_max())?;
+            }
             let (now, later) = left.split_at_checked(taken).unwrap_or((left, &[]));
             // Changes speak of entries before them: they come with the last part.
             let changes_now = if later.is_empty() { changes } else { &[] };
@@ -164,7 +184,11 @@ impl Journal {
                 return Err(CommitError::TooLarge(format!("{} bytes do not fit into a segment", group.bytes())));
             }
         }
-        if !entries.is_empty() && self.would_lock_out_settling(group) {
+        let is_locked_out = match entries {
+            [] => self.would_reach_into(group, LAST_PART) && !self.gives_room_back(changes),
+            _ => self.would_reach_into(group, SETTLING_PART),
+        };
+        if is_locked_out {
             return Err(CommitError::BelowFloor);
         }
         let result = self.write(group);
@@ -187,10 +211,30 @@ impl Journal {
     }
 
     /// Where no segment can follow, the end of the one in use is for settling: what cannot be settled is never given back.
-    fn would_lock_out_settling(&self, group: &Group) -> bool {
-        let kept = self.outbox.options.segment_bytes / SETTLING_PART;
+    /// And the last of it is for what lets the oldest segment go.
+    fn would_reach_into(&self, group: &Group, part: u64) -> bool {
+        let kept = self.outbox.options.segment_bytes / part;
         let is_near_the_end = self.active.offset + group.bytes() as u64 + kept > self.outbox.options.segment_bytes;
         is_near_the_end && !self.space.has_reserve() && self.space.is_short()
+    }
+
+    /// Whether a segment can be given back once these are written, or they are what nothing could be given back without.
+    fn gives_room_back(&self, changes: &[Change]) -> bool {
+        let is_asked_for = |change: &Change| matches!(change, Change::DeadLettersResolved { .. } | Change::WrittenConditionally { .. });
+        if changes.iter().any(is_asked_for) {
+            return true;
+        }
+        let segments = self.outbox.segments();
+        let [oldest, after, ..] = segments.as_slice() else { return true };
+        let (first, last) = (oldest.first, Sequence(after.first.0.saturating_sub(1)));
+        let may_go = |state: &State| last < first || (state.settled_everywhere(first, last) && !state.unresolved_in(first, last));
+        let state = self.keeper.state();
+        if may_go(state) {
+            return false;
+        }
+        let mut then = StateKeeper::new(State { settled: state.settled.clone(), unresolved: state.unresolved.clone(), ..State::default() });
+        changes.iter().for_each(|change| then.apply_change(change));
+        may_go(then.state())
     }
 
     /// After a failed write or sync nothing that follows could be certain ("fsyncgate"): the kernel
@@ -274,9 +318,13 @@ impl Journal {
     fn snapshot(&mut self) -> Result<Group, GroupError> {
         loop {
             let mut group = Group::default();
-            group.take_state(self.keeper.state())?;
-            if group.bytes() <= self.group_bytes_max() || !self.keeper.halve_seen() {
-                return Ok(group);
+            let taken = group.take_state(self.keeper.state());
+            let fits = match &taken {
+                Ok(()) => group.bytes() <= self.group_bytes_max(),
+                Err(error) => !matches!(error, GroupError::TooLarge(_)),
+            };
+            if fits || !self.keeper.halve_seen() {
+                return taken.map(|()| group);
             }
         }
     }

@@ -285,11 +285,14 @@ impl Opening {
             if header.kind != BlockKind::State {
                 continue;
             }
-            if let Ok(state) = self.outbox.open_state(&header, walker.record()) {
-                if age > 0 {
-                    self.outbox.findings.add(Finding::OlderSnapshot { ordinal: header.ordinal });
+            match self.outbox.open_state(&header, walker.record()) {
+                Ok(state) => {
+                    if age > 0 {
+                        self.outbox.findings.add(Finding::OlderSnapshot { ordinal: header.ordinal });
+                    }
+                    return self.replay(walker, StateKeeper::new(state));
                 }
-                return self.replay(walker, StateKeeper::new(state));
+                Err(error) => tracing::error!(%error, ordinal = header.ordinal.0, "a snapshot of the journal cannot be used"),
             }
         }
         self.outbox.findings.add(Finding::OlderSnapshot { ordinal: Ordinal(0) });
@@ -299,8 +302,24 @@ impl Opening {
             let (header, record) = whole_record(&block.bytes)?;
             Some((header.ordinal, self.outbox.open_state(&header, record).ok()?))
         });
+        let is_known = state.is_some();
         let (from, state) = state.map_or((Ordinal(1), State::default()), |(ordinal, state)| (ordinal.next(), state));
-        self.replay(Walker::from_ordinal(&self.outbox, from, committed, Copies::All), StateKeeper::new(state))
+        let mut keeper = self.replay(Walker::from_ordinal(&self.outbox, from, committed, Copies::All), StateKeeper::new(state))?;
+        if !is_known {
+            self.begin_at_oldest(&mut keeper);
+        }
+        Ok(keeper)
+    }
+
+    /// Without any snapshot nothing says that what was reclaimed was settled. It was, unless the keyed store, which lets go of
+    /// what the journal reclaims, has it still: then a segment is missing.
+    fn begin_at_oldest(&self, keeper: &mut StateKeeper) {
+        let (oldest, _) = self.outbox.oldest();
+        let before = Sequence(oldest.0.saturating_sub(1));
+        let kept = self.second.as_ref().is_some_and(|second| second.copy.block_covering(before).is_ok_and(|block| block.is_some()));
+        if !kept {
+            keeper.begin_at(oldest);
+        }
     }
 
     fn replay(&self, mut walker: Walker, mut keeper: StateKeeper) -> Result<StateKeeper, WalkError> {

@@ -176,7 +176,11 @@ impl Outbox {
         if header.kind != BlockKind::Changes {
             return Err(OpenBlockError::Kind);
         }
-        Ok(wire::changes(self.open_body(header, record, &mut Vec::new())?)?)
+        let (changes, unknown) = wire::changes(self.open_body(header, record, &mut Vec::new())?)?;
+        if unknown > 0 {
+            self.findings.add(Finding::UnknownChanges { ordinal: header.ordinal, changes: unknown });
+        }
+        Ok(changes)
     }
 
     pub(crate) fn open_state(&self, header: &RecordHeader, record: &[u8]) -> Result<crate::state::State, OpenBlockError> {

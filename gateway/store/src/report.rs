@@ -102,6 +102,13 @@ pub enum Finding {
         /// The record that was used, or 0 for none.
         ordinal: Ordinal,
     },
+    /// A record holds changes that this version does not know: a later version wrote them.
+    UnknownChanges {
+        /// The record.
+        ordinal: Ordinal,
+        /// How many.
+        changes: usize,
+    },
     /// No copy has these entries.
     Lost {
         /// The first.
@@ -134,6 +141,10 @@ impl fmt::Display for Finding {
             Self::Quarantined { file, copy } => write!(formatter, "{file}: damaged, copied to quarantine/{copy} and mended"),
             Self::OlderSnapshot { ordinal } => {
                 write!(formatter, "newest snapshot unusable, state rebuilt from record {} and all changes since", ordinal.0)
+            }
+            Self::UnknownChanges { ordinal, changes } => {
+                let record = ordinal.0;
+                write!(formatter, "record {record}: {changes} changes of a later version are passed over; install that version again")
             }
             Self::Lost { first, last } if first > last => write!(formatter, "changes before entry {first} are lost in every copy"),
             Self::Lost { first, last } => write!(formatter, "entries {first} to {last} are lost in every copy"),

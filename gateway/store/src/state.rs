@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vitalgate_domain::limits::DESTINATIONS_MAX;
-use vitalgate_domain::{Change, DestinationId, DeviceId, Entry, SeenReading, Sequence, SequenceRanges, UnixMs};
+use vitalgate_domain::{Change, DestinationId, DeviceId, Entry, Flags, SeenReading, Sequence, SequenceRanges, UnixMs};
 use vitalgate_domain::{ClockTrust, Received};
 
 /// Most recent ids kept for one device.
@@ -74,7 +74,10 @@ impl StateKeeper {
     pub(crate) fn apply_entry(&mut self, sequence: Sequence, entry: &Entry) {
         match entry {
             Entry::Reading(reading) => {
-                self.see(&reading.device, SeenReading::from(reading));
+                // One that was moved is not new: it would push out what is.
+                if !reading.flags.contains(Flags::CARRIED) {
+                    self.see(&reading.device, SeenReading::from(reading));
+                }
                 self.notice(&reading.time.received);
             }
             Entry::DeadLetter(letter) => {
@@ -117,9 +120,19 @@ impl StateKeeper {
         }
     }
 
-    /// Moves the latest known wall clock on; retention is counted against it.
-    pub(crate) fn note_time(&mut self, now: UnixMs) {
-        self.state.latest_wall = self.state.latest_wall.max(Some(now));
+    /// Moves the latest known wall clock on; retention is counted against it. A clock that follows a time service also sets
+    /// back what another one was ahead.
+    pub(crate) fn note_time(&mut self, now: &Received) {
+        match now.trust {
+            ClockTrust::Unset | ClockTrust::Free => self.notice(now),
+            ClockTrust::Synchronised | ClockTrust::Authenticated => self.state.latest_wall = Some(now.wall),
+        }
+    }
+
+    /// What was reclaimed before this entry, every destination had settled.
+    pub(crate) fn begin_at(&mut self, oldest: Sequence) {
+        let reclaimed = Sequence(oldest.0.saturating_sub(1));
+        self.state.settled.values_mut().for_each(|settled| settled.insert(Sequence::FIRST, reclaimed));
     }
 
     /// Forgets the older half of the recent ids; `false` when there is none left to forget.
@@ -133,7 +146,7 @@ impl StateKeeper {
 
     fn notice(&mut self, received: &Received) {
         if received.trust != ClockTrust::Unset {
-            self.note_time(received.wall);
+            self.state.latest_wall = self.state.latest_wall.max(Some(received.wall));
         }
     }
 

@@ -7,9 +7,9 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use proptest::prelude::*;
 use rust_decimal::Decimal;
 use vitalgate_domain::{
-    BootId, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DeviceEvent, DeviceEventKind, DeviceId, DeviceTime, Entry, Flags,
-    KeyWrap, KeyWrapError, Metric, NoReading, PatientReference, Quantity, Reading, ReadingId, ReadingTime, Received, Reported, Subject,
-    Unit, UnixMs, Value,
+    BootId, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DeviceEvent, DeviceEventKind, DeviceId, DeviceNamespace, DeviceTime,
+    Entry, Flags, KeyWrap, KeyWrapError, Metric, NoReading, PatientReference, Quantity, Reading, ReadingId, ReadingTime, Received,
+    Reported, Subject, Unit, UnixMs, Value,
 };
 
 use crate::options::StoreOptions;
@@ -68,7 +68,7 @@ pub(crate) fn reading(device: &str, number: u64) -> Reading {
     let received = received(number / 4);
     let time = format!("t{number}");
     Reading {
-        id: ReadingId::from_device_time(&device, Metric::HeartRate, &time, 0),
+        id: ReadingId::from_device_time(&DeviceNamespace::new("g").unwrap(), &device, Metric::HeartRate, &time, 0),
         device,
         metric: Metric::HeartRate,
         slot: 0,

@@ -46,6 +46,19 @@ impl Journal {
         Ok(Maintained { segments_reclaimed, shadows_dropped, keys_destroyed, quarantine_cleared })
     }
 
+    /// The entries of the oldest segment, where nothing but unresolved dead letters in it keeps it from being reclaimed.
+    #[must_use]
+    pub fn held_back(&self) -> Option<(Sequence, Sequence)> {
+        let checkpointed = self.outbox.keyed().map_or_else(Watermark::default, |keyed| keyed.checkpointed());
+        let segments = self.outbox.segments();
+        let [segment, after, ..] = segments.as_slice() else { return None };
+        let (first, last) = (segment.first, Sequence(after.first.0.saturating_sub(1)));
+        let state = self.keeper.state();
+        let is_held = first <= last && state.settled_everywhere(first, last) && state.unresolved_in(first, last);
+        let is_over = self.past_retention(after) || self.space.is_short();
+        (is_held && is_over && after.ordinal.0 <= checkpointed.ordinal.0 + 1).then_some((first, last))
+    }
+
     fn give_up_spare(&self) -> io::Result<()> {
         if self.space.give_up_spare()? {
             self.outbox.files.sync_dir(&self.outbox.journal_dir)?;

@@ -1,11 +1,14 @@
-//! The bodies of records: what is sealed. CBOR (RFC 8949) without field names, versioned by the
-//! record's magic; whatever is unknown, out of range or left over is refused.
+//! The bodies of records: what is sealed. CBOR (RFC 8949) without field names. Whatever is unknown,
+//! out of range or left over is refused, but for changes: one that is unknown is passed over, since
+//! the others beside it say what must not be done again. The layouts of snapshots are told apart by
+//! their shape.
 
 mod blob;
 mod decode;
 mod encode;
 mod snapshot;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use vitalgate_domain::{Change, NoReading};
 
@@ -144,14 +147,26 @@ mod numbers {
     );
 }
 
-/// Reads a body of changes: CBOR items one after the other (RFC 8742).
+/// Reads a body of changes: CBOR items one after the other (RFC 8742). Gives those that this version
+/// knows, and how many it does not: of a later version that was taken back.
 ///
 /// # Errors
-/// When one of them is not a change.
-pub(crate) fn changes(body: &[u8]) -> Result<Vec<Change>, WireError> {
-    let items = serde_cbor::Deserializer::from_slice(body).into_iter::<Change>();
-    Ok(items.collect::<Result<Vec<_>, _>>()?)
+/// When it is no CBOR.
+pub(crate) fn changes(body: &[u8]) -> Result<(Vec<Change>, usize), WireError> {
+    let (mut known, mut unknown, mut rest) = (Vec::new(), 0, body);
+    while !rest.is_empty() {
+        let mut item = serde_cbor::Deserializer::from_slice(rest);
+        let change = Change::deserialize(&mut item);
+        if change.is_err() {
+            item = serde_cbor::Deserializer::from_slice(rest);
+            IgnoredAny::deserialize(&mut item)?;
+            unknown += 1;
+        }
+        known.extend(change);
+        rest = rest.get(item.byte_offset()..).unwrap_or_default();
+    }
+    Ok((known, unknown))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,12 @@
+mod carry;
+mod load;
+
 use std::path::Path;
 
 use tempfile::TempDir;
 use vitalgate_domain::{
-    Association, BootId, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, GatewayId, KeyWrap, KeyWrapError, PatientReference,
-    RawSample, Reading, Received, RejectedReading,
+    Association, BootId, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, DeviceNamespace, GatewayId, KeyWrap, KeyWrapError,
+    PatientReference, RawSample, Reading, Received, RejectedReading,
 };
 use vitalgate_pipeline::AdmissionPolicy;
 use vitalgate_profile::Profiles;
@@ -77,40 +80,60 @@ struct Rig {
     commit: CommitLoop,
     reader: Reader,
     intake: vitalgate_intake::Intake,
+    keyed: Arc<vitalgate_store::Keyed>,
 }
 
 fn rig(folder: &Path, profile: &str, floor_bytes: u64) -> Rig {
+    rig_with(folder, profile, StoreOptions { free_space_floor_bytes: floor_bytes, ..StoreOptions::new(folder.join("store")) })
+}
+
+fn rig_with(folder: &Path, profile: &str, options: StoreOptions) -> Rig {
     let mut profiles = Profiles::default();
     let id = profiles.load("test.toml", profile).unwrap();
     let device = DeviceId::new(MONITOR).unwrap();
     let devices = Arc::new(Devices::new([(device.clone(), profiles.get(&id).unwrap())]));
-    let options = StoreOptions { free_space_floor_bytes: floor_bytes, background: false, ..StoreOptions::new(folder.join("store")) };
+    let options = StoreOptions { background: false, ..options };
     let opened = vitalgate_store::open(options, Arc::new(PlainWrap), Arc::new(RealFiles)).unwrap();
     let (mut journal, reader) = (opened.journal, opened.reader);
-    let present = vec![DestinationId::new(EHR).unwrap()];
-    journal.append(&[], &[Change::Destinations { present, from: Sequence::FIRST }]).unwrap();
+    if opened.state.settled.is_empty() {
+        let present = vec![DestinationId::new(EHR).unwrap()];
+        journal.append(&[], &[Change::Destinations { present, from: Sequence::FIRST }]).unwrap();
+    }
     let patient = PatientReference::Literal("Patient/p1".into());
     let association = Association { device: device.clone(), patient, from: None, until: None, confirmed_by: "test".into() };
     let (intake, queue) = vitalgate_intake::intake();
     let (_command, commands) = mpsc::channel(1);
+    let namespace = DeviceNamespace::new("gateway-01").unwrap();
     let commit = CommitLoop {
         queue,
         commands,
         journal,
-        admission: Admission::new(GatewayId::new("gateway-01").unwrap(), AdmissionPolicy::default(), opened.state.seen),
+        admission: Admission::new(GatewayId::new("gateway-01").unwrap(), namespace.clone(), AdmissionPolicy::default(), opened.state.seen),
         associations: Associations::new([association]),
         clock: Clock::start(TrustFile { path: folder.join("clock-trust"), promised: false }).unwrap(),
         shared: Arc::new(Shared::new([device], [DestinationId::new(EHR).unwrap()])),
         committed: watch::channel(reader.committed()).0,
         undated: Undated::of_journal(&reader),
-        replay: Replay { reader: reader.clone(), devices },
+        replay: Replay { reader: reader.clone(), devices, namespace },
+        told: Box::new(Arc::clone(&opened.keyed)),
+        carry_at_ms: 0,
+        not_carried: None,
         rotation: Rotation::new(0),
+        kept: Kept::default(),
         beacon: Beacon::new("commit"),
     };
-    Rig { commit, reader, intake }
+    Rig { commit, reader, intake, keyed: opened.keyed }
 }
 
 impl Rig {
+    /// As configured for the next start.
+    fn shares_devices(&mut self, namespace: &str) {
+        let namespace = DeviceNamespace::new(namespace).unwrap();
+        let (gateway, seen) = (GatewayId::new("gateway-01").unwrap(), self.commit.admission.seen());
+        self.commit.admission = Admission::new(gateway, namespace.clone(), AdmissionPolicy::default(), seen);
+        self.commit.replay.namespace = namespace;
+    }
+
     fn received(&self, ago_ms: u64) -> Received {
         let now = self.commit.clock.now();
         Received { wall: now.wall.plus_ms(-ago_ms.cast_signed()), monotonic_ms: now.monotonic_ms.saturating_sub(ago_ms), ..now }
@@ -254,10 +277,11 @@ fn a_corrected_patient_waits_until_no_destination_has_the_wrong_one_before_it() 
     assert_eq!(subjects[1], vitalgate_domain::Subject::Patient(patient));
 }
 
-/// Promise 2: what could be read the first time is not read once more with the rest of its message.
+/// Promise 2: what could be read the first time is not read once more with the rest of its message, also where the namespace
+/// of its device is another one now.
 #[test]
 fn the_good_values_of_a_message_do_not_come_again_with_its_dead_letter() {
-    for counter in ["", r#""seq": 5, "#] {
+    for (counter, namespace) in [("", "gateway-01"), (r#""seq": 5, "#, "gateway-01"), (r#""seq": 5, "#, "clinic")] {
         let folder = folder("free");
         let mut before = rig(folder.path(), &list_profile("pr"), 0);
         let received = before.received(500);
@@ -269,6 +293,7 @@ fn the_good_values_of_a_message_do_not_come_again_with_its_dead_letter() {
         assert_eq!(before.resolve(&[(&[], REPLAY)]), [(0, 1)], "the profile is not mended");
         drop(before);
         let mut rig = rig(folder.path(), &list_profile("pulse"), 0);
+        rig.shares_devices(namespace);
         assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(1, 0)]);
         assert_eq!(rig.said()[3..], ["pulse_rate_spo2#0 72"]);
         assert_eq!(rig.readings()[3].time.received, received);
@@ -468,13 +493,104 @@ fn a_full_disk_is_said_to_be_full_until_there_is_room() {
     let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
     assert_eq!((full.submit(SAMPLE), full.is_full()), (Receipt::Refused, true));
     full.settle([]);
+    full.commit.upkeep(&mut Group::default()).unwrap();
     assert!(full.commit.journal.state().settled_everywhere(Sequence(1), Sequence(3)));
     assert!(full.is_full(), "settling needs no room");
-    full.commit.upkeep(&mut Group::default()).unwrap();
-    assert!(full.is_full());
     drop(full);
     let mut roomy = rig(folder.path(), &list_profile("pr"), 0);
     roomy.commit.shared.below_floor.store(true, Ordering::Relaxed);
     roomy.commit.upkeep(&mut Group::default()).unwrap();
     assert!(!roomy.is_full(), "there is room again, and no device has come yet");
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Promise 2: what the EHR answers on a full disk is kept, although a dead letter in the oldest segment keeps every segment and the room for
+/// settling is used up; and with the dead letter discarded they go.
+#[test]
+fn a_full_disk_that_one_dead_letter_holds_goes_on_when_it_is_discarded() {
+    let folder = folder("free");
+    let options = |free_space_floor_bytes| StoreOptions {
+        free_space_floor_bytes,
+        retention_ms: 0,
+        segment_bytes: 64 * 1024,
+        ..StoreOptions::new(folder.path().join("store"))
+    };
+    let mut before = rig_with(folder.path(), &list_profile("pr"), options(0));
+    before.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, before.received(500));
+    before.publish(SAMPLE, before.received(400));
+    let template = before.readings();
+    for _ in 0..4 {
+        let entries: Vec<_> = template.iter().cycle().take(1_500).cloned().map(Entry::Reading).collect();
+        before.commit(|_, group| group.entries.extend(entries));
+    }
+    let last = before.reader.committed();
+    drop(before);
+
+    let mut full = rig_with(folder.path(), &list_profile("pr"), options(u64::MAX / 2));
+    full.commit.upkeep(&mut Group::default()).unwrap();
+    let ranges = vec![(Sequence::FIRST, Sequence::FIRST)];
+    let settled = Change::Settled { destination: DestinationId::new(EHR).unwrap(), ranges, rejected: vec![], remote_ids: vec![] };
+    while full.commit.journal.append(&[], std::slice::from_ref(&settled)).is_ok() {}
+    full.settle([]);
+    full.commit.upkeep(&mut Group::default()).unwrap();
+    assert!(!full.commit.journal.state().settled_everywhere(Sequence::FIRST, last), "there is no room for it");
+
+    let sample = full.sample(SAMPLE, full.received(0));
+    let (asker, mut answer) = oneshot::channel();
+    let request = ResolveRequest { sequences: vec![1], among: None, resolution: Resolution::Discard };
+    let receipt = full.commit(|commit, group| {
+        commit.admit(sample, group);
+        commit.obey(Command::Resolve(request, asker), group);
+    });
+    let answer = answer.try_recv().unwrap();
+    assert!(receipt == Receipt::Refused && answer.is_ok(), "a reading beside it is refused, the discarding is not: {answer:?}");
+    full.commit.upkeep(&mut Group::default()).unwrap();
+    assert!(full.commit.journal.state().settled_everywhere(Sequence::FIRST, last), "it was kept");
+    let end = std::time::Instant::now() + PATIENCE;
+    while full.reader.oldest() == Sequence::FIRST {
+        assert!(std::time::Instant::now() < end, "nothing is reclaimed: {:?}", full.keyed.status());
+        let next = vitalgate_store::KeyedCopy::applied(&*full.keyed).ordinal.next();
+        let _progress = full.keyed.wait_reached(next, true, Duration::from_millis(100));
+        full.commit.upkeep(&mut Group::default()).unwrap();
+    }
+}
+
+/// Promise 2: what a full disk or a power cut lets through of a replay, without what resolves its dead letters, is the same readings when
+/// they are read again.
+#[test]
+fn a_replay_that_was_cut_short_gives_no_reading_a_second_identity() {
+    let folder = folder("free");
+    let mut before = rig(folder.path(), &list_profile("pr"), 0);
+    for value in [71, 72] {
+        before.publish(&format!(r#"{{"values": [{{"name": "pulse", "value": {value}}}]}}"#), before.received(500 - value));
+    }
+    drop(before);
+    let mut rig = rig(folder.path(), &list_profile("pulse"), 0);
+    let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY };
+    let mut group = Group::default();
+    let plan = rig.commit.plan(&request, "test", &group).unwrap();
+    rig.commit.carry_out(plan, &mut group);
+    rig.commit.journal.append(&group.entries, &[]).unwrap();
+    rig.commit.admission.rollback();
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(2, 0)]);
+    let ids: BTreeSet<_> = rig.readings().iter().map(|reading| reading.id).collect();
+    assert_eq!((rig.readings().len(), ids.len()), (4, 2), "one identity a value");
+}
+
+/// Promise 4: a clock that nobody vouches for ends no reading's time, and one that was ahead keeps none for ever.
+#[test]
+fn a_clock_that_was_wrong_is_forgotten_when_it_is_set() {
+    const YEAR_2040: vitalgate_domain::UnixMs = vitalgate_domain::UnixMs(2_208_988_800_000);
+    let folder = folder("unset");
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    rig.commit.upkeep(&mut Group::default()).unwrap();
+    assert_eq!(rig.commit.journal.state().latest_wall, None);
+    let ahead = Received { wall: YEAR_2040, trust: ClockTrust::Free, ..rig.received(0) };
+    rig.publish(SAMPLE, ahead);
+    assert_eq!(rig.commit.journal.state().latest_wall, Some(YEAR_2040));
+    trusting(folder.path(), "synchronised");
+    rig.commit.clock.refresh_trust();
+    rig.commit.upkeep(&mut Group::default()).unwrap();
+    assert!(rig.commit.journal.state().latest_wall.is_some_and(|wall| wall < YEAR_2040));
 }

@@ -47,6 +47,13 @@ impl Selection {
             *next = begins;
         }
     }
+
+    /// Leaves all from `next` on to the next request.
+    pub(super) fn leave_from(&mut self, next: Sequence) {
+        let newest = self.left.map(|(_, newest)| newest).or(self.taken.last().copied()).unwrap_or(next);
+        self.taken.truncate(self.taken.partition_point(|taken| *taken < next));
+        self.left = Some((next, newest));
+    }
 }
 
 /// The set without some of its members.
@@ -91,7 +98,11 @@ mod tests {
             let mut request = request(named);
             let mut reached = Vec::new();
             loop {
-                let Selection { taken, left } = Selection::of(&request, &unresolved);
+                let mut selection = Selection::of(&request, &unresolved);
+                if let (0, Some(third)) = (reached.len() % 3, selection.taken.get(300).copied()) {
+                    selection.leave_from(third);
+                }
+                let Selection { taken, left } = selection;
                 assert!(!taken.is_empty() && taken.len() <= RESOLVED_PER_REQUEST_MAX);
                 reached.extend(taken.iter().map(|sequence| sequence.0));
                 let came = Sequence(10_000 + reached.len() as u64);

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use vitalgate_domain::limits::READINGS_PER_SAMPLE_MAX;
-use vitalgate_domain::{DecodedReading, DecodedSample, DeviceId, Entry, Reading, ReadingId, Received, Record, Sequence, SourceIdentity};
+use vitalgate_domain::{
+    DecodedReading, DecodedSample, DeviceId, DeviceNamespace, DeviceTime, Entry, Metric, Reading, ReadingId, Received, Record, Sequence,
+    SourceIdentity,
+};
 use vitalgate_store::{ReadError, Reader};
 
 /// Most entries before one that are looked at: a sample has no more.
@@ -22,6 +25,8 @@ pub(super) struct Window<'a> {
     /// Read, and not yet come to.
     ahead: VecDeque<Record>,
     reached: Sequence,
+    /// The first that is there. A segment begins with a whole sample, and so does what is left of the journal.
+    oldest: Sequence,
 }
 
 /// An entry, as far as others of its sample are told by it.
@@ -39,19 +44,11 @@ pub(super) struct Standing<'a> {
     complete: bool,
 }
 
-/// The device and the arrival: what the entries of one sample have in common.
-pub(crate) fn origin(entry: &Entry) -> (&DeviceId, &Received) {
-    match entry {
-        Entry::Reading(reading) => (&reading.device, &reading.time.received),
-        Entry::DeadLetter(letter) => (&letter.device, &letter.received),
-        Entry::DeviceEvent(event) => (&event.device, &event.received),
-    }
-}
-
 impl<'a> Window<'a> {
     /// Nothing read so far.
     pub(super) fn new(reader: &'a Reader) -> Self {
-        Self { reader, past: VecDeque::new(), ahead: VecDeque::new(), reached: Sequence::default() }
+        let oldest = reader.oldest();
+        Self { reader, past: VecDeque::new(), ahead: VecDeque::new(), reached: Sequence::default(), oldest }
     }
 
     /// The entry at `sequence`, which lies behind that of the call before. `None` when it is gone.
@@ -80,7 +77,7 @@ impl<'a> Window<'a> {
     }
 
     fn pass(&mut self, record: &Record) {
-        let (device, received) = origin(&record.entry);
+        let (device, received) = record.entry.origin();
         let reading = if let Entry::Reading(reading) = &record.entry { Some(reading.clone()) } else { None };
         self.past.push_back(Stood { sequence: record.sequence, device: device.clone(), received: *received, reading });
         // The last one and those before it.
@@ -95,13 +92,21 @@ impl<'a> Window<'a> {
         Some(self.before_last().last().map_or(last.sequence, |stood| stood.sequence))
     }
 
+    /// The readings that came with the last entry, the oldest first; `None` where more may have stood before them.
+    pub(super) fn rest_of_sample(&self) -> Option<Vec<(Sequence, &Reading)>> {
+        self.standing().complete.then_some(())?;
+        let mut rest: Vec<_> = self.before_last().filter_map(|stood| Some((stood.sequence, stood.reading.as_ref()?))).collect();
+        rest.reverse();
+        Some(rest)
+    }
+
     /// What stands before the last entry and came with it.
     pub(super) fn standing(&self) -> Standing<'_> {
         let same: Vec<&Stood> = self.before_last().collect();
         let place_before = |stood: &Stood| Sequence(stood.sequence.0.saturating_sub(1));
         let before = same.last().copied().or_else(|| self.past.back()).map(place_before).unwrap_or_default();
         let complete =
-            before < Sequence::FIRST || same.len() >= LOOKED_BACK_MAX || self.past.iter().rev().any(|stood| stood.sequence == before);
+            before < self.oldest || same.len() >= LOOKED_BACK_MAX || self.past.iter().rev().any(|stood| stood.sequence == before);
         Standing { readings: same.into_iter().filter_map(|stood| stood.reading.as_ref()).collect(), complete }
     }
 
@@ -119,13 +124,16 @@ impl<'a> Window<'a> {
 impl Standing<'_> {
     /// Takes out of a sample that is read again what went its own way the first time. `None` in
     /// doubt: when the same place has another value now, or when the first time cannot be seen.
-    pub(super) fn taken_from(&self, mut sample: DecodedSample) -> Option<DecodedSample> {
+    pub(super) fn taken_from(&self, namespace: &DeviceNamespace, mut sample: DecodedSample) -> Option<DecodedSample> {
         let mut doubt = false;
         let DecodedSample { device, readings, .. } = &mut sample;
+        let ids: Vec<_> = readings.iter().filter_map(|decoded| own_id(namespace, device, decoded)).collect();
+        // It was stored under another namespace of its device, so that no id says what it is.
+        let of_before = !self.readings.iter().any(|reading| ids.contains(&reading.id));
         readings.retain(|decoded| {
-            let id = own_id(device, decoded);
+            let id = own_id(namespace, device, decoded);
             let same = |reading: &&&Reading| match id {
-                Some(id) => reading.id == id,
+                Some(id) => reading.id == id || (of_before && said_in_journal(reading) == said_by_source(decoded)),
                 None => (reading.metric, reading.slot) == (decoded.metric, decoded.slot),
             };
             let stands = self.readings.iter().find(same);
@@ -141,12 +149,24 @@ impl Standing<'_> {
 }
 
 /// The identity that the source itself gives.
-fn own_id(device: &DeviceId, decoded: &DecodedReading) -> Option<ReadingId> {
+fn own_id(namespace: &DeviceNamespace, device: &DeviceId, decoded: &DecodedReading) -> Option<ReadingId> {
     match &decoded.identity {
-        SourceIdentity::Time(text) => Some(ReadingId::from_device_time(device, decoded.metric, text, decoded.slot)),
+        SourceIdentity::Time(text) => Some(ReadingId::from_device_time(namespace, device, decoded.metric, text, decoded.slot)),
         SourceIdentity::Counter { epoch, sequence } => {
-            Some(ReadingId::from_device_sequence(device, decoded.metric, epoch, *sequence, decoded.slot))
+            Some(ReadingId::from_device_sequence(namespace, device, decoded.metric, epoch, *sequence, decoded.slot))
         }
         SourceIdentity::None => None,
     }
+}
+
+/// What tells a value of a message from the others in it, without what its device is unique within.
+type Said = (Metric, u16, Option<DeviceTime>, Option<u64>);
+
+fn said_by_source(decoded: &DecodedReading) -> Said {
+    let count = if let SourceIdentity::Counter { sequence, .. } = &decoded.identity { Some(*sequence) } else { None };
+    (decoded.metric, decoded.slot, decoded.device_time, count)
+}
+
+fn said_in_journal(reading: &Reading) -> Said {
+    (reading.metric, reading.slot, reading.time.device, reading.device_sequence)
 }

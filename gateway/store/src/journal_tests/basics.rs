@@ -6,6 +6,7 @@ use vitalgate_domain::{Change, DestinationId, Entry, Record, SeenReading, Sequen
 use crate::files::FileSystem as _;
 use crate::files::forgetful::ForgetfulFiles;
 use crate::journal::CommitError;
+use crate::nearest::Around;
 use crate::opening::{OpenError, OpenedJournal, open_journal};
 use crate::options::StoreOptions;
 use crate::reader::Reader;
@@ -89,9 +90,17 @@ fn a_read_starts_and_ends_where_it_was_asked_to() {
     assert_eq!(reader.get(Sequence(77)).unwrap().unwrap().entry, entries[76]);
     assert_eq!(reader.get(Sequence(501)).unwrap(), None);
     let Entry::Reading(wanted) = &entries[333] else { unreachable!() };
-    assert_eq!(reader.find_id(&wanted.id).unwrap().unwrap().sequence, Sequence(334));
-    let near = reader.find_device(&wanted.device, wanted.time.received.wall, 0, 10).unwrap();
-    assert_eq!(near.iter().map(|record| record.sequence.0).collect::<Vec<_>>(), [333, 334, 335, 336]);
+    let of_id = |from| reader.find_id(&wanted.id, Sequence(from)).unwrap();
+    assert_eq!(of_id(334).found.unwrap().sequence, Sequence(334));
+    assert_eq!(of_id(335).found, None, "only what comes from there on was asked for");
+    let around = |window_ms| Around { device: wanted.device.clone(), at: wanted.time.received.wall, window_ms };
+    let near = |window_ms, max, from| {
+        let found = reader.find_device(&around(window_ms), max, Sequence(from)).unwrap().found;
+        (found.is_cut(), found.into_records().iter().map(|record| record.sequence.0).collect::<Vec<_>>())
+    };
+    assert_eq!(near(0, 10, 1), (false, vec![333, 334, 335, 336]));
+    assert_eq!(near(u64::MAX, 4, 1), (true, vec![333, 334, 335, 336]), "the nearest, not the newest");
+    assert_eq!(near(0, 10, 335), (false, vec![335, 336]));
 }
 
 #[test]
@@ -190,6 +199,101 @@ fn a_full_disk_goes_on_when_everything_is_delivered() {
             }
         }
     }
+}
+
+/// Promise 2: a dead letter in the oldest segment, and a destination that is away, keep every segment. When settling has used up what room
+/// there was, what lets the oldest go is written all the same.
+#[test]
+fn the_last_of_the_room_is_for_what_lets_the_oldest_segment_go() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
+    let letter = Entry::DeadLetter(vitalgate_domain::DeadLetter {
+        device: vitalgate_domain::DeviceId::new("m1").unwrap(),
+        channel: "vitals".into(),
+        received: crate::tests_support::received(0),
+        reason: vitalgate_domain::DeadLetterReason::new(vitalgate_domain::DeadLetterKind::Undecodable, "no JSON"),
+        bytes: vec![0xab],
+    });
+    journal.append(&[letter], &[destinations(&["ehr", "archive"])]).unwrap();
+    journal.append(&readings("m1", 0, 2_000), &[]).unwrap();
+    files.set_free_space(small_options().free_space_floor_bytes - 1);
+    journal.maintain().unwrap();
+    let mut settled = 0;
+    while journal.append(&[], &[settle("ehr", 1, settled + 1)]).is_ok() {
+        settled += 1;
+        assert!(settled < 2_000, "the room must end");
+    }
+    assert_eq!(journal.append(&[], &[settle("archive", 1, 1)]), Err(CommitError::BelowFloor), "it lets nothing go");
+    journal.append(&[], &[Change::DeadLettersResolved { sequences: vec![Sequence(1)], note: "discarded".into() }]).unwrap();
+    assert_eq!(journal.maintain().unwrap().segments_reclaimed, 0);
+    journal.append(&[], &[settle("ehr", 1, 2_001), settle("archive", 1, 2_001)]).unwrap();
+    assert!(journal.maintain().unwrap().segments_reclaimed > 0);
+    journal.append(&[], &[settle("archive", 1, 2_001)]).unwrap();
+}
+
+/// A state that does not fit into a record loses recent ids, not the journal.
+#[test]
+fn a_state_that_is_too_large_is_cut() {
+    let files = ForgetfulFiles::default();
+    let options = StoreOptions { segment_bytes: 4 * 1024 * 1024, ..small_options() };
+    let OpenedJournal { mut journal, .. } = open_journal(options, wrap(), Arc::new(files.clone()), None).unwrap();
+    let ids = vec![SeenReading { id: vitalgate_domain::ReadingId::from_bytes([1; 16]), value_digest: 1 }; 127];
+    let seen = |number: usize| (vitalgate_domain::DeviceId::new(&format!("m{number}")).unwrap(), ids.clone());
+    let state = crate::state::State { seen: (0..crate::state::SEEN_DEVICES_MAX).map(seen).collect(), ..Default::default() };
+    journal.keeper = crate::state::StateKeeper::new(state);
+    journal.rotate_data_key(None).unwrap();
+    journal.append(&readings("m1", 0, 3), &[]).unwrap();
+}
+
+/// Promise 2: at the first start after an update the snapshot of the version before is used.
+#[test]
+fn a_store_of_the_version_before_opens_with_what_it_knew() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_on(&files);
+    journal.append(&readings("m1", 0, 500), &[destinations(&["ehr"])]).unwrap();
+    journal.rotate_data_key(None).unwrap();
+    let (outbox, segment) = (Arc::clone(&journal.outbox), Arc::clone(&journal.active.segment));
+    drop(journal);
+    // The newest segment, which holds nothing but its snapshot, as that version began it.
+    let (mut group, mut bytes) = (crate::group::Group::default(), Vec::new());
+    group.add(crate::copy::BlockKind::State, 0, crate::wire::tests::SNAPSHOT_BEFORE.to_vec()).unwrap();
+    let next = crate::copy::Watermark { ordinal: segment.ordinal, sequence: segment.first };
+    crate::journal::begin_segment(&outbox, next, None, segment.key_id, &group, &mut bytes).unwrap();
+    bytes.resize(small_options().segment_bytes as usize, 0);
+    for folder in ["journal", "shadow"] {
+        files.open(&small_options().dir.join(folder).join(&segment.name)).unwrap().write_all_at(&bytes, 0).unwrap();
+    }
+    let OpenedJournal { state, report, .. } = open_on(&files);
+    assert!(!report.has_damage(), "{report}");
+    assert_eq!(state.settled[&DestinationId::new("ehr").unwrap()].ranges(), [(Sequence(1), Sequence(500))]);
+}
+
+/// Promise 4: where no snapshot can be used, what was delivered and reclaimed is not taken for missing.
+#[test]
+fn what_was_reclaimed_is_settled_also_without_any_snapshot() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
+    journal.append(&[], &[destinations(&["ehr"])]).unwrap();
+    for batch in 0..40 {
+        journal.append(&readings("m1", batch * 50, 50), &[settle("ehr", batch * 50 + 1, batch * 50 + 50)]).unwrap();
+    }
+    assert!(journal.maintain().unwrap().segments_reclaimed > 1);
+    journal.append(&readings("m1", 2_000, 1_000), &[]).unwrap();
+    assert!(reader.oldest() > Sequence(200));
+    let names: Vec<_> = journal.outbox.segments().iter().map(|segment| segment.name.clone()).collect();
+    drop(journal);
+    for name in &names {
+        for path in ["journal", "shadow"].map(|folder| small_options().dir.join(folder).join(name)) {
+            if let Ok(file) = files.open(&path) {
+                file.write_all_at(&[0xff; 8], crate::segment::RECORDS_START + 80).unwrap();
+            }
+        }
+    }
+    let OpenedJournal { state, reader, .. } = open_on(&files);
+    let settled = &state.settled[&DestinationId::new("ehr").unwrap()];
+    assert!(settled.first_missing(Sequence::FIRST) >= reader.oldest(), "{settled:?}");
 }
 
 /// While something waits for a destination each copy of it counts: only a store of which all is delivered begins anew.
@@ -338,6 +442,9 @@ fn a_dead_letter_of_the_largest_size_is_stored_and_its_segment_stays_until_it_is
     assert_eq!(journal.maintain().unwrap().segments_reclaimed, 0);
     let sequences = (1..=7).map(Sequence).collect();
     journal.append(&[], &[Change::DeadLettersResolved { sequences, note: "discarded".into() }]).unwrap();
+    // Promise 5: by whom it was resolved is told as long as it is here.
+    let noted = reader.resolutions(&[1, 7, 8].map(Sequence).into()).unwrap();
+    assert_eq!(noted, [1, 7].map(|sequence| (Sequence(sequence), "discarded".into())).into());
     assert!(journal.maintain().unwrap().segments_reclaimed > 0);
     assert!(files.paths().iter().all(|path| path != Path::new("/state/store/journal/spare.new")));
 }

@@ -1,5 +1,6 @@
 //! The state in a snapshot record.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use vitalgate_domain::{DestinationId, DeviceId, ReadingId, SeenReading, Sequence, SequenceRanges, UnixMs};
 
@@ -22,6 +23,14 @@ struct WireState<'a>(
     Option<i64>,
     #[serde(borrow)] Vec<&'a str>,
 );
+
+/// As it was before conditional create was kept: settled by destination, recent readings, unresolved, latest wall clock.
+#[derive(Debug, Deserialize)]
+struct WireStateBefore<'a>(#[serde(borrow)] Vec<(&'a str, WireRanges)>, #[serde(borrow)] Vec<(&'a str, Blob<'a>)>, WireRanges, Option<i64>);
+
+/// The first one: with the recent readings' ids alone, and, before the latest wall clock, the clocks of boots that nobody used.
+#[derive(Debug, Deserialize)]
+struct WireStateFirst<'a>(#[serde(borrow)] Vec<(&'a str, WireRanges)>, IgnoredAny, WireRanges, IgnoredAny, Option<i64>);
 
 fn wire_ranges(ranges: &SequenceRanges) -> WireRanges {
     ranges.ranges().iter().map(|(first, last)| (first.0, last.0)).collect()
@@ -54,12 +63,13 @@ pub(crate) fn state_into(state: &State, body: &mut Vec<u8>) -> Result<(), WireEr
     Ok(serde_cbor::to_writer(body, &wire)?)
 }
 
-/// Reads a snapshot.
+/// Reads a snapshot, also of an earlier version: each layout has another shape.
 ///
 /// # Errors
-/// When it is not what this version writes.
+/// When it is not what this version or one before wrote.
 pub(crate) fn state(body: &[u8]) -> Result<State, WireError> {
-    let WireState(settled, seen, unresolved, latest_wall, conditional) = serde_cbor::from_slice(body)?;
+    let read = serde_cbor::from_slice(body).or_else(|error| before(body).or_else(|_| first(body)).map_err(|_| error));
+    let WireState(settled, seen, unresolved, latest_wall, conditional) = read?;
     let mut state = State { unresolved: ranges(&unresolved)?, latest_wall: latest_wall.map(UnixMs), ..State::default() };
     for (destination, wire) in &settled {
         state.settled.insert(self::destination(destination)?, ranges(wire)?);
@@ -74,6 +84,17 @@ pub(crate) fn state(body: &[u8]) -> Result<State, WireError> {
         state.seen.push((device, readings.iter().map(seen_reading).collect()));
     }
     Ok(state)
+}
+
+fn before(body: &[u8]) -> Result<WireState<'_>, serde_cbor::Error> {
+    let WireStateBefore(settled, seen, unresolved, latest_wall) = serde_cbor::from_slice(body)?;
+    Ok(WireState(settled, seen, unresolved, latest_wall, Vec::new()))
+}
+
+/// Without the recent ids: of which values they were is not known, and that a resend of them is stored again does no harm.
+fn first(body: &[u8]) -> Result<WireState<'_>, serde_cbor::Error> {
+    let WireStateFirst(settled, _, unresolved, _, latest_wall) = serde_cbor::from_slice(body)?;
+    Ok(WireState(settled, Vec::new(), unresolved, latest_wall, Vec::new()))
 }
 
 fn destination(id: &str) -> Result<DestinationId, WireError> {

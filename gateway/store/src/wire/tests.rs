@@ -5,6 +5,16 @@ use super::*;
 use crate::state::StateKeeper;
 use crate::tests_support::{any_entry, reading};
 
+/// A snapshot before conditional create was kept: `[[["ehr", [[1, 500]]]], [["m1", id and hash]], [[3, 3]], wall clock]`.
+pub(crate) const SNAPSHOT_BEFORE: &[u8] =
+    b"\x84\x81\x82\x63\x65\x68\x72\x81\x82\x01\x19\x01\xf4\x81\x82\x62\x6d\x31\x54\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\
+      \x07\x07\x07\x01\x00\x00\x00\x81\x82\x03\x03\x1b\x00\x00\x01\xa2\x02\xb2\xc5\x00";
+/// The first layout: `[[["ehr", [[1, 500]]]], [["m1", id]], [[3, 3]], [[boot, 5]], wall clock]`.
+const SNAPSHOT_FIRST: &[u8] =
+    b"\x85\x81\x82\x63\x65\x68\x72\x81\x82\x01\x19\x01\xf4\x81\x82\x62\x6d\x31\x50\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\
+      \x07\x07\x07\x81\x82\x03\x03\x81\x82\x50\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x05\x1b\x00\x00\x01\xa2\
+      \x02\xb2\xc5\x00";
+
 proptest! {
     /// What was acknowledged comes back exactly as it was: every digit, every absence, every time.
     #[test]
@@ -87,7 +97,7 @@ fn changes_and_state_survive_their_wire_form() {
     ];
     let bodies = changes_into(&list, 60).unwrap();
     assert!(bodies.len() > 1);
-    let back: Vec<_> = bodies.iter().flat_map(|body| changes(body).unwrap()).collect();
+    let back: Vec<_> = bodies.iter().flat_map(|body| changes(body).unwrap().0).collect();
     assert_eq!(back, list);
     let mut keeper = StateKeeper::default();
     list.iter().for_each(|change| keeper.apply_change(change));
@@ -95,4 +105,28 @@ fn changes_and_state_survive_their_wire_form() {
     let mut body = Vec::new();
     state_into(keeper.state(), &mut body).unwrap();
     assert_eq!(&state(&body).unwrap(), keeper.state());
+}
+
+/// Promise 2: after an update, and after one that was undone, what was delivered is known as delivered.
+#[test]
+fn snapshots_of_earlier_versions_are_read() {
+    for (body, seen) in [(SNAPSHOT_BEFORE, 1), (SNAPSHOT_FIRST, 0)] {
+        let read = state(body).unwrap();
+        assert_eq!(read.settled[&DestinationId::new("ehr").unwrap()].ranges(), [(Sequence(1), Sequence(500))]);
+        assert_eq!(read.unresolved.ranges(), [(Sequence(3), Sequence(3))]);
+        assert_eq!(read.latest_wall, Some(vitalgate_domain::UnixMs(1_795_341_600_000)));
+        assert_eq!((read.seen.len(), read.conditional.len()), (seen, 0));
+    }
+}
+
+/// Promise 2: a change that a later version wrote hides none of those beside it.
+#[test]
+fn a_change_of_a_later_version_is_passed_over_and_counted() {
+    let known = Change::DeadLettersResolved { sequences: vec![Sequence(4)], note: "replayed".into() };
+    let mut body = changes_into(std::slice::from_ref(&known), 1_000).unwrap().remove(0);
+    let later = std::collections::BTreeMap::from([("Moved", vec![1, 2])]);
+    let twice = [body.clone(), serde_cbor::to_vec(&later).unwrap(), body.clone()].concat();
+    assert_eq!(changes(&twice), Ok((vec![known.clone(), known], 1)));
+    body.truncate(body.len() - 1);
+    assert!(changes(&body).is_err(), "a byte too few");
 }

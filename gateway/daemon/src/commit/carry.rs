@@ -1,0 +1,45 @@
+//! Upkeep: one dead letter must not keep everything that was stored after it.
+
+use anyhow::Context as _;
+use vitalgate_store::CommitError;
+
+use super::CommitLoop;
+use crate::clock::monotonic_ms;
+
+/// Time between two tries, in milliseconds: each reads the dead letters of one segment.
+const CARRY_INTERVAL_MS: u64 = 10_000;
+
+impl CommitLoop {
+    /// Moves the dead letters of the oldest segment to the journal's end, where nothing else keeps the segment.
+    pub(super) fn carry_forward(&mut self) -> anyhow::Result<()> {
+        let now_ms = monotonic_ms();
+        if now_ms < self.carry_at_ms {
+            return Ok(());
+        }
+        let Some(held) = self.journal.held_back() else { return Ok(()) };
+        self.carry_at_ms = now_ms + CARRY_INTERVAL_MS;
+        let planned = self.replay.carry(held, self.journal.state(), self.journal.next_sequence(), &*self.told);
+        let carried = match planned {
+            Ok(carried) => carried,
+            Err(error) => {
+                if self.not_carried != Some(held.0) {
+                    self.not_carried = Some(held.0);
+                    tracing::warn!(%error, "dead letters keep what was stored after them");
+                }
+                return Ok(());
+            }
+        };
+        match self.journal.append(&carried.entries, &carried.changes) {
+            Ok(Some((first, last))) => {
+                self.undated.note(&carried.entries, first, self.clock.now().boot);
+                self.committed.send_replace(last);
+                self.publish_settlement();
+                tracing::info!(entries = carried.entries.len(), "old dead letters were moved, so that what came after them can go");
+                Ok(())
+            }
+            // They stay; the next round tries again.
+            Ok(None) | Err(CommitError::BelowFloor) => Ok(()),
+            Err(error) => Err(error).context("the journal cannot be written; the gateway restarts and reads it again"),
+        }
+    }
+}
