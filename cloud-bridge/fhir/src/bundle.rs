@@ -82,7 +82,8 @@ impl<'a> DeviceMember<'a> {
         self.member.clear();
         raw(&mut self.member, r#""device":"#);
         let reference = reference(&anchor.device);
-        push_reference(&mut self.member, &reference, &urn(device_resource_id(&anchor.device)), anchor.device.as_str(), context);
+        let identifier = urn(device_resource_id(&context.namespace, &anchor.device));
+        push_reference(&mut self.member, &reference, &identifier, anchor.device.as_str(), context);
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the encoding depends on besides the batch.
 
 use uuid::Uuid;
-use vitalgate_domain::{GatewayId, ReadingId};
+use vitalgate_domain::{DeviceNamespace, GatewayId, ReadingId};
 
 use crate::device::gateway_resource_id;
 
 /// System of the identifier on every Observation and Device: the one that FHIR names for values
 /// that are URIs themselves, so that no namespace of an operator is needed and the same reading has
-/// the same identifier whichever gateway sends it. Source: FHIR R4 datatypes, Identifier, "urn:ietf:rfc:3986".
+/// the same identifier whichever gateway of its namespace sends it. Source: FHIR R4 datatypes, Identifier, "urn:ietf:rfc:3986".
 pub const IDENTIFIER_SYSTEM: &str = "urn:ietf:rfc:3986";
 
 /// How a resend is kept from making a second Observation.
@@ -27,6 +27,8 @@ pub struct EncodeContext {
     pub identifier_system: String,
     /// This gateway.
     pub gateway: GatewayId,
+    /// What the ids of its devices are unique within.
+    pub namespace: DeviceNamespace,
     /// How a resend is kept from making a second Observation.
     pub write: WriteMode,
     /// Reference to the gateway's own Device resource, `Device/{id}`; empty where the server does not
@@ -37,9 +39,9 @@ pub struct EncodeContext {
 impl EncodeContext {
     /// The usual context: [`IDENTIFIER_SYSTEM`] and the gateway's Device under our own id.
     #[must_use]
-    pub fn new(gateway: GatewayId, write: WriteMode) -> Self {
+    pub fn new(gateway: GatewayId, namespace: DeviceNamespace, write: WriteMode) -> Self {
         let gateway_reference = format!("Device/{}", gateway_resource_id(&gateway));
-        Self { identifier_system: IDENTIFIER_SYSTEM.to_owned(), gateway, write, gateway_reference }
+        Self { identifier_system: IDENTIFIER_SYSTEM.to_owned(), gateway, namespace, write, gateway_reference }
     }
 
     /// The search that finds the resource with this identifier value, as the query part of a URL:
@@ -94,7 +96,9 @@ mod tests {
 
     #[test]
     fn an_identifier_cannot_break_out_of_its_query() {
-        let mut context = EncodeContext::new(GatewayId::new("g1").unwrap(), WriteMode::ConditionalCreate);
+        let gateway = GatewayId::new("g1").unwrap();
+        let namespace = DeviceNamespace::of_gateway(&gateway);
+        let mut context = EncodeContext::new(gateway, namespace, WriteMode::ConditionalCreate);
         assert_eq!(context.identifier_query("urn:uuid:1"), "identifier=urn:ietf:rfc:3986|urn:uuid:1");
         context.identifier_system = "http://a?b&c|d".into();
         assert_eq!(context.identifier_query("x,y z"), "identifier=http://a%3Fb%26c%7Cd|x%2Cy%20z");

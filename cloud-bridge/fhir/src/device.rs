@@ -1,14 +1,14 @@
 //! Device resources: the sensor's and the gateway's own.
 
 use uuid::Uuid;
-use vitalgate_domain::{DeviceId, GatewayId};
+use vitalgate_domain::{DeviceId, DeviceNamespace, GatewayId};
 
 use crate::context::{EncodeContext, WriteMode, urn};
 use crate::json::{raw, string, uuid};
 
-/// Namespace of the ids of Device resources (RFC 9562 section 5.5). It never changes: the same device
-/// must be the same resource whichever gateway and version names it.
-const DEVICE_NAMESPACE: Uuid = Uuid::from_u128(0x2c5d_8e10_77ab_5f4e_b1c6_90d4_3e2f_a871);
+/// Namespace of the ids of the gateways' own resources (RFC 9562 section 5.5). It never changes: the same
+/// gateway must be the same resource whichever version names it.
+const GATEWAY_NAMESPACE: Uuid = Uuid::from_u128(0x2c5d_8e10_77ab_5f4e_b1c6_90d4_3e2f_a871);
 
 /// A Device resource, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,22 +23,23 @@ pub struct EncodedDevice {
     pub body: Vec<u8>,
 }
 
-/// The id of a device's resource, the same on every gateway.
+/// The id of a device's resource, the same on every gateway and in every version, for as long as the device's id
+/// and its namespace stay.
 #[must_use]
-pub fn device_resource_id(device: &DeviceId) -> Uuid {
-    Uuid::new_v5(&DEVICE_NAMESPACE, format!("device {device}").as_bytes())
+pub fn device_resource_id(namespace: &DeviceNamespace, device: &DeviceId) -> Uuid {
+    Uuid::new_v5(namespace.uuid(), format!("device {device}").as_bytes())
 }
 
 /// The id of a gateway's resource.
 #[must_use]
 pub fn gateway_resource_id(gateway: &GatewayId) -> Uuid {
-    Uuid::new_v5(&DEVICE_NAMESPACE, format!("gateway {gateway}").as_bytes())
+    Uuid::new_v5(&GATEWAY_NAMESPACE, format!("gateway {gateway}").as_bytes())
 }
 
 /// The Device resource of a device: its name and our identifier. No EUI-64 is invented.
 #[must_use]
 pub fn encode_device(device: &DeviceId, context: &EncodeContext) -> EncodedDevice {
-    encode_named(device_resource_id(device), device.as_str(), "", context)
+    encode_named(device_resource_id(&context.namespace, device), device.as_str(), "", context)
 }
 
 /// The Device resource of the gateway itself (HL7 PHD: PhgDevice, type MDC 531981).

@@ -6,8 +6,8 @@ mod common;
 use std::path::PathBuf;
 
 use common::{batch, context, encoded, everything};
-use vitalgate_domain::{BatchMode, DeviceId};
-use vitalgate_fhir::{WriteMode, encode_device, encode_gateway};
+use vitalgate_domain::{BatchMode, DeviceId, DeviceNamespace};
+use vitalgate_fhir::{WriteMode, device_resource_id, encode_device, encode_gateway};
 
 fn compare(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -41,4 +41,24 @@ fn the_device_resources_are_the_ones_on_file() {
     let conditional = encode_device(&device, &context(WriteMode::ConditionalCreate));
     assert!(!String::from_utf8(conditional.body).unwrap().contains("\"id\""), "the server chooses the id of a conditional create");
     assert_eq!(conditional.query, format!("identifier=urn:ietf:rfc:3986|urn:uuid:{}", conditional.id));
+}
+
+/// Promise 3: `monitor-01` of another house is another Device, and no reading names it by mistake; gateways that share
+/// their devices name the same one, whatever they are called.
+#[test]
+fn a_device_is_its_own_within_its_namespace() {
+    let device = DeviceId::new("monitor-01").unwrap();
+    let here = context(WriteMode::PutById);
+    let mut there = here.clone();
+    there.namespace = DeviceNamespace::new("practice-02").unwrap();
+    assert_ne!(encode_device(&device, &here).id, encode_device(&device, &there).id);
+    assert_ne!(encode_device(&device, &here).identifier, encode_device(&device, &there).identifier);
+    let one = batch(BatchMode::Together, everything().into_iter().take(1).collect());
+    let body = vitalgate_fhir::encode(&one, &there, &|_| String::new(), "Patient/4711").unwrap().body;
+    let body = String::from_utf8(body).unwrap();
+    let named = |context| format!("urn:uuid:{}", device_resource_id(context, &device));
+    assert!(body.contains(&named(&there.namespace)) && !body.contains(&named(&here.namespace)), "{body}");
+    there.namespace = here.namespace.clone();
+    there.gateway = vitalgate_domain::GatewayId::new("practice-02").unwrap();
+    assert_eq!(encode_device(&device, &here).id, encode_device(&device, &there).id);
 }

@@ -146,7 +146,7 @@ impl FhirClient {
 
     async fn attempt(&self, batch: &Batch, ways: Ways) -> Result<Classified, Answer> {
         let patient = self.patients.reference(&self.exchange, &batch.patient).await?;
-        let mut context = EncodeContext::new(self.endpoint.gateway.clone(), ways.device);
+        let mut context = EncodeContext::new(self.endpoint.gateway.clone(), self.endpoint.device_namespace.clone(), ways.device);
         context.identifier_system.clone_from(&self.endpoint.identifier_system);
         self.devices.ensure(&self.exchange, batch, &context).await?;
         context.write = ways.observation;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use reqwest::Url;
-use vitalgate_domain::GatewayId;
+use vitalgate_domain::{DeviceNamespace, GatewayId};
 use vitalgate_fhir::IDENTIFIER_SYSTEM;
 
 /// Time for one request in milliseconds, from connecting to the last byte of the answer, unless configured.
@@ -33,6 +33,8 @@ pub struct FhirEndpoint {
     pub base_url: String,
     /// This gateway.
     pub gateway: GatewayId,
+    /// What the ids of its devices are unique within.
+    pub device_namespace: DeviceNamespace,
     /// How to write.
     pub write: WritePolicy,
     /// Whether an earlier process wrote there by conditional create: then an automatic choice stays with it.
@@ -54,10 +56,11 @@ pub struct FhirEndpoint {
 impl FhirEndpoint {
     /// An endpoint with the usual limits.
     #[must_use]
-    pub fn new(base_url: &str, gateway: GatewayId) -> Self {
+    pub fn new(base_url: &str, gateway: GatewayId, device_namespace: DeviceNamespace) -> Self {
         Self {
             base_url: base_url.to_owned(),
             gateway,
+            device_namespace,
             write: WritePolicy::Auto,
             written_conditionally: false,
             request_timeout_ms: REQUEST_TIMEOUT_MS,
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
 
     fn base(url: &str) -> Result<Base, EndpointError> {
-        FhirEndpoint::new(url, GatewayId::new("g").unwrap()).checked_base()
+        FhirEndpoint::new(url, GatewayId::new("g").unwrap(), DeviceNamespace::new("g").unwrap()).checked_base()
     }
 
     #[test]

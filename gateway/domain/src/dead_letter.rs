@@ -34,6 +34,24 @@ pub enum DeadLetterKind {
     Damaged,
 }
 
+impl DeadLetterKind {
+    /// As it is shown.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Undecodable => "Undecodable",
+            Self::UnknownDevice => "UnknownDevice",
+            Self::UnknownMetric => "UnknownMetric",
+            Self::WrongUnit => "WrongUnit",
+            Self::ImpossibleTime => "ImpossibleTime",
+            Self::Rejected => "Rejected",
+            Self::Unassigned => "Unassigned",
+            Self::TimeUnknown => "TimeUnknown",
+            Self::Damaged => "Damaged",
+        }
+    }
+}
+
 /// A kind with the words that help to mend it; never a value or a patient's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterReason {

@@ -53,7 +53,7 @@ pub enum ItemAnswer {
     },
     /// It was refused for good.
     Rejected {
-        /// What the destination said, without patient data.
+        /// What the destination said, for a dead letter alone: it may quote what was sent.
         detail: Arc<str>,
     },
     /// This one may be tried again.
@@ -82,7 +82,7 @@ pub enum Answer {
     },
     /// Refused as a whole (400, 422): one entry may be to blame; isolate it.
     RejectedWhole {
-        /// What the destination said, without patient data.
+        /// What the destination said, for a dead letter alone: it may quote what was sent.
         detail: Arc<str>,
     },
     /// Our credentials or rights are refused (401 twice, 403), or the address is wrong (404): pause

@@ -43,6 +43,18 @@ pub enum Entry {
     DeviceEvent(DeviceEvent),
 }
 
+impl Entry {
+    /// The device and the arrival: what the entries of one sample have in common.
+    #[must_use]
+    pub fn origin(&self) -> (&DeviceId, &Received) {
+        match self {
+            Self::Reading(reading) => (&reading.device, &reading.time.received),
+            Self::DeadLetter(letter) => (&letter.device, &letter.received),
+            Self::DeviceEvent(event) => (&event.device, &event.received),
+        }
+    }
+}
+
 /// A change of what is known about entries; it must survive as they do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {

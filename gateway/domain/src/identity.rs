@@ -2,17 +2,74 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalogue::Metric;
-use crate::name::{DeviceId, GatewayId};
+use crate::name::{DeviceId, GatewayId, NameError, checked};
 use crate::time::Received;
 
-/// Namespace of every [`ReadingId`] (RFC 9562 section 5.5). It never changes: the same source
-/// statement must give the same id on every gateway and in every version.
+/// Root of every [`ReadingId`] and [`DeviceNamespace`] (RFC 9562 section 5.5). It never changes: the same
+/// source statement must give the same id on every gateway of a namespace and in every version.
 const READING_NAMESPACE: Uuid = Uuid::from_u128(0x6f0b_31c4_55d2_5a0e_9d3c_7a11_52e8_04b7);
+
+/// What device ids are unique within: one gateway, or several that share roaming devices.
+///
+/// Devices with one id in two namespaces are two devices, and nothing that is derived from their
+/// ids is ever the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeviceNamespace {
+    name: Arc<str>,
+    /// Computed once: an id is made for every reading.
+    uuid: Uuid,
+}
+
+impl DeviceNamespace {
+    /// Checks and takes a name, by the rules of [`GatewayId::new`].
+    ///
+    /// # Errors
+    /// Says which rule the name breaks.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        checked(name).map(Self::named)
+    }
+
+    /// The namespace of a gateway that shares no devices: its own name.
+    #[must_use]
+    pub fn of_gateway(gateway: &GatewayId) -> Self {
+        Self::named(Arc::from(gateway.as_str()))
+    }
+
+    fn named(name: Arc<str>) -> Self {
+        let uuid = Uuid::new_v5(&READING_NAMESPACE, name.as_bytes());
+        Self { name, uuid }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The namespace of everything that is derived from the id of one of its devices (RFC 9562 section 5.5).
+    #[must_use]
+    pub fn uuid(&self) -> &Uuid {
+        &self.uuid
+    }
+}
+
+impl fmt::Display for DeviceNamespace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for DeviceNamespace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DeviceNamespace({})", self.name)
+    }
+}
 
 /// Identity of a reading or of an Observation made of several, fixed at ingest.
 ///
@@ -22,19 +79,26 @@ const READING_NAMESPACE: Uuid = Uuid::from_u128(0x6f0b_31c4_55d2_5a0e_9d3c_7a11_
 pub struct ReadingId(Uuid);
 
 impl ReadingId {
-    /// From a device that reports its own time: device, metric, device time as reported, value slot.
+    /// From a device that reports its own time: namespace, device, metric, device time as reported, value slot.
     #[must_use]
-    pub fn from_device_time(device: &DeviceId, metric: Metric, time_as_reported: &str, slot: u16) -> Self {
-        Self::over(&["time", device.as_str(), metric.key(), time_as_reported, &slot.to_string()])
+    pub fn from_device_time(namespace: &DeviceNamespace, device: &DeviceId, metric: Metric, time_as_reported: &str, slot: u16) -> Self {
+        Self::over(&namespace.uuid, &["time", device.as_str(), metric.key(), time_as_reported, &slot.to_string()])
     }
 
-    /// From a device that counts its messages: device, metric, counter, value slot.
+    /// From a device that counts its messages: namespace, device, metric, counter, value slot.
     ///
     /// `epoch` tells counters of different runs apart where the device restarts its counter at
     /// zero; it is whatever the device itself says of its run, or empty.
     #[must_use]
-    pub fn from_device_sequence(device: &DeviceId, metric: Metric, epoch: &str, sequence: u64, slot: u16) -> Self {
-        Self::over(&["count", device.as_str(), metric.key(), epoch, &sequence.to_string(), &slot.to_string()])
+    pub fn from_device_sequence(
+        namespace: &DeviceNamespace,
+        device: &DeviceId,
+        metric: Metric,
+        epoch: &str,
+        sequence: u64,
+        slot: u16,
+    ) -> Self {
+        Self::over(&namespace.uuid, &["count", device.as_str(), metric.key(), epoch, &sequence.to_string(), &slot.to_string()])
     }
 
     /// For a source that says nothing of its own (a polled register, a publisher without time or
@@ -44,14 +108,17 @@ impl ReadingId {
     #[must_use]
     pub fn from_commit(gateway: &GatewayId, received: &Received, sequence: Sequence, device: &DeviceId, metric: Metric, slot: u16) -> Self {
         let (boot, came, number) = (received.boot.to_string(), received.monotonic_ms.to_string(), sequence.0.to_string());
-        Self::over(&["commit", gateway.as_str(), &boot, &came, &number, device.as_str(), metric.key(), &slot.to_string()])
+        Self::over(
+            &READING_NAMESPACE,
+            &["commit", gateway.as_str(), &boot, &came, &number, device.as_str(), metric.key(), &slot.to_string()],
+        )
     }
 
     /// Of an Observation that joins several readings of one device and moment (a blood pressure
     /// panel), from the id of the reading that names the moment.
     #[must_use]
     pub fn of_panel(panel: Metric, anchor: ReadingId) -> Self {
-        Self::over(&["panel", panel.key(), &anchor.to_string()])
+        Self::over(&READING_NAMESPACE, &["panel", panel.key(), &anchor.to_string()])
     }
 
     /// Of an Observation that joins exactly these readings, in the panel's order. Another set of
@@ -61,17 +128,17 @@ impl ReadingId {
         let texts: Vec<String> = parts.iter().map(ToString::to_string).collect();
         let mut named = vec!["parts", panel.key()];
         named.extend(texts.iter().map(String::as_str));
-        Self::over(&named)
+        Self::over(&READING_NAMESPACE, &named)
     }
 
-    fn over(parts: &[&str]) -> Self {
+    fn over(namespace: &Uuid, parts: &[&str]) -> Self {
         // A length before each part keeps ("ab","c") and ("a","bc") apart.
         let mut name = Vec::with_capacity(parts.iter().map(|part| part.len() + 8).sum());
         for part in parts {
             name.extend_from_slice(&(part.len() as u64).to_be_bytes());
             name.extend_from_slice(part.as_bytes());
         }
-        Self(Uuid::new_v5(&READING_NAMESPACE, &name))
+        Self(Uuid::new_v5(namespace, &name))
     }
 
     /// The sixteen bytes of the id.
@@ -182,13 +249,37 @@ impl fmt::Debug for BootId {
 mod tests {
     use super::*;
 
+    fn namespace(name: &str) -> DeviceNamespace {
+        DeviceNamespace::new(name).unwrap()
+    }
+
     #[test]
     fn the_same_statement_of_a_source_always_gives_the_same_id() {
         let device = DeviceId::new("monitor-1").unwrap();
-        let id = ReadingId::from_device_time(&device, Metric::HeartRate, "2026-11-22T10:00:00+01:00", 0);
+        let id = ReadingId::from_device_time(&namespace("practice-01"), &device, Metric::HeartRate, "2026-11-22T10:00:00+01:00", 0);
         // Fixed for ever: a new version that changed it would duplicate every resend in the EHR.
-        assert_eq!(id.to_string(), "f3bb245b-6c6c-548b-9078-14754faa1ea6");
+        assert_eq!(id.to_string(), "b6777549-e29d-5cd1-a969-7762ba9e2f53");
     }
+
+    proptest::proptest! {
+        /// Promise 3: what two devices of one id say, on gateways that share no devices, are two readings; on gateways
+        /// that share them, it is one.
+        #[test]
+        fn another_namespace_is_another_reading(one in NAME, other in NAME, device in NAME, said in ".{0,40}", count: u64, slot: u16) {
+            let (first, second) = (namespace(&one), namespace(&other));
+            let device = DeviceId::new(&device).unwrap();
+            let times = |space| ReadingId::from_device_time(space, &device, Metric::HeartRate, &said, slot);
+            let counts = |space| ReadingId::from_device_sequence(space, &device, Metric::HeartRate, &said, count, slot);
+            proptest::prop_assert_eq!(one == other, times(&first) == times(&second));
+            proptest::prop_assert_eq!(one == other, counts(&first) == counts(&second));
+            proptest::prop_assert_eq!(one == other, first.uuid() == second.uuid());
+            let of_gateway = DeviceNamespace::of_gateway(&GatewayId::new(&one).unwrap());
+            proptest::prop_assert_eq!(times(&of_gateway), times(&first), "its own name is a name like others");
+        }
+    }
+
+    /// Short names, so that two are the same now and then, and long ones.
+    const NAME: &str = "[ab]|[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}";
 
     /// A store that begins again counts from 1 in the same run of the machine: the first reading after it
     /// must not take the place of the first one before it in the EHR.
@@ -209,6 +300,7 @@ mod tests {
 
     #[test]
     fn parts_that_only_move_their_border_give_different_ids() {
-        assert_ne!(ReadingId::over(&["ab", "c"]), ReadingId::over(&["a", "bc"]));
+        let over = |parts: &[&str]| ReadingId::over(&READING_NAMESPACE, parts);
+        assert_ne!(over(&["ab", "c"]), over(&["a", "bc"]));
     }
 }

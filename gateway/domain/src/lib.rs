@@ -28,7 +28,7 @@ pub use dead_letter::{DeadLetter, DeadLetterKind, DeadLetterReason, RejectedRead
 pub use delivery::{Answer, Batch, BatchMode, Item, ItemAnswer};
 pub use entry::{Change, DeviceEvent, DeviceEventKind, Entry, Record};
 pub use fault::{Fault, Origin, Permanence, Stage};
-pub use identity::{BootId, ReadingId, Sequence};
+pub use identity::{BootId, DeviceNamespace, ReadingId, Sequence};
 pub use keys::{KeyWrap, KeyWrapError};
 pub use name::{DestinationId, DeviceId, GatewayId, NameError};
 pub use quantity::Quantity;

@@ -2,6 +2,8 @@
 
 /// Largest payload of one publish or one poll, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Longest time that a polled device is given to answer, in milliseconds.
+pub const RESPONSE_TIMEOUT_MS_MAX: u64 = 60_000;
 /// Most readings that one sample may decode to.
 pub const READINGS_PER_SAMPLE_MAX: usize = 256;
 /// Most readings in one group commit.

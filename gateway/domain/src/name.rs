@@ -22,7 +22,7 @@ pub enum NameError {
     Character(char),
 }
 
-fn checked(name: &str) -> Result<Arc<str>, NameError> {
+pub(crate) fn checked(name: &str) -> Result<Arc<str>, NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }
@@ -90,8 +90,9 @@ macro_rules! name {
 }
 
 name! {
-    /// The key of a device, the same on whichever gateway it reports to. It is also its MQTT
-    /// client id, the second level of its topics and the common name of its certificate.
+    /// The key of a device, unique within its [`crate::DeviceNamespace`] and the same on whichever gateway
+    /// of it the device reports to. It is also its MQTT client id, the second level of its topics and the
+    /// common name of its certificate.
     DeviceId
 }
 name! {

@@ -93,6 +93,8 @@ impl Flags {
     pub const CLOCK_DOUBTFUL: Self = Self(1 << 5);
     /// Replayed from the dead letters.
     pub const REPLAYED: Self = Self(1 << 6);
+    /// Moved to the journal's end with what every destination answered: not sent from there.
+    pub const CARRIED: Self = Self(1 << 7);
 
     /// Whether every mark of `other` is set.
     #[must_use]
@@ -104,6 +106,12 @@ impl Flags {
     #[must_use]
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// This set without the marks of `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use vitalgate_domain::limits::{PAYLOAD_BYTES_MAX, READINGS_PER_SAMPLE_MAX};
 use vitalgate_domain::{
-    Associations, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, Entry, Flags,
-    GatewayId, NoReading, Now, Reading, ReadingId, ReadingTime, Received, Reported, SeenReading, Sequence, SourceIdentity, Subject, UnixMs,
-    Value,
+    Associations, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, DeviceNamespace,
+    Entry, Flags, GatewayId, NoReading, Now, Reading, ReadingId, ReadingTime, Received, Reported, SeenReading, Sequence, SourceIdentity,
+    Subject, UnixMs, Value,
 };
 
 use crate::recent::RecentIds;
@@ -62,6 +62,7 @@ pub struct Admitted {
 #[derive(Debug)]
 pub struct Admission {
     gateway: GatewayId,
+    namespace: DeviceNamespace,
     policy: AdmissionPolicy,
     places: HashMap<DeviceId, usize>,
     devices: Vec<(DeviceId, RecentIds)>,
@@ -106,12 +107,13 @@ impl SampleContext<'_> {
 }
 
 impl Admission {
-    /// Starts with the readings that the journal remembers, oldest first.
+    /// Starts with the readings that the journal remembers, oldest first. `namespace` is what the ids of its
+    /// devices are unique within.
     #[must_use]
-    pub fn new(gateway: GatewayId, policy: AdmissionPolicy, seen: Vec<(DeviceId, Vec<SeenReading>)>) -> Self {
+    pub fn new(gateway: GatewayId, namespace: DeviceNamespace, policy: AdmissionPolicy, seen: Vec<(DeviceId, Vec<SeenReading>)>) -> Self {
         let policy = AdmissionPolicy { recent_ids_per_device: policy.recent_ids_per_device.clamp(1, RECENT_IDS_MAX), ..policy };
         let mut admission =
-            Self { gateway, policy, places: HashMap::new(), devices: Vec::new(), arrivals: Vec::new(), touched: Vec::new() };
+            Self { gateway, namespace, policy, places: HashMap::new(), devices: Vec::new(), arrivals: Vec::new(), touched: Vec::new() };
         for (device, readings) in seen {
             let place = admission.place_of(&device);
             if let Some((_, recent)) = admission.devices.get_mut(place) {
@@ -125,11 +127,32 @@ impl Admission {
     ///
     /// A sample that came while our clock was not set gets its time here, if the clock was set in
     /// the meantime and in the same run of the machine.
-    pub fn admit(&mut self, sample: DecodedSample, associations: &Associations, now: &Now, next: Sequence) -> Admitted {
+    pub fn admit(&mut self, mut sample: DecodedSample, associations: &Associations, now: &Now, next: Sequence) -> Admitted {
+        let place = self.place_of(&sample.device);
+        let is_anonymous = |reading: &DecodedReading| matches!(reading.identity, SourceIdentity::None);
+        let anonymous = sample.unreadable.is_some() || sample.readings.iter().any(is_anonymous);
+        sample.received = self.arrival(place, stamped(sample.received, now), anonymous);
+        self.take_apart(place, sample, associations, |_, entries| next.plus(entries as u64))
+    }
+
+    /// Admits what a dead letter holds, whose place tells it from everything else: however often it is read again, it is the
+    /// same readings.
+    pub fn admit_again(&mut self, mut sample: DecodedSample, associations: &Associations, now: &Now, letter: Sequence) -> Admitted {
+        let place = self.place_of(&sample.device);
+        sample.received = stamped(sample.received, now);
+        self.take_apart(place, sample, associations, |index, _| letter.plus(index as u64))
+    }
+
+    /// `sequence_of` says by which sequence a reading is told that says nothing of its own: from its place in the sample and
+    /// the number of entries before it.
+    fn take_apart(
+        &mut self,
+        place: usize,
+        sample: DecodedSample,
+        associations: &Associations,
+        sequence_of: impl Fn(usize, usize) -> Sequence,
+    ) -> Admitted {
         let DecodedSample { device, channel, received, readings, unreadable } = sample;
-        let place = self.place_of(&device);
-        let anonymous = unreadable.is_some() || readings.iter().any(|reading| matches!(reading.identity, SourceIdentity::None));
-        let received = self.arrival(place, stamped(received, now), anonymous);
         let mut context = SampleContext { device: &device, channel: &channel, received, associations, subject: None };
         let mut admitted = Admitted { entries: Vec::with_capacity(readings.len() + 1), duplicates: 0 };
         for (index, decoded) in readings.into_iter().enumerate() {
@@ -138,7 +161,7 @@ impl Admission {
                 admitted.entries.push(context.dead_letter(DeadLetterKind::Undecodable, detail, &decoded));
                 continue;
             }
-            let sequence = next.plus(admitted.entries.len() as u64);
+            let sequence = sequence_of(index, admitted.entries.len());
             match self.reading(place, decoded, sequence, &mut context) {
                 Some(entry) => admitted.entries.push(entry),
                 None => admitted.duplicates += 1,
@@ -207,7 +230,7 @@ impl Admission {
             Ok(decoded) => decoded,
             Err(refused) => return Some(context.dead_letter(refused.kind, refused.detail, &refused.decoded)),
         };
-        let id = identity(&self.gateway, context, &decoded, sequence);
+        let id = self.identity(context, &decoded, sequence);
         let value_digest = decoded.value.digest();
         let (_, recent) = self.devices.get_mut(place)?;
         match recent.digest_of(id) {
@@ -241,6 +264,17 @@ impl Admission {
             subject,
         }))
     }
+
+    fn identity(&self, context: &SampleContext<'_>, decoded: &DecodedReading, sequence: Sequence) -> ReadingId {
+        let (device, metric, slot) = (context.device, decoded.metric, decoded.slot);
+        match &decoded.identity {
+            SourceIdentity::Time(text) => ReadingId::from_device_time(&self.namespace, device, metric, text, slot),
+            SourceIdentity::Counter { epoch, sequence } => {
+                ReadingId::from_device_sequence(&self.namespace, device, metric, epoch, *sequence, slot)
+            }
+            SourceIdentity::None => ReadingId::from_commit(&self.gateway, &context.received, sequence, device, metric, slot),
+        }
+    }
 }
 
 /// Our time of arrival, from the present where the clock was set since, in the same run.
@@ -251,16 +285,6 @@ fn stamped(received: Received, now: &Now) -> Received {
     match now.monotonic_ms.checked_sub(received.monotonic_ms).and_then(|ago| i64::try_from(ago).ok()) {
         Some(ago) => Received { wall: now.wall.plus_ms(-ago), trust: now.trust, ..received },
         None => received,
-    }
-}
-
-fn identity(gateway: &GatewayId, context: &SampleContext<'_>, decoded: &DecodedReading, sequence: Sequence) -> ReadingId {
-    match &decoded.identity {
-        SourceIdentity::Time(text) => ReadingId::from_device_time(context.device, decoded.metric, text, decoded.slot),
-        SourceIdentity::Counter { epoch, sequence } => {
-            ReadingId::from_device_sequence(context.device, decoded.metric, epoch, *sequence, decoded.slot)
-        }
-        SourceIdentity::None => ReadingId::from_commit(gateway, &context.received, sequence, context.device, decoded.metric, decoded.slot),
     }
 }
 

@@ -169,12 +169,12 @@ impl RecentIds {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vitalgate_domain::{DeviceId, Metric};
+    use vitalgate_domain::{DeviceId, DeviceNamespace, Metric};
 
     use super::*;
 
     fn id(number: u64) -> ReadingId {
-        ReadingId::from_device_sequence(&DeviceId::new("m").unwrap(), Metric::HeartRate, "", number, 0)
+        ReadingId::from_device_sequence(&DeviceNamespace::new("g").unwrap(), &DeviceId::new("m").unwrap(), Metric::HeartRate, "", number, 0)
     }
 
     fn seen(number: u64) -> SeenReading {

@@ -7,8 +7,9 @@ mod rig;
 use rig::at;
 use rust_decimal::Decimal;
 use vitalgate_domain::{
-    Association, Associations, ClockTrust, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, DeviceTime, Entry,
-    Flags, GatewayId, Metric, NoReading, PatientReference, Quantity, Reading, Sequence, SourceIdentity, Subject, Unit, UnixMs, Value,
+    Association, Associations, ClockTrust, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, DeviceNamespace,
+    DeviceTime, Entry, Flags, GatewayId, Metric, NoReading, PatientReference, Quantity, Reading, SeenReading, Sequence, SourceIdentity,
+    Subject, Unit, UnixMs, Value,
 };
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Admitted};
 
@@ -19,7 +20,17 @@ fn device() -> DeviceId {
 }
 
 fn admission() -> Admission {
-    Admission::new(GatewayId::new("g").unwrap(), AdmissionPolicy::default(), Vec::new())
+    remembering(Vec::new())
+}
+
+/// With what a store remembers.
+fn remembering(seen: Vec<(DeviceId, Vec<SeenReading>)>) -> Admission {
+    sharing("g", seen)
+}
+
+/// The same with devices that are unique within this namespace.
+fn sharing(namespace: &str, seen: Vec<(DeviceId, Vec<SeenReading>)>) -> Admission {
+    Admission::new(GatewayId::new("g").unwrap(), DeviceNamespace::new(namespace).unwrap(), AdmissionPolicy::default(), seen)
 }
 
 fn decoded(metric: Metric, value: i64, identity: SourceIdentity) -> DecodedReading {
@@ -64,7 +75,7 @@ fn a_resend_is_a_duplicate() {
     assert_eq!(admit(&mut admission, vec![counted(7, 70)]), Admitted { entries: vec![], duplicates: 1 }, "within the commit");
     admission.confirm();
     assert_eq!(admit(&mut admission, vec![counted(7, 70)]).duplicates, 1, "after it");
-    let mut restarted = Admission::new(GatewayId::new("g").unwrap(), AdmissionPolicy::default(), admission.seen());
+    let mut restarted = remembering(admission.seen());
     assert_eq!(admit(&mut restarted, vec![counted(7, 70), counted(8, 71)]).duplicates, 1, "after a restart");
 }
 
@@ -93,13 +104,27 @@ fn a_jump_back_is_not_a_duplicate() {
     }
 }
 
+/// Promise 3: two houses may give their devices the same id. What they say under the same time or counter stays two
+/// readings, unless both houses say that they share their devices.
+#[test]
+fn only_gateways_that_share_devices_know_each_others_readings() {
+    let ids = |namespace| {
+        let time = SourceIdentity::Time("2026-11-22T10:00:00Z".into());
+        let said = vec![counted(7, 70), decoded(Metric::RespiratoryRate, 14, time)];
+        readings(&admit(&mut sharing(namespace, Vec::new()), said)).iter().map(|reading| reading.id).collect::<Vec<_>>()
+    };
+    let (north, south) = (ids("north"), ids("south"));
+    assert!(north.iter().all(|id| !south.contains(id)), "{north:?}, {south:?}");
+    assert_eq!((north.len(), &north), (2, &ids("north")));
+}
+
 /// Promise: another value under the same identity is never dropped as a resend: it is a dead letter.
 #[test]
 fn another_value_under_one_identity_is_kept() {
     let mut first = admission();
     admit(&mut first, vec![counted(7, 70)]);
     first.confirm();
-    let restarted = Admission::new(GatewayId::new("g").unwrap(), AdmissionPolicy::default(), first.seen());
+    let restarted = remembering(first.seen());
     for mut admission in [first, restarted] {
         let conflict = admit(&mut admission, vec![counted(7, 71)]);
         assert_eq!((dead_letters(&conflict), conflict.duplicates), (vec![DeadLetterKind::Undecodable], 0));

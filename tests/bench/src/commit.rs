@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use vitalgate_domain::{
-    BootId, ClockTrust, DeviceId, DeviceTime, Entry, Flags, Metric, PatientReference, Quantity, Reading, ReadingId, ReadingTime, Received,
-    Subject, Unit, UnixMs, Value,
+    BootId, ClockTrust, DeviceId, DeviceNamespace, DeviceTime, Entry, Flags, Metric, PatientReference, Quantity, Reading, ReadingId,
+    ReadingTime, Received, Subject, Unit, UnixMs, Value,
 };
 use vitalgate_store::{RealFiles, StoreOptions};
 use vitalgate_trust::FileKeyWrap;
@@ -84,7 +84,7 @@ fn reading(counter: &mut i64) -> anyhow::Result<Entry> {
     let received =
         Received { wall: moment, monotonic_ms: counter.unsigned_abs(), boot: BootId::from_bytes([7; 16]), trust: ClockTrust::Synchronised };
     Ok(Entry::Reading(Reading {
-        id: ReadingId::from_device_time(&device, Metric::HeartRate, &counter.to_string(), 0),
+        id: ReadingId::from_device_time(&DeviceNamespace::new("bench")?, &device, Metric::HeartRate, &counter.to_string(), 0),
         subject: Subject::Patient(PatientReference::Literal(format!("Patient/{}", *counter % 20).into())),
         device,
         metric: Metric::HeartRate,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
+use vitalgate_domain::DeviceNamespace;
 use vitalgate_simulator::Acknowledged;
 use vitalgate_test_support::Oracle;
 use vitalgate_test_support::ehr::sightings_in;
@@ -121,7 +122,7 @@ struct Inner {
 }
 
 impl Ledger {
-    pub(crate) fn new(beds: Vec<Bed>, ehr_name: &'static str, ehr_url: String) -> Self {
+    pub(crate) fn new(namespace: DeviceNamespace, beds: Vec<Bed>, ehr_name: &'static str, ehr_url: String) -> Self {
         let bed_of_patient = beds.iter().enumerate().map(|(index, bed)| (format!("Patient/{}", bed.patient), index)).collect();
         let view = View {
             phase: Phase::Starting,
@@ -139,7 +140,8 @@ impl Ledger {
             proven_at_s: None,
             proven: None,
         };
-        let inner = Inner { oracle: Oracle::new(), messages: 0, seen: HashMap::new(), doubled: HashSet::new(), bed_of_patient, view };
+        let inner =
+            Inner { oracle: Oracle::new(namespace), messages: 0, seen: HashMap::new(), doubled: HashSet::new(), bed_of_patient, view };
         Self { start: Instant::now(), inner: Mutex::new(inner) }
     }
 

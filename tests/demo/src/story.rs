@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::time::Instant;
+use vitalgate_domain::DeviceNamespace;
 use vitalgate_simulator::Recording;
 use vitalgate_test_support::ehr::sightings_in;
 use vitalgate_test_support::{GatewayProcess, Verdict, wait_until};
@@ -13,7 +14,7 @@ use vitalgate_test_support::{GatewayProcess, Verdict, wait_until};
 use crate::ehr::DemoEhr;
 use crate::ledger::{Ledger, Phase, Totals};
 use crate::terminal::Terminal;
-use crate::ward::Ward;
+use crate::ward::{GATEWAY, Ward};
 use crate::{Arguments, EhrKind, page};
 
 /// How often the gateway's status and the EHR are looked at.
@@ -64,7 +65,7 @@ async fn enter(arguments: &Arguments, interactive: bool, folder: &std::path::Pat
         EhrKind::BuiltIn => DemoEhr::built_in().await?,
         EhrKind::Sekmet => DemoEhr::sekmet(&arguments.sekmet, folder).await?,
     });
-    let ledger = Arc::new(Ledger::new(ward.beds(), ehr.name(), ehr.url()));
+    let ledger = Arc::new(Ledger::new(DeviceNamespace::new(GATEWAY)?, ward.beds(), ehr.name(), ehr.url()));
     let address = page::serve(arguments.port, ledger.clone()).await?;
     let terminal = Terminal::start(interactive, ledger.clone(), format!("http://{address}/"));
     terminal.say(&format!("watch it at http://{address}/"));

@@ -17,6 +17,8 @@ use vitalgate_test_support::{ConfigText, DeviceLine, GatewayProcess};
 use crate::ehr::DemoEhr;
 use crate::ledger::{Bed, Ledger};
 
+/// Name of the gateway: its devices are unique within it.
+pub(crate) const GATEWAY: &str = "demo-gateway";
 /// MQTT monitors.
 const MONITORS: usize = 12;
 /// Messages that a monitor has in flight.
@@ -100,7 +102,7 @@ impl Ward {
     /// Tells the EHR its patients, admits the devices and starts the gateway.
     pub(crate) async fn start_gateway(&self, ehr: &DemoEhr, folder: &Path) -> anyhow::Result<(GatewayProcess, Vec<Transport>)> {
         let mut config = ConfigText::new(folder)?;
-        "demo-gateway".clone_into(&mut config.name);
+        GATEWAY.clone_into(&mut config.name);
         config.destination = Some((ehr.url(), ehr.ca_file()));
         for place in &self.places {
             ehr.add_patient(&place.patient).await.context("the EHR did not take a patient")?;

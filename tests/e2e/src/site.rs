@@ -13,7 +13,7 @@ use vitalgate_domain::DeviceId;
 use vitalgate_simulator::replay::wall_now;
 use vitalgate_simulator::{Acknowledged, ChartedSet, Message, MonitorReport, MqttMonitor, Replay, TimeSeries};
 use vitalgate_test_support::gateway::{DeviceCredentials, add_device, write_config};
-use vitalgate_test_support::{ConfigText, DeviceLine, Ehr, EhrOptions, GatewayProcess, wait_until};
+use vitalgate_test_support::{ConfigText, DeviceLine, Ehr, EhrOptions, GatewayProcess, Oracle, wait_until};
 
 use crate::ward::recording;
 
@@ -53,6 +53,15 @@ impl Site {
         }
         let gateway = GatewayProcess::start(config, folder.path()).await?;
         Ok(Self { gateway, ehr, folder, credentials })
+    }
+
+    /// An oracle that knows the devices' patients; nothing was acknowledged yet.
+    ///
+    /// # Errors
+    /// When the configuration names no namespace that is one.
+    pub fn oracle(&self) -> anyhow::Result<Oracle> {
+        let config = self.gateway.config();
+        Ok(Oracle::of(config.namespace()?, &config.devices))
     }
 
     /// The credentials of a device.

@@ -124,7 +124,7 @@ impl Ward {
         for device in &devices {
             transports.push(add_device(&config_file, device, folder.path()).await?.transport);
         }
-        let oracle = Oracle::of(&config.devices);
+        let oracle = Oracle::of(config.namespace()?, &config.devices);
         let gateway = GatewayProcess::start(config, folder.path()).await?;
 
         let (acknowledge, acknowledgements) = mpsc::unbounded_channel();

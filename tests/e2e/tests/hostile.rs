@@ -16,7 +16,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use vitalgate_domain::DeviceId;
 use vitalgate_e2e::{Publishers, Site};
 use vitalgate_simulator::{Acknowledged, MqttMonitor, Transport};
-use vitalgate_test_support::{DeviceLine, Oracle};
+use vitalgate_test_support::DeviceLine;
 
 const NORMAL_DEVICES: usize = 5;
 /// Pause between two messages of a normal device: twenty times as often as a bedside monitor speaks.
@@ -229,7 +229,7 @@ async fn attackers_are_refused_with_a_reason_and_the_others_do_not_wait() {
     acknowledged.extend(quiet.into_iter().chain(attacked).chain(flooded));
     acknowledged.extend(late.finish(DEADLINE).await.unwrap());
     acknowledged.extend(normal.finish(DEADLINE).await.unwrap());
-    let mut oracle = Oracle::of(&site.gateway.config().devices);
+    let mut oracle = site.oracle().unwrap();
     acknowledged.iter().for_each(|one| oracle.acknowledged(one));
     vitalgate_test_support::wait_until("everything acknowledged to be in the EHR", DEADLINE, async || {
         (site.ehr.missing_of(&oracle) == 0).then_some(())

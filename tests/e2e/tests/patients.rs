@@ -43,6 +43,11 @@ async fn publish(site: &Site, times: &[UnixMs], oracle: &mut Oracle) -> u64 {
     oracle.count() - before
 }
 
+/// One that is not told whose the readings are: that changes here.
+fn oracle_of(site: &Site) -> Oracle {
+    Oracle::new(site.gateway.config().namespace().unwrap())
+}
+
 async fn held(site: &Site, readings: u64) {
     wait_until(&format!("{readings} readings to be held"), DEADLINE, async || {
         (site.gateway.status().await.ok()?["store"]["dead_letters"] == readings).then_some(())
@@ -100,7 +105,7 @@ fn moments(first: UnixMs, count: i64) -> Vec<UnixMs> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_without_a_patient_is_held_and_shown_and_goes_once_when_its_patient_is_named() {
     let mut site = Site::start(vec![device(None)], |_| {}).await.unwrap();
-    let mut oracle = Oracle::new();
+    let mut oracle = oracle_of(&site);
     let begin = wall_now();
     let unassigned = publish(&site, &moments(begin.plus_ms(-600_000), 500), &mut oracle).await;
     assert!(unassigned > 1_000, "more than one request takes");
@@ -111,7 +116,7 @@ async fn a_device_without_a_patient_is_held_and_shown_and_goes_once_when_its_pat
 
     reconfigured(&mut site, "Patient/p1", None).await;
     let later = moments(begin.plus_ms(60_000), 3);
-    let mut known = Oracle::new();
+    let mut known = oracle_of(&site);
     publish(&site, &later, &mut known).await;
     arrived(&site, &known).await;
     assert_eq!(patients_by_moment(&site), all_at(&later, "Patient/p1").into_iter().collect(), "what was held went by itself");
@@ -133,7 +138,7 @@ async fn a_device_without_a_patient_is_held_and_shown_and_goes_once_when_its_pat
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_device_that_goes_to_another_patient_takes_no_reading_along() {
     let mut site = Site::start(vec![device(Some("Patient/a"))], |_| {}).await.unwrap();
-    let mut oracle = Oracle::new();
+    let mut oracle = oracle_of(&site);
     site.ehr.down().await;
     let since = wall_now();
     let of_a = moments(since.plus_ms(-600_000), 5);
@@ -141,7 +146,7 @@ async fn a_device_that_goes_to_another_patient_takes_no_reading_along() {
 
     reconfigured(&mut site, "Patient/b", Some(since)).await;
     let between = moments(since.plus_ms(-3_000), 3);
-    let mut kept = Oracle::new();
+    let mut kept = oracle_of(&site);
     let kept_readings = publish(&site, &between, &mut kept).await;
     let of_b = moments(since, 4);
     publish(&site, &of_b, &mut oracle).await;

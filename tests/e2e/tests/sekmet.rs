@@ -8,7 +8,7 @@ use std::time::Duration;
 use vitalgate_domain::DeviceId;
 use vitalgate_e2e::programs::Sekmet;
 use vitalgate_e2e::{Publishers, Site};
-use vitalgate_test_support::{DeviceLine, Oracle, wait_until};
+use vitalgate_test_support::{DeviceLine, wait_until};
 
 const DEVICES: usize = 3;
 /// Pause between two messages of a device.
@@ -30,7 +30,7 @@ async fn exactly_once(write: &str) {
     .unwrap();
     let monitors = names.iter().map(|name| site.monitor(name).unwrap()).collect();
     let mut publishers = Publishers::start(monitors, GAP).unwrap();
-    let mut oracle = Oracle::of(&site.gateway.config().devices);
+    let mut oracle = site.oracle().unwrap();
     let mut acknowledged = publishers.more(30, DEADLINE).await.unwrap();
     for _kill in 0..2 {
         // Killed while a request is under way or not, as it comes: the count of what it stored before is no round number.

@@ -29,7 +29,7 @@ fn monitor() -> Vec<DeviceLine> {
 
 async fn acknowledged(site: &Site) -> Oracle {
     let mut publishers = Publishers::start(vec![site.monitor("monitor-01").unwrap()], GAP).unwrap();
-    let mut oracle = Oracle::of(&site.gateway.config().devices);
+    let mut oracle = site.oracle().unwrap();
     publishers.more(MESSAGES, DEADLINE).await.unwrap().iter().for_each(|message| oracle.acknowledged(message));
     publishers.finish(DEADLINE).await.unwrap().iter().for_each(|message| oracle.acknowledged(message));
     oracle

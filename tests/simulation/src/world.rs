@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 
 use fastrand::Rng;
 use vitalgate_domain::{
-    Answer, Association, Associations, Batch, BootId, ClockTrust, DestinationId, DeviceId, Entry, GatewayId, Now, PatientReference,
-    ReadingId, RejectedReading, Sequence, UnixMs,
+    Answer, Association, Associations, Batch, BootId, ClockTrust, DestinationId, DeviceId, DeviceNamespace, Entry, GatewayId, Now,
+    PatientReference, ReadingId, RejectedReading, Sequence, UnixMs,
 };
 use vitalgate_pipeline::{
     Admission, AdmissionPolicy, Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy, Lane, READ_AHEAD_READINGS_MAX, RequestId,
@@ -494,7 +494,8 @@ impl World {
 fn admission(journal: &Journal) -> Admission {
     let gateway = GatewayId::new("simulated").expect("a valid name");
     let policy = AdmissionPolicy { recent_ids_per_device: RECENT_IDS, ..AdmissionPolicy::default() };
-    Admission::new(gateway, policy, journal.seen(RECENT_IDS))
+    let namespace = DeviceNamespace::of_gateway(&gateway);
+    Admission::new(gateway, namespace, policy, journal.seen(RECENT_IDS))
 }
 
 fn delivery(journal: &Journal, policy: DeliveryPolicy, jitter_seed: u64) -> Delivery {

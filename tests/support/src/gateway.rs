@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use vitalgate_domain::DeviceId;
+use vitalgate_domain::{DeviceId, DeviceNamespace};
 use vitalgate_simulator::Transport;
 use vitalgate_trust::{ClientProfile, client_config};
 
@@ -62,6 +62,8 @@ impl DeviceLine {
 pub struct ConfigText {
     /// Name of the gateway.
     pub name: String,
+    /// What the devices' ids are unique within; the gateway's name without.
+    pub device_namespace: Option<String>,
     /// Folder of the state; made by the daemon.
     pub state_dir: PathBuf,
     /// Whether devices may connect at all.
@@ -92,6 +94,7 @@ impl ConfigText {
     pub fn new(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             name: "gateway-01".to_owned(),
+            device_namespace: None,
             state_dir: folder.join("state"),
             mqtt: true,
             mqtt_port: free_port()?,
@@ -103,6 +106,14 @@ impl ConfigText {
             more: Vec::new(),
             credentials_dir: None,
         })
+    }
+
+    /// What the devices' ids are unique within.
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub fn namespace(&self) -> anyhow::Result<DeviceNamespace> {
+        Ok(DeviceNamespace::new(self.device_namespace.as_ref().unwrap_or(&self.name))?)
     }
 
     fn more(&self, section: &str) -> String {
@@ -123,6 +134,9 @@ impl ConfigText {
     pub fn toml(&self) -> String {
         // Debug form of a str is a valid TOML basic string for the plain texts used here.
         let mut text = format!("[gateway]\nname = {:?}\nstate_dir = {:?}\n{}", self.name, self.state_dir, self.more("gateway"));
+        if let Some(namespace) = &self.device_namespace {
+            let _ = writeln!(text, "device_namespace = {namespace:?}");
+        }
         let _ = writeln!(text, "\n[store]\n{}", self.more("store"));
         if self.mqtt {
             text.push_str(&self.mqtt_toml());

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
 use uuid::Uuid;
-use vitalgate_domain::{DeviceId, Metric, ReadingId, UnixMs};
+use vitalgate_domain::{DeviceId, DeviceNamespace, Metric, ReadingId, UnixMs};
 use vitalgate_simulator::{Acknowledged, ReadSet, SERVED_METRICS};
 
 use crate::ehr::{Sighting, Stated};
@@ -36,8 +34,9 @@ pub struct Expected {
 }
 
 /// Everything that was acknowledged.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Oracle {
+    namespace: DeviceNamespace,
     expected: HashMap<Uuid, Expected>,
     patients: BTreeMap<DeviceId, String>,
     polled: BTreeMap<DeviceId, u64>,
@@ -69,24 +68,25 @@ pub struct Verdict {
 }
 
 impl Oracle {
-    /// Nothing was acknowledged yet.
+    /// Nothing was acknowledged yet by the gateways whose devices are unique within this namespace.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(namespace: DeviceNamespace) -> Self {
+        let (expected, patients, polled, polls) = Default::default();
+        Self { namespace, expected, patients, polled, polls }
     }
 
-    /// Nothing was acknowledged yet; the patients are those of the configuration.
+    /// The same; the patients are those of the configuration.
     #[must_use]
-    pub fn of(devices: &[DeviceLine]) -> Self {
+    pub fn of(namespace: DeviceNamespace, devices: &[DeviceLine]) -> Self {
         let patients = devices.iter().filter_map(|device| Some((device.id.clone(), device.patient.clone()?))).collect();
-        Self { patients, ..Self::default() }
+        Self { patients, ..Self::new(namespace) }
     }
 
     /// Takes note of an acknowledged message.
     pub fn acknowledged(&mut self, acknowledged: &Acknowledged) {
         let message = &acknowledged.message;
         for reading in &message.readings {
-            let id = ReadingId::from_device_time(&acknowledged.device, reading.metric, &message.time, reading.slot);
+            let id = ReadingId::from_device_time(&self.namespace, &acknowledged.device, reading.metric, &message.time, reading.slot);
             let value = reading.value.as_deref().and_then(|value| value.parse::<f64>().ok());
             let expected = Expected {
                 device: acknowledged.device.clone(),
@@ -140,20 +140,6 @@ impl Oracle {
     /// The identities of the acknowledged readings, those of polled devices left aside.
     pub fn identities(&self) -> impl Iterator<Item = &Uuid> {
         self.expected.keys()
-    }
-
-    /// Takes note of everything that comes from `heard`, in a task of its own that ends with the
-    /// last monitor.
-    #[must_use]
-    pub fn listen(mut heard: mpsc::UnboundedReceiver<Acknowledged>) -> Arc<Mutex<Self>> {
-        let oracle = Arc::new(Mutex::new(Self::new()));
-        let listening = oracle.clone();
-        tokio::spawn(async move {
-            while let Some(acknowledged) = heard.recv().await {
-                listening.lock().unwrap_or_else(PoisonError::into_inner).acknowledged(&acknowledged);
-            }
-        });
-        oracle
     }
 
     /// Compares with what the EHR holds. Sightings of devices that the oracle never heard of are
@@ -342,13 +328,17 @@ mod tests {
         }
     }
 
+    fn namespace() -> DeviceNamespace {
+        DeviceNamespace::new("g").unwrap()
+    }
+
     fn oracle(times: &[&str]) -> (Oracle, Vec<ReadingId>) {
         let device = DeviceId::new("m").unwrap();
-        let mut oracle = Oracle::new();
+        let mut oracle = Oracle::new(namespace());
         let ids = times
             .iter()
             .map(|time| {
-                let id = ReadingId::from_device_time(&device, Metric::HeartRate, time, 0);
+                let id = ReadingId::from_device_time(&namespace(), &device, Metric::HeartRate, time, 0);
                 let expected = Expected {
                     device: device.clone(),
                     metric: Metric::HeartRate,
@@ -439,7 +429,7 @@ mod tests {
     #[test]
     fn what_was_stored_but_never_acknowledged_is_counted_apart() {
         let (oracle, ids) = oracle(&["a"]);
-        let other = ReadingId::from_device_time(&DeviceId::new("m").unwrap(), Metric::HeartRate, "z", 0);
+        let other = ReadingId::from_device_time(&namespace(), &DeviceId::new("m").unwrap(), Metric::HeartRate, "z", 0);
         let verdict = oracle.compare(&[sighting(&ids[0], "1", 72.0), sighting(&other, "2", 72.0)]);
         assert_eq!((verdict.in_the_ehr, verdict.unacknowledged_count(), verdict.unacknowledged.len()), (2, 1, 1));
         assert!(verdict.is_exactly_once());

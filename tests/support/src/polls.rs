@@ -82,7 +82,7 @@ mod tests {
     use std::sync::Arc;
 
     use uuid::Uuid;
-    use vitalgate_domain::{DeviceId, UnixMs};
+    use vitalgate_domain::{DeviceId, DeviceNamespace, UnixMs};
     use vitalgate_simulator::Recording;
 
     use super::*;
@@ -119,7 +119,7 @@ mod tests {
 
     fn verdict(read: &[ReadSet], polls: &[Vec<Sighting>]) -> Verdict {
         let device = DeviceId::new("p").unwrap();
-        let mut oracle = Oracle::of(&[DeviceLine::mqtt(device.clone(), "Patient/1")]);
+        let mut oracle = Oracle::of(DeviceNamespace::new("g").unwrap(), &[DeviceLine::mqtt(device.clone(), "Patient/1")]);
         oracle.polls(&device, read.to_vec());
         oracle.compare(&polls.concat())
     }

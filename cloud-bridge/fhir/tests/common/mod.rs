@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use vitalgate_domain::{
-    Batch, BatchMode, BootId, ClockTrust, DeviceId, DeviceTime, Flags, GatewayId, Item, Metric, NoReading, PatientReference, Quantity,
-    Reading, ReadingId, ReadingTime, Received, Sequence, Subject, Unit, UnixMs, Value,
+    Batch, BatchMode, BootId, ClockTrust, DeviceId, DeviceNamespace, DeviceTime, Flags, GatewayId, Item, Metric, NoReading,
+    PatientReference, Quantity, Reading, ReadingId, ReadingTime, Received, Sequence, Subject, Unit, UnixMs, Value,
 };
 use vitalgate_fhir::{EncodeContext, WriteMode, device_resource_id, encode};
 
@@ -18,7 +18,11 @@ pub fn patient() -> PatientReference {
 }
 
 pub fn context(write: WriteMode) -> EncodeContext {
-    EncodeContext::new(GatewayId::new("practice-01").unwrap(), write)
+    EncodeContext::new(GatewayId::new("practice-01").unwrap(), namespace(), write)
+}
+
+pub fn namespace() -> DeviceNamespace {
+    DeviceNamespace::new("practice-01").unwrap()
 }
 
 pub fn reading(number: u64, metric: Metric, value: Value) -> Reading {
@@ -26,7 +30,7 @@ pub fn reading(number: u64, metric: Metric, value: Value) -> Reading {
     let received =
         Received { wall: UnixMs(MOMENT + 380), monotonic_ms: 5_000, boot: BootId::from_bytes([7; 16]), trust: ClockTrust::Synchronised };
     Reading {
-        id: ReadingId::from_device_sequence(&device, metric, "", number, 0),
+        id: ReadingId::from_device_sequence(&namespace(), &device, metric, "", number, 0),
         device,
         metric,
         slot: 0,
@@ -115,7 +119,7 @@ pub const ABSENCES: [NoReading; 8] = [
 ];
 
 pub fn device_reference(device: &DeviceId) -> String {
-    format!("Device/{}", device_resource_id(device))
+    format!("Device/{}", device_resource_id(&namespace(), device))
 }
 
 /// The encoded bundle as text.

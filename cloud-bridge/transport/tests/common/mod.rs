@@ -11,8 +11,8 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use vitalgate_domain::{
-    Answer, Batch, BatchMode, BootId, ClockTrust, DeviceId, DeviceTime, Flags, GatewayId, Item, ItemAnswer, Metric, PatientReference,
-    Quantity, Reading, ReadingId, ReadingTime, Received, Sequence, Subject, Unit, UnixMs, Value,
+    Answer, Batch, BatchMode, BootId, ClockTrust, DeviceId, DeviceNamespace, DeviceTime, Flags, GatewayId, Item, ItemAnswer, Metric,
+    PatientReference, Quantity, Reading, ReadingId, ReadingTime, Received, Sequence, Subject, Unit, UnixMs, Value,
 };
 use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
 
@@ -95,8 +95,12 @@ pub fn gateway() -> GatewayId {
     GatewayId::new("practice-01").unwrap()
 }
 
+pub fn namespace() -> DeviceNamespace {
+    DeviceNamespace::of_gateway(&gateway())
+}
+
 pub fn endpoint(base_url: &str, write: WritePolicy) -> FhirEndpoint {
-    let mut endpoint = FhirEndpoint::new(base_url, gateway());
+    let mut endpoint = FhirEndpoint::new(base_url, gateway(), namespace());
     endpoint.write = write;
     endpoint.request_timeout_ms = 20_000;
     endpoint
@@ -116,7 +120,7 @@ pub fn reading(number: u64, patient: &PatientReference) -> Reading {
     let moment = UnixMs(1_795_341_600_120 + i64::try_from(number).unwrap() * 1_000);
     let received = Received { wall: moment, monotonic_ms: number, boot: BootId::from_bytes([7; 16]), trust: ClockTrust::Synchronised };
     Reading {
-        id: ReadingId::from_device_sequence(&device, Metric::HeartRate, "", number, 0),
+        id: ReadingId::from_device_sequence(&namespace(), &device, Metric::HeartRate, "", number, 0),
         device,
         metric: Metric::HeartRate,
         slot: 0,

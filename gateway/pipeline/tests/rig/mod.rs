@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rust_decimal::Decimal;
 use vitalgate_domain::{
-    Answer, Batch, BootId, ClockTrust, DestinationId, DeviceId, DeviceTime, Entry, Flags, ItemAnswer, Metric, Now, PatientReference,
-    Quantity, Reading, ReadingId, ReadingTime, Received, Record, RejectedReading, Sequence, SequenceRanges, Subject, UnixMs, Value,
+    Answer, Batch, BootId, ClockTrust, DestinationId, DeviceId, DeviceNamespace, DeviceTime, Entry, Flags, ItemAnswer, Metric, Now,
+    PatientReference, Quantity, Reading, ReadingId, ReadingTime, Received, Record, RejectedReading, Sequence, SequenceRanges, Subject,
+    UnixMs, Value,
 };
 use vitalgate_pipeline::{Alarm, Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy, Lane, READ_AHEAD_READINGS_MAX, RequestId};
 
@@ -24,7 +25,14 @@ pub(crate) fn at(monotonic_ms: u64) -> Now {
 /// A reading whose identity is its number; device and patient share another.
 pub(crate) fn reading(metric: Metric, number: u64, patient: usize, arrived_ms: u64) -> Reading {
     Reading {
-        id: ReadingId::from_device_sequence(&DeviceId::new("rig").unwrap(), Metric::HeartRate, "", number, 0),
+        id: ReadingId::from_device_sequence(
+            &DeviceNamespace::new("g").unwrap(),
+            &DeviceId::new("rig").unwrap(),
+            Metric::HeartRate,
+            "",
+            number,
+            0,
+        ),
         device: DeviceId::new(&format!("monitor-{patient}")).unwrap(),
         metric,
         slot: 0,
@@ -195,5 +203,23 @@ impl Rig {
     /// The batches under way, in the order in which they were sent.
     pub(crate) fn batches(&self) -> Vec<Batch> {
         self.sent.values().cloned().collect()
+    }
+}
+
+/// One heart rate a number, of so many patients in turn.
+pub(crate) fn heart_rates(numbers: std::ops::Range<u64>, patients: usize) -> Vec<Entry> {
+    numbers.map(|number| Entry::Reading(reading(Metric::HeartRate, number, number as usize % patients, 1_000))).collect()
+}
+
+pub(crate) trait SubjectPatient {
+    fn subject_patient(&self) -> vitalgate_domain::PatientReference;
+}
+
+impl SubjectPatient for vitalgate_domain::Reading {
+    fn subject_patient(&self) -> vitalgate_domain::PatientReference {
+        match &self.subject {
+            Subject::Patient(patient) => patient.clone(),
+            Subject::Unassigned => unreachable!("the rig's readings have a patient"),
+        }
     }
 }
