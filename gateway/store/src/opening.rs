@@ -126,6 +126,7 @@ impl Opening {
             WalkError::Io(error) => failed(error),
             WalkError::Copy(error) => failed(io::Error::other(error)),
         })?;
+        self.restore_front(keeper.state()).map_err(failed)?;
         outbox.keyring.heal(outbox.files.as_ref(), &outbox.findings)?;
         let file = last.open(outbox.files.as_ref(), &outbox.journal_dir).map_err(failed)?;
         let shadow = outbox.files.open(&outbox.shadow_dir.join(&last.name)).ok();
@@ -263,6 +264,28 @@ impl Opening {
         // These were committed, and no copy gives them back.
         self.outbox.findings.add(Finding::Lost { first: next.sequence, last: applied.sequence });
         Watermark { ordinal: applied.ordinal.next(), sequence: applied.sequence.next().max(next.sequence) }
+    }
+
+    /// Only what every destination has settled, and no dead letter, is ever reclaimed: where the state knows of more, the oldest
+    /// segments are missing. They are made again, or told as lost.
+    fn restore_front(&self, state: &State) -> io::Result<()> {
+        let outbox = &self.outbox;
+        let unsettled = || {
+            let first = state.settled.values().map(|settled| settled.first_missing(Sequence::FIRST)).min();
+            first.filter(|first| *first < outbox.oldest().0)
+        };
+        let is_missing = || unsettled().is_some() || state.unresolved.ranges().first().is_some_and(|(first, _)| *first < outbox.oldest().0);
+        if !is_missing() {
+            return Ok(());
+        }
+        self.wait_second();
+        if let Some(second) = &self.second {
+            while is_missing() && outbox.restore_before_oldest(second.copy.as_ref())? {}
+        }
+        if let Some(first) = unsettled() {
+            outbox.findings.add(Finding::Lost { first, last: Sequence(outbox.oldest().0.0.saturating_sub(1)) });
+        }
+        Ok(())
     }
 
     /// Reads whole segments that were not whole, which mends what can be mended.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use vitalgate_domain::Change;
 
-use crate::copy::{KeyedCopy, KeyedError, Ordinal};
+use crate::copy::{BlockKind, KeyedCopy, KeyedError, Ordinal};
 use crate::files::{StoredFile, fill_with_zeros, read_full};
 use crate::group::{Group, SealingPlace};
 use crate::journal::random_number;
@@ -93,6 +93,31 @@ impl Outbox {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let at = segments.partition_point(|segment| segment.ordinal <= header.ordinal);
         segments.insert(at, Arc::new(Segment::new(&header)));
+        Ok(true)
+    }
+
+    /// At opening: what came just before the oldest segment was neither reclaimed nor is it here. If the keyed store has it, its
+    /// segment is made again and listed, and `true` is given.
+    ///
+    /// # Errors
+    /// When the disk does not take it: then it is not lost, and must not be called so.
+    pub(crate) fn restore_before_oldest(&self, keyed: &dyn KeyedCopy) -> io::Result<bool> {
+        let Some(oldest) = self.segments().first().cloned() else { return Ok(false) };
+        let at = |ordinal: u64| self.found(keyed, Ordinal(ordinal)).ok().flatten().map(|(header, _)| header);
+        let Some(mut begin) = oldest.ordinal.0.checked_sub(1).and_then(at).filter(|header| header.segment != oldest.id) else {
+            return Ok(false);
+        };
+        while let Some(before) = begin.ordinal.0.checked_sub(1).and_then(at).filter(|before| before.segment == begin.segment) {
+            begin = before;
+        }
+        // The first record of a segment is a snapshot, of which the keyed store keeps the latest only.
+        let ordinal = if begin.kind == BlockKind::State { begin.ordinal } else { Ordinal(begin.ordinal.0.saturating_sub(1)) };
+        let wrapped = self.keyring.wrapped(begin.key_id).unwrap_or_default();
+        let header = SegmentHeader { id: begin.segment, first: begin.first, ordinal, wall: oldest.wall, key_id: begin.key_id, wrapped };
+        let name = segment_name(header.first, header.ordinal);
+        self.make_again(&name, |file| self.fill(file, keyed, &header, &oldest))?;
+        self.findings.add(Finding::SegmentRestored { file: format!("journal/{name}"), from: Healer::Keyed });
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(0, Arc::new(Segment::new(&header)));
         Ok(true)
     }
 
