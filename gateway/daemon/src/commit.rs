@@ -19,7 +19,7 @@ use vitalgate_domain::limits::{COMMIT_READINGS_MAX, READINGS_PER_SAMPLE_MAX};
 use vitalgate_domain::{Associations, Change, ClockTrust, DecodedSample, DestinationId, DeviceId, Entry, Sequence};
 use vitalgate_intake::{IntakeQueue, Receipt, ReceiptSender, Submission, Submitted};
 use vitalgate_pipeline::Admission;
-use vitalgate_store::{CommitError, Journal};
+use vitalgate_store::{CommitError, Journal, Ordinal};
 
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
@@ -77,6 +77,8 @@ pub(crate) struct CommitLoop {
     pub(crate) told: Box<dyn Told>,
     /// When old dead letters may be moved again, in monotonic milliseconds.
     pub(crate) carry_at_ms: u64,
+    /// The oldest place that is to be moved, and the last record when that was seen.
+    pub(crate) carry_seen: Option<(Sequence, Ordinal)>,
     /// The oldest place that could not be moved, so that it is said once.
     pub(crate) not_carried: Option<Sequence>,
     /// Readings whose moment is not known, because the clock was never set.

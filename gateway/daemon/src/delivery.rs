@@ -102,6 +102,10 @@ impl DeliveryLoop {
             let sequence = *self.committed.borrow_and_update();
             return Some(DeliveryEvent::Committed(sequence));
         }
+        if session.wake_at_ms.is_some_and(|at| at <= monotonic_ms()) {
+            session.wake_at_ms = None;
+            return Some(DeliveryEvent::Tick);
+        }
         if let Some(event) = session.pending.pop_front() {
             return Some(event);
         }

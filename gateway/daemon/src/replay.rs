@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
+use vitalgate_domain::limits::READINGS_PER_SAMPLE_MAX;
 use vitalgate_domain::{
     Associations, Change, ClockTrust, DeadLetter, DecodedSample, DeviceNamespace, Entry, Flags, Now, Reading, Sequence, SequenceRanges,
     Subject,
@@ -79,8 +80,9 @@ impl Replay {
                 let began = Instant::now();
                 let mut before = None;
                 for sequence in selection.taken.clone() {
-                    // Sparse ones cost much reading, and nothing is committed meanwhile. What stands beside the last one is near.
-                    let is_apart = before.replace(sequence).is_some_and(|before: Sequence| before.next() != sequence);
+                    // Sparse ones cost much reading, and nothing is committed meanwhile. So far apart they are of two samples.
+                    let is_apart =
+                        before.replace(sequence).is_some_and(|before: Sequence| before.plus(READINGS_PER_SAMPLE_MAX as u64) < sequence);
                     if is_apart && began.elapsed() > PLAN_TIME_MAX {
                         selection.leave_from(sequence);
                         break;

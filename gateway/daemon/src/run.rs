@@ -146,6 +146,7 @@ impl<'a> Gateway<'a> {
             },
             told: Box::new(Arc::clone(&keyed)),
             carry_at_ms: 0,
+            carry_seen: None,
             not_carried: None,
             undated: crate::undated::Undated::of_journal(&reader),
             rotation: Rotation::new(monotonic_ms()),

@@ -128,15 +128,21 @@ fn was_held(printed: &str, until: &str) -> usize {
     printed.lines().filter(|line| line.contains("was a dead letter (Unassigned") && line.ends_with(until)).count()
 }
 
-/// Promise 5: a discarded reading is never said to be delivered, also not while the buffer is filled again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trace_never_calls_a_discarded_reading_delivered() {
-    let mut site = Site::start(device(None), |_| {}).await.unwrap();
+/// A gateway that holds the readings of one message, for want of a patient: with the moment and their number.
+async fn holding() -> (Site, UnixMs, usize) {
+    let site = Site::start(device(None), |_| {}).await.unwrap();
     let now = wall_now();
     let messages = set_messages(now, 1);
     let readings = messages[0].readings.len();
     publish(&site, messages).await;
     held(&site, readings as u64).await;
+    (site, now, readings)
+}
+
+/// Promise 5: a discarded reading is never said to be delivered, also not while the buffer is filled again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trace_never_calls_a_discarded_reading_delivered() {
+    let (mut site, now, readings) = holding().await;
     let listed = command(site.gateway.config_file(), &["dead-letters", "list"]).await.unwrap();
     let numbers = listed.lines().map(|line| line.split_whitespace().next().unwrap());
     let discard: Vec<_> = ["dead-letters", "discard"].into_iter().chain(numbers).collect();
@@ -150,12 +156,7 @@ async fn trace_never_calls_a_discarded_reading_delivered() {
 /// Promise 5: a reading that was held and replayed is delivered once, and its first place says what became of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trace_tells_a_replayed_reading_from_the_place_where_it_was_held() {
-    let mut site = Site::start(device(None), |_| {}).await.unwrap();
-    let now = wall_now();
-    let messages = set_messages(now, 1);
-    let readings = messages[0].readings.len();
-    publish(&site, messages).await;
-    held(&site, readings as u64).await;
+    let (mut site, now, readings) = holding().await;
     site.gateway.terminate().await.unwrap();
     site.gateway.configure(|config| config.devices = device(Some("Patient/p1"))).unwrap();
     site.gateway.restart().await.unwrap();

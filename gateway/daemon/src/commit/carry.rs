@@ -17,6 +17,15 @@ impl CommitLoop {
             return Ok(());
         }
         let Some(held) = self.journal.held_back() else { return Ok(()) };
+        // By now every destination has answered for all of it. Before the keyed store knows those answers, a reason would be lost.
+        let answered = match self.carry_seen {
+            Some((first, answered)) if first == held.0 => answered,
+            _ => self.replay.reader.committed_record(),
+        };
+        self.carry_seen = Some((held.0, answered));
+        if !self.told.reaches(answered) {
+            return Ok(());
+        }
         self.carry_at_ms = now_ms + CARRY_INTERVAL_MS;
         let planned = self.replay.carry(held, self.journal.state(), self.journal.next_sequence(), &*self.told);
         let carried = match planned {

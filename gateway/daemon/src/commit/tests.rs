@@ -117,6 +117,7 @@ fn rig_with(folder: &Path, profile: &str, options: StoreOptions) -> Rig {
         replay: Replay { reader: reader.clone(), devices, namespace },
         told: Box::new(Arc::clone(&opened.keyed)),
         carry_at_ms: 0,
+        carry_seen: None,
         not_carried: None,
         rotation: Rotation::new(0),
         kept: Kept::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vitalgate_domain::{Change, DeadLetterKind, DeadLetterReason, DestinationId, Entry, Flags, RejectedReading, Sequence};
 use vitalgate_store::keyed::Keyed;
-use vitalgate_store::{KeyedError, State};
+use vitalgate_store::{KeyedCopy as _, KeyedError, Ordinal, State};
 
 use super::Replay;
 use super::window::Window;
@@ -21,6 +21,9 @@ const REASON_LOST: &str = "set aside before; the reason was lost with a damaged 
 
 /// What is known of readings beside the journal's entries.
 pub(crate) trait Told: Send {
+    /// Whether it knows all that was committed up to this record.
+    fn reaches(&self, ordinal: Ordinal) -> bool;
+
     /// Why destinations refused or held readings in a range, at most `max`.
     ///
     /// # Errors
@@ -35,6 +38,10 @@ pub(crate) trait Told: Send {
 }
 
 impl Told for Arc<Keyed> {
+    fn reaches(&self, ordinal: Ordinal) -> bool {
+        self.applied().ordinal >= ordinal
+    }
+
     fn rejected(&self, from: Sequence, until: Sequence, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
         Keyed::rejected(self, from, until, max)
     }

@@ -94,6 +94,36 @@ fn an_old_dead_letter_does_not_keep_what_came_after_it() {
     assert!(again.iter().any(|reading| reading.id == refused.id && reading.value == refused.value));
 }
 
+/// A copy that lags behind what was committed.
+struct Behind;
+
+impl Told for Behind {
+    fn reaches(&self, _: vitalgate_store::Ordinal) -> bool {
+        false
+    }
+    fn rejected(&self, _: Sequence, _: Sequence, _: usize) -> Result<Vec<(DestinationId, RejectedReading)>, vitalgate_store::KeyedError> {
+        Ok(Vec::new())
+    }
+    fn remote_id(&self, _: Sequence, _: &DestinationId) -> Result<Option<Arc<str>>, vitalgate_store::KeyedError> {
+        Ok(None)
+    }
+}
+
+/// Promise 4: a dead letter is not moved before its reason is at hand.
+#[test]
+fn a_dead_letter_waits_for_its_reason() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    set_aside(&mut rig);
+    go_on(&mut rig);
+    let keyed = std::mem::replace(&mut rig.commit.told, Box::new(Behind));
+    upkeep(&mut rig);
+    assert_eq!(rig.unresolved(), [(1, 1), (4, 5)], "moved without their reasons");
+    rig.commit.told = keyed;
+    upkeep(&mut rig);
+    assert!(rig.unresolved()[0].0 > 5, "{:?}", rig.unresolved());
+}
+
 /// A segment that is full of dead letters is not made smaller by moving them: it stays, and nothing of it is lost.
 #[test]
 fn too_many_dead_letters_stay_where_they_are() {
