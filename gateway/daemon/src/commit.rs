@@ -122,6 +122,11 @@ impl Group {
         self.entries.is_empty() && self.changes.is_empty() && self.apart.is_empty()
     }
 
+    /// Whether something is settled, resolved or begins as a dead letter with it.
+    fn changes_settlement(&self) -> bool {
+        !self.changes.is_empty() || self.entries.iter().any(|entry| matches!(entry, Entry::DeadLetter(_)))
+    }
+
     fn has_room(&self) -> bool {
         self.entries.len() + READINGS_PER_SAMPLE_MAX < COMMIT_READINGS_MAX
             && self.receipts.len() < COMMIT_READINGS_MAX
@@ -360,7 +365,7 @@ impl CommitLoop {
                     self.shared.committed_entries.fetch_add(group.entries.len() as u64, Ordering::Relaxed);
                     self.committed.send_replace(last);
                 }
-                if !group.changes.is_empty() {
+                if group.changes_settlement() {
                     self.publish_settlement();
                 }
                 Ok((Receipt::Committed, Receipt::Committed))

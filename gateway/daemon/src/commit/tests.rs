@@ -1,5 +1,6 @@
 mod carry;
 mod load;
+mod told;
 
 use std::path::Path;
 
