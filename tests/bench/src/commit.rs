@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use vitalgate_domain::{
     BootId, ClockTrust, DeviceId, DeviceNamespace, DeviceTime, Entry, Flags, Metric, PatientReference, Quantity, Reading, ReadingId,
     ReadingTime, Received, Subject, Unit, UnixMs, Value,
@@ -22,12 +22,14 @@ const SIZES: [usize; 4] = [1, 10, 100, 250];
 const READING_BYTES: usize = 200;
 /// Length of one run.
 const RUN: Duration = Duration::from_secs(1);
+/// Longest time the buffer may take to come to where the journal is.
+const FOLLOW_DEADLINE: Duration = Duration::from_secs(120);
 /// Pairs of runs; the median ratio counts.
 const PAIRS: usize = 5;
 
 /// All rows of this part.
-pub(crate) fn rates(table: &mut Table) -> anyhow::Result<()> {
-    let folder = tempfile::tempdir_in("target").or_else(|_| tempfile::tempdir())?;
+pub(crate) fn rates(table: &mut Table, folder: &Path) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir_in(folder)?;
     let keys = FileKeyWrap::open_or_create(&folder.path().join("store.key")).context("no key")?;
     let opened = vitalgate_store::open(StoreOptions::new(folder.path().join("store")), Arc::new(keys), Arc::new(RealFiles))?;
     let mut journal = opened.journal;
@@ -41,6 +43,8 @@ pub(crate) fn rates(table: &mut Table) -> anyhow::Result<()> {
                 journal.append(&entries, &[])?;
                 Ok(began.elapsed())
             })?;
+            // The keyed copy has no work left when the other side is measured.
+            ensure!(opened.keyed.wait_reached(opened.reader.committed_record(), false, FOLLOW_DEADLINE), "the buffer does not follow");
             pairs.push((ours, raw_rate(folder.path(), size)?));
             journal.maintain()?;
         }

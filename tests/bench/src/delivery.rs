@@ -1,6 +1,6 @@
 //! The highest sustained rate, CPU and memory: idle, loaded, through an outage.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -39,8 +39,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Starts both.
-    pub(crate) async fn start() -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+    pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir_in(folder)?;
         let ehr = Ehr::start(EhrOptions { null: true, ..EhrOptions::default() }).await?;
         let mut config = config(folder.path(), CLIENTS)?;
         config.destination = Some((ehr.base_url().to_owned(), Some(PathBuf::from(ehr.ca_file()))));
@@ -92,8 +92,8 @@ impl Bench {
 }
 
 /// All rows of this part.
-pub(crate) async fn sustained_and_outage(table: &mut Table) -> anyhow::Result<()> {
-    let bench = Bench::start().await?;
+pub(crate) async fn sustained_and_outage(table: &mut Table, folder: &Path) -> anyhow::Result<()> {
+    let bench = Bench::start(folder).await?;
     let pid = bench.pid()?;
     table.figure("idle_rss_mib", "resident, idle", resident_mib(pid)?, "MiB", "");
     forget_peak(pid)?;
@@ -120,11 +120,11 @@ pub(crate) async fn sustained_and_outage(table: &mut Table) -> anyhow::Result<()
     }
     table.figure("sustained_readings_per_s", "highest rate that was kept up with", best as f64, "readings/s", "at least 5000");
     drop(bench);
-    outage(table).await
+    outage(table, folder).await
 }
 
-async fn outage(table: &mut Table) -> anyhow::Result<()> {
-    let bench = Bench::start().await?;
+async fn outage(table: &mut Table, folder: &Path) -> anyhow::Result<()> {
+    let bench = Bench::start(folder).await?;
     let pid = bench.pid()?;
     bench.load(LoadPayload::OneReading(200), Some(OUTAGE_RATE), 20, Duration::from_secs(5)).await?;
     forget_peak(pid)?;

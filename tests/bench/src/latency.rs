@@ -1,6 +1,7 @@
 //! From a device's publish to the moment the EHR has it, over TLS on both sides.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -19,9 +20,9 @@ use crate::table::Table;
 const DEVICES: usize = 20;
 
 /// p50 and p99 at each rate.
-pub(crate) async fn device_to_ehr(table: &mut Table) -> anyhow::Result<()> {
+pub(crate) async fn device_to_ehr(table: &mut Table, folder: &Path) -> anyhow::Result<()> {
     for (rate_per_s, seconds) in [(1_u64, 20_u64), (100, 10), (1_000, 10)] {
-        let mut waited = at_rate(rate_per_s, seconds).await?;
+        let mut waited = at_rate(rate_per_s, seconds, folder).await?;
         waited.sort();
         let part = |share: f64| waited.get(((waited.len() - 1) as f64 * share) as usize).map_or(0.0, |waited| waited.as_secs_f64() * 1e3);
         let (aim50, aim99) = if rate_per_s == 100 { ("at most 10", "at most 50") } else { ("", "") };
@@ -31,8 +32,8 @@ pub(crate) async fn device_to_ehr(table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn at_rate(rate_per_s: u64, seconds: u64) -> anyhow::Result<Vec<Duration>> {
-    let folder = tempfile::tempdir()?;
+async fn at_rate(rate_per_s: u64, seconds: u64, folder: &Path) -> anyhow::Result<Vec<Duration>> {
+    let folder = tempfile::tempdir_in(folder)?;
     let ehr = Ehr::start(EhrOptions::default()).await?;
     let mut config = config(folder.path(), DEVICES)?;
     config.destination = Some((ehr.base_url().to_owned(), Some(ehr.ca_file().to_owned())));

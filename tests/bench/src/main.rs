@@ -26,7 +26,10 @@ struct Arguments {
     /// Where the figures go as a flat JSON object.
     #[arg(long, default_value = "target/bench.json")]
     output: PathBuf,
-    /// Only these parts: ingest, commit, drain, latency.
+    /// Where the stores lie while they are measured. A file system in memory gives figures without flushes.
+    #[arg(long, default_value = "target")]
+    folder: PathBuf,
+    /// Only these parts: ingest, commit, drain, latency. The other figures of an earlier run are kept.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Readings in the drain; the promise is made for 1,000,000.
@@ -38,9 +41,12 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut table = Table::default();
-    runtime.block_on(measure(&arguments, &mut table))?;
+    let measured = runtime.block_on(measure(&arguments, &mut table));
+    // A part that fails does not take the others along.
     table.print();
-    table.write(&arguments.output).with_context(|| format!("cannot write {}", arguments.output.display()))
+    let is_part = measured.is_err() || !arguments.only.is_empty();
+    table.write(&arguments.output, is_part).with_context(|| format!("cannot write {}", arguments.output.display()))?;
+    measured
 }
 
 async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()> {
@@ -48,17 +54,17 @@ async fn measure(arguments: &Arguments, table: &mut Table) -> anyhow::Result<()>
     let binary = vitalgate_test_support::gateway::binary()?;
     table.figure("binary_mib", "stripped binary", std::fs::metadata(&binary)?.len() as f64 / 1_048_576.0, "MiB", "at most 12");
     if wanted("commit") {
-        commit::rates(table)?;
+        commit::rates(table, &arguments.folder)?;
     }
     if wanted("ingest") {
-        ingest::against_mosquitto(table).await?;
+        ingest::against_mosquitto(table, &arguments.folder).await?;
     }
     if wanted("latency") {
-        latency::device_to_ehr(table).await?;
-        delivery::sustained_and_outage(table).await?;
+        latency::device_to_ehr(table, &arguments.folder).await?;
+        delivery::sustained_and_outage(table, &arguments.folder).await?;
     }
     if wanted("drain") {
-        drain::drain_and_start(table, arguments.queued).await?;
+        drain::drain_and_start(table, arguments.queued, &arguments.folder).await?;
     }
     Ok(())
 }

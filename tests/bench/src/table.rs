@@ -31,8 +31,8 @@ impl Table {
     }
 
     /// Writes a flat object of name to number; figures of an earlier partial run stay.
-    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let earlier = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    pub(crate) fn write(&self, path: &Path, keep_others: bool) -> anyhow::Result<()> {
+        let earlier = keep_others.then(|| std::fs::read(path).ok()).flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let mut object: serde_json::Map<String, serde_json::Value> = earlier.unwrap_or_default();
         object.extend(self.0.iter().map(|row| (row.name.clone(), serde_json::json!((row.value * 1e4).round() / 1e4))));
         if let Some(folder) = path.parent() {
