@@ -1,5 +1,7 @@
 # Every command a person needs. Each installs what it needs first (Debian or Ubuntu).
 SHELL := /bin/bash
+# nft, sfdisk, mkfs.vfat: on Debian not in the path of a user that is not root.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 .DEFAULT_GOAL := help
 EHR ?= built-in
 PROFILE ?= release

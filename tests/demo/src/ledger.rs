@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
-use vitalgate_domain::DeviceNamespace;
+use vitalgate_domain::DeviceId;
 use vitalgate_simulator::Acknowledged;
 use vitalgate_test_support::Oracle;
 use vitalgate_test_support::ehr::sightings_in;
@@ -114,7 +114,8 @@ pub(crate) struct Ledger {
 
 struct Inner {
     oracle: Oracle,
-    messages: u64,
+    /// Acknowledged messages of each monitor.
+    messages: BTreeMap<DeviceId, u64>,
     seen: HashMap<Uuid, Arc<str>>,
     doubled: HashSet<Uuid>,
     bed_of_patient: HashMap<String, usize>,
@@ -122,7 +123,7 @@ struct Inner {
 }
 
 impl Ledger {
-    pub(crate) fn new(namespace: DeviceNamespace, beds: Vec<Bed>, ehr_name: &'static str, ehr_url: String) -> Self {
+    pub(crate) fn new(oracle: Oracle, beds: Vec<Bed>, ehr_name: &'static str, ehr_url: String) -> Self {
         let bed_of_patient = beds.iter().enumerate().map(|(index, bed)| (format!("Patient/{}", bed.patient), index)).collect();
         let view = View {
             phase: Phase::Starting,
@@ -140,8 +141,7 @@ impl Ledger {
             proven_at_s: None,
             proven: None,
         };
-        let inner =
-            Inner { oracle: Oracle::new(namespace), messages: 0, seen: HashMap::new(), doubled: HashSet::new(), bed_of_patient, view };
+        let inner = Inner { oracle, messages: BTreeMap::new(), seen: HashMap::new(), doubled: HashSet::new(), bed_of_patient, view };
         Self { start: Instant::now(), inner: Mutex::new(inner) }
     }
 
@@ -155,13 +155,19 @@ impl Ledger {
 
     pub(crate) fn acknowledged(&self, acknowledged: &Acknowledged) {
         let mut inner = self.inner();
-        inner.messages += 1;
+        *inner.messages.entry(acknowledged.device.clone()).or_default() += 1;
         inner.oracle.acknowledged(acknowledged);
     }
 
     /// Acknowledged messages, to be compared with what was handed to the monitors.
     pub(crate) fn messages(&self) -> u64 {
-        self.inner().messages
+        self.inner().messages.values().sum()
+    }
+
+    /// Those of these devices that had no acknowledgement.
+    pub(crate) fn silent<'a>(&self, devices: impl IntoIterator<Item = &'a DeviceId>) -> Vec<String> {
+        let inner = self.inner();
+        devices.into_iter().filter(|device| !inner.messages.contains_key(*device)).map(ToString::to_string).collect()
     }
 
     /// Runs with the oracle.

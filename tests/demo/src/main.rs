@@ -6,6 +6,7 @@
 
 mod chart;
 mod ehr;
+mod judgement;
 mod ledger;
 mod page;
 mod story;

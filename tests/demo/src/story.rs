@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use vitalgate_domain::DeviceNamespace;
 use vitalgate_simulator::Recording;
 use vitalgate_test_support::ehr::sightings_in;
-use vitalgate_test_support::{GatewayProcess, Verdict, wait_until};
+use vitalgate_test_support::{GatewayProcess, Oracle, Verdict, wait_until};
 
 use crate::ehr::DemoEhr;
+use crate::judgement::Evidence;
 use crate::ledger::{Ledger, Phase, Totals};
 use crate::terminal::Terminal;
 use crate::ward::{GATEWAY, Ward};
@@ -65,7 +66,7 @@ async fn enter(arguments: &Arguments, interactive: bool, folder: &std::path::Pat
         EhrKind::BuiltIn => DemoEhr::built_in().await?,
         EhrKind::Sekmet => DemoEhr::sekmet(&arguments.sekmet, folder).await?,
     });
-    let ledger = Arc::new(Ledger::new(DeviceNamespace::new(GATEWAY)?, ward.beds(), ehr.name(), ehr.url()));
+    let ledger = Arc::new(Ledger::new(Oracle::of(DeviceNamespace::new(GATEWAY)?, &ward.devices()), ward.beds(), ehr.name(), ehr.url()));
     let address = page::serve(arguments.port, ledger.clone()).await?;
     let terminal = Terminal::start(interactive, ledger.clone(), format!("http://{address}/"));
     terminal.say(&format!("watch it at http://{address}/"));
@@ -170,15 +171,18 @@ impl Cast {
         let polled = polled_readings(&self.gateway).await?;
         self.ledger.with_oracle(|oracle| oracle.polled(self.ward.polled_device(), polled));
         let verdict = self.verdict().await?;
-        let proven = verdict.is_exactly_once();
+        let silent = self.ledger.silent(self.ward.monitors());
+        let against = Evidence { verdict: &verdict, handed_over, acknowledged: self.ledger.messages(), silent, polled }.against();
+        let proven = against.is_empty();
+        let text = against.iter().fold(verdict.to_string(), |text, against| format!("{text}\n  {against}"));
         let totals = Totals {
             acknowledged: verdict.acknowledged,
             in_the_ehr: verdict.in_the_ehr,
             lost: Some(verdict.lost_count()),
             duplicated: verdict.duplicated_count(),
         };
-        self.ledger.proof(if proven { Phase::Proven } else { Phase::Failed }, totals, verdict.to_string());
-        self.terminal.proof(&verdict.to_string(), proven);
+        self.ledger.proof(if proven { Phase::Proven } else { Phase::Failed }, totals, text.clone());
+        self.terminal.proof(&text, proven);
         Ok(proven)
     }
 

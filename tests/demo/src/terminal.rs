@@ -133,5 +133,6 @@ fn picture(view: &View, messages: &[String], url: &str) -> String {
     for message in messages {
         let _ = writeln!(out, "{message}");
     }
+    out.push_str("\x1b[?7h");
     out
 }

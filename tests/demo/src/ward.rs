@@ -95,6 +95,22 @@ impl Ward {
         beds.collect()
     }
 
+    /// As they are configured, each at its patient.
+    pub(crate) fn devices(&self) -> Vec<DeviceLine> {
+        let line = |place: &Place| {
+            let patient = format!("Patient/{}", place.patient);
+            match place.version {
+                Some(_) => DeviceLine::mqtt(place.device.clone(), &patient),
+                None => DeviceLine::modbus(place.device.clone(), &patient, self.polled.address(), POLL_INTERVAL_MS),
+            }
+        };
+        self.places.iter().map(line).collect()
+    }
+
+    pub(crate) fn monitors(&self) -> impl Iterator<Item = &DeviceId> {
+        self.places.iter().filter(|place| place.version.is_some()).map(|place| &place.device)
+    }
+
     pub(crate) fn polled_device(&self) -> &DeviceId {
         &self.polled_device
     }
@@ -106,12 +122,8 @@ impl Ward {
         config.destination = Some((ehr.url(), ehr.ca_file()));
         for place in &self.places {
             ehr.add_patient(&place.patient).await.context("the EHR did not take a patient")?;
-            let patient = format!("Patient/{}", place.patient);
-            config.devices.push(match place.version {
-                Some(_) => DeviceLine::mqtt(place.device.clone(), &patient),
-                None => DeviceLine::modbus(place.device.clone(), &patient, self.polled.address(), POLL_INTERVAL_MS),
-            });
         }
+        config.devices = self.devices();
         let config_file = write_config(&config, folder)?;
         let mut transports = Vec::new();
         for place in self.places.iter().filter(|place| place.version.is_some()) {

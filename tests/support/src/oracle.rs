@@ -142,6 +142,12 @@ impl Oracle {
         self.expected.keys()
     }
 
+    /// Whether it stands at another patient than its device's.
+    fn is_elsewhere(&self, sighting: &Sighting) -> bool {
+        let patient = self.patients.iter().find(|(device, _)| device.as_str() == sighting.device).map(|(_, patient)| patient);
+        patient.is_some_and(|patient| *patient != sighting.subject)
+    }
+
     /// Compares with what the EHR holds. Sightings of devices that the oracle never heard of are
     /// only looked at for duplicates.
     #[must_use]
@@ -166,6 +172,9 @@ impl Oracle {
             } else if let Some(arrived) = found.first().and_then(|sighting| polled.get_mut(sighting.device.as_str())) {
                 *arrived += 1;
                 verdict.in_the_ehr += 1;
+                if let Some(sighting) = found.iter().find(|sighting| self.is_elsewhere(sighting)) {
+                    note(&mut verdict.altered, &mut verdict.altered_count, || format!("another patient in {sighting:?}"));
+                }
             } else if found.iter().any(|sighting| devices.contains(sighting.device.as_str())) {
                 verdict.in_the_ehr += 1;
                 note(&mut verdict.unacknowledged, &mut verdict.unacknowledged_count, || format!("{found:?}"));
@@ -424,6 +433,8 @@ mod tests {
         assert_eq!(oracle.compare(&sightings[..2]).lost_count(), 1);
         let more = [&sightings[..], &[polled(3), polled(4)]].concat();
         assert_eq!((oracle.compare(&more).duplicated_count(), oracle.compare(&more).is_exactly_once()), (2, false));
+        oracle.patients.insert(DeviceId::new("p").unwrap(), "Patient/2".into());
+        assert_eq!(oracle.compare(&sightings).altered_count(), 2, "each at another patient");
     }
 
     #[test]

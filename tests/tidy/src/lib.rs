@@ -5,6 +5,7 @@
 
 mod arrows;
 mod documents;
+mod setup;
 mod sources;
 
 use std::path::{Path, PathBuf};

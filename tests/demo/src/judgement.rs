@@ -1,0 +1,111 @@
+//! When the proof holds: what was compared must be all there was, and something of everybody.
+
+use vitalgate_test_support::Verdict;
+
+/// What the demonstration has seen when it compares.
+pub(crate) struct Evidence<'a> {
+    /// How both sets compare.
+    pub(crate) verdict: &'a Verdict,
+    /// Messages that were handed to the monitors.
+    pub(crate) handed_over: u64,
+    /// Messages of which the monitors had an acknowledgement.
+    pub(crate) acknowledged: u64,
+    /// Monitors without one acknowledgement.
+    pub(crate) silent: Vec<String>,
+    /// Readings of the polled monitor that the gateway stored.
+    pub(crate) polled: u64,
+}
+
+impl Evidence<'_> {
+    /// What stands against the proof, for a person; nothing when it holds.
+    pub(crate) fn against(&self) -> Vec<String> {
+        let unanswered = self.handed_over.saturating_sub(self.acknowledged);
+        let unasked = self.verdict.unacknowledged_count();
+        let mut against = Vec::new();
+        let mut say = |applies: bool, text: String| {
+            if applies {
+                against.push(text);
+            }
+        };
+        say(!self.verdict.is_exactly_once(), "the two sets differ".to_owned());
+        say(unanswered > 0, format!("{unanswered} messages were not acknowledged"));
+        say(!self.silent.is_empty(), format!("nothing was acknowledged to {}", self.silent.join(", ")));
+        say(self.polled == 0, "no poll was stored".to_owned());
+        // Every message has its acknowledgement by now: what has none was sent by nobody.
+        say(unanswered == 0 && unasked > 0, format!("{unasked} readings in the EHR were sent by nobody"));
+        against
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use uuid::Uuid;
+    use vitalgate_domain::{DeviceId, DeviceNamespace, Metric, ReadingId, UnixMs};
+    use vitalgate_test_support::ehr::{Sighting, Stated};
+    use vitalgate_test_support::{DeviceLine, Expected, Oracle};
+
+    use super::*;
+
+    const MOMENT: UnixMs = UnixMs(1_795_341_600_120);
+
+    fn id(time: &str) -> ReadingId {
+        ReadingId::from_device_time(&DeviceNamespace::new("g").unwrap(), &DeviceId::new("m").unwrap(), Metric::HeartRate, time, 0)
+    }
+
+    fn sighting(time: &str, patient: &str) -> Sighting {
+        Sighting {
+            reading: Uuid::from_bytes(*id(time).as_bytes()),
+            resource: Arc::from(time),
+            device: "m".into(),
+            subject: patient.into(),
+            codes: vec!["8867-4".into(), "147842".into()],
+            effective: Some(MOMENT),
+            stated: Stated::Number(72.0, "/min".into()),
+        }
+    }
+
+    /// One reading `a` of the monitor `m` at Patient/1 was acknowledged.
+    fn verdict(sightings: &[Sighting]) -> Verdict {
+        let device = DeviceId::new("m").unwrap();
+        let mut oracle = Oracle::of(DeviceNamespace::new("g").unwrap(), &[DeviceLine::mqtt(device.clone(), "Patient/1")]);
+        let expected = Expected {
+            device,
+            metric: Metric::HeartRate,
+            time: "a".into(),
+            effective: Some(MOMENT),
+            subject: Some("Patient/1".into()),
+            value: Some(72.0),
+        };
+        oracle.expect(id("a"), expected);
+        oracle.compare(sightings)
+    }
+
+    fn whole(verdict: &Verdict) -> Evidence<'_> {
+        Evidence { verdict, handed_over: 1, acknowledged: 1, silent: vec![], polled: 8 }
+    }
+
+    #[test]
+    fn the_proof_holds_for_all_that_was_sent() {
+        assert_eq!(whole(&verdict(&[sighting("a", "Patient/1")])).against(), Vec::<String>::new());
+    }
+
+    /// Two empty sets are equal and prove nothing.
+    #[test]
+    fn a_demonstration_in_which_nothing_flowed_proves_nothing() {
+        let verdict = Oracle::new(DeviceNamespace::new("g").unwrap()).compare(&[]);
+        assert!(verdict.is_exactly_once());
+        let nothing = Evidence { acknowledged: 0, silent: vec!["m".to_owned()], polled: 0, ..whole(&verdict) };
+        assert_eq!(nothing.against(), ["1 messages were not acknowledged", "nothing was acknowledged to m", "no poll was stored"]);
+    }
+
+    #[test]
+    fn another_patient_a_loss_and_a_reading_of_nobody_stand_against_it() {
+        let difference = ["the two sets differ"];
+        assert_eq!(whole(&verdict(&[sighting("a", "Patient/2")])).against(), difference);
+        assert_eq!(whole(&verdict(&[])).against(), difference);
+        let both = verdict(&[sighting("a", "Patient/1"), sighting("b", "Patient/1")]);
+        assert_eq!(whole(&both).against(), ["1 readings in the EHR were sent by nobody"]);
+    }
+}
