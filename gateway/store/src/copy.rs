@@ -106,6 +106,14 @@ pub enum KeyedError {
     Io(String),
 }
 
+/// What an answer says to be there: nothing, where it is damaged. That there is no answer now says nothing about it.
+pub(crate) fn whole<T>(answer: Result<Option<T>, KeyedError>) -> Result<Option<T>, KeyedError> {
+    match answer {
+        Err(KeyedError::Damaged(_)) => Ok(None),
+        answer => answer,
+    }
+}
+
 /// What the keyed side offers to the journal: a second copy to heal from.
 ///
 /// No method may hang or panic: answers come under a deadline, damage is an error.

@@ -24,7 +24,7 @@
 //! | 8 | 8 | segment id, random |
 //! | 16 | 8 | first sequence |
 //! | 24 | 8 | first ordinal |
-//! | 32 | 8 | newest trusted wall clock in Unix milliseconds, or the smallest number |
+//! | 32 | 8 | newest trusted wall clock in Unix milliseconds; the smallest number while the clock is not set |
 //! | 40 | 4 | data key id |
 //! | 44 | 4 | length of the wrapped key, at most 256 |
 //! | 48 | | the wrapped key; zeros up to 4,092 |

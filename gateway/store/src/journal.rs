@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vitalgate_domain::{Change, Entry, Received, Sequence, UnixMs};
+use vitalgate_domain::{Change, ClockTrust, Entry, Received, Sequence, UnixMs};
 
 use crate::copy::{Ordinal, Watermark};
 use crate::files::{FolderClaim, StoredFile};
@@ -81,6 +81,8 @@ pub struct Journal {
     pub(crate) keeper: StateKeeper,
     pub(crate) poisoned: Option<String>,
     pub(crate) buffer: Vec<u8>,
+    /// Whether a clock that was set told the time since the opening: the latest known time may be that of days ago until then.
+    pub(crate) clock_is_set: bool,
     pub(crate) _claim: Box<dyn FolderClaim>,
 }
 
@@ -112,6 +114,7 @@ impl Journal {
 
     /// Tells the time, for retention, as far as it is trusted; entries that are committed tell it too.
     pub fn note_time(&mut self, now: &Received) {
+        self.clock_is_set |= now.trust != ClockTrust::Unset;
         self.keeper.note_time(now);
     }
 
@@ -146,6 +149,10 @@ impl Journal {
                 taken = group.take_entries(left.split_at(whole).0, self.group_bytes_max())?;
             }
             let (now, later) = left.split_at_checked(taken).unwrap_or((left, &[]));
+            if left.len() == entries.len() && !later.is_empty() && self.space.is_short() {
+                // The rest might find no room, and what is on disk cannot be refused any more.
+                return Err(CommitError::BelowFloor);
+            }
             // Changes speak of entries before them: they come with the last part.
             let changes_now = if later.is_empty() { changes } else { &[] };
             group.take_changes(changes_now)?;
@@ -331,8 +338,8 @@ impl Journal {
 
     fn begin(&mut self, spare: &str, file: Arc<dyn StoredFile>, group: &Group) -> Result<(Active, u64, u64), CommitError> {
         let key_id = self.outbox.keyring.newest().ok_or(KeyError::Missing(0))?;
-        let begun = begin_segment(&self.outbox, self.next, self.keeper.state().latest_wall, key_id, group, &mut self.buffer);
-        let (header, run, link) = begun?;
+        let wall = self.keeper.state().latest_wall.filter(|_| self.clock_is_set);
+        let (header, run, link) = begin_segment(&self.outbox, self.next, wall, key_id, group, &mut self.buffer)?;
         let write = || -> io::Result<()> {
             file.write_all_at(&self.buffer, 0)?;
             file.sync_all()?;

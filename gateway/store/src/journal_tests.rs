@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod missing;
 mod model;
 mod power_cut;
 mod second;

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use vitalgate_domain::{KeyWrap, Sequence, UnixMs};
+use vitalgate_domain::{KeyWrap, Sequence};
 
-use crate::copy::{BlockKind, Ordinal, Watermark};
+use crate::copy::{BlockKind, KeyedError, Ordinal, Watermark, whole};
 use crate::files::{FileSystem, FolderClaim, fill_with_zeros, read_up_to};
 use crate::group::Group;
 use crate::journal::{Active, CommitError, Journal, begin_segment, begin_shadow, random_number};
@@ -40,6 +40,9 @@ pub enum OpenError {
     /// No data key can be had.
     #[error("the store's data keys cannot be used")]
     Key(#[from] KeyError),
+    /// Something is missing that the keyed store may have.
+    #[error("the keyed store does not answer yet, and may have what is missing in the journal; nothing is given up before it answers")]
+    Keyed(#[source] KeyedError),
     /// The first segment cannot be begun.
     #[error("the store's first segment cannot be begun")]
     Begin(#[from] CommitError),
@@ -59,7 +62,8 @@ pub(crate) struct OpenedJournal {
 /// Opens the journal side; `second` is asked only when something is wrong.
 ///
 /// # Errors
-/// When the store is in use, the disk fails, or no key opens. Damage is mended and reported instead.
+/// When the store is in use, the disk fails, no key opens, or `second` may have what is missing and does not answer. Damage is
+/// mended and reported instead.
 pub(crate) fn open_journal(
     options: StoreOptions,
     keys: Arc<dyn KeyWrap>,
@@ -111,10 +115,17 @@ impl Opening {
             outbox.files.remove(&unready).map_err(failed)?;
         }
         let space = Space::new(Arc::clone(&outbox.files), &outbox.journal_dir, &outbox.options).map_err(failed)?;
+        let walk_failed = |error: WalkError| match error {
+            WalkError::Io(error) => failed(error),
+            WalkError::Copy(error) => OpenError::Keyed(error),
+        };
+        if outbox.segments().is_empty() {
+            self.restore_newest().map_err(walk_failed)?;
+        }
         let Some(last) = outbox.segments().last().cloned() else { return self.begin_first(claim, space, failed) };
         self.ready_keys()?;
         let last_doubtful = doubtful.iter().any(|segment| Arc::ptr_eq(segment, &last));
-        let tail = find_end(outbox, &last, self.second.as_ref(), last_doubtful).map_err(failed)?;
+        let tail = find_end(outbox, &last, self.second.as_ref(), last_doubtful).map_err(walk_failed)?;
         let next = self.beyond_keyed(&tail);
         let committed = Watermark { ordinal: Ordinal(next.ordinal.0 - 1), sequence: Sequence(next.sequence.0 - 1) };
         if !doubtful.is_empty() {
@@ -122,11 +133,8 @@ impl Opening {
             doubtful.retain(|segment| !Arc::ptr_eq(segment, &last));
             self.look_through(&doubtful, committed);
         }
-        let keeper = self.rebuild_state(committed).map_err(|error| match error {
-            WalkError::Io(error) => failed(error),
-            WalkError::Copy(error) => failed(io::Error::other(error)),
-        })?;
-        self.restore_front(keeper.state()).map_err(failed)?;
+        let keeper = self.rebuild_state(committed).map_err(walk_failed)?;
+        self.restore_front(keeper.state()).map_err(walk_failed)?;
         outbox.keyring.heal(outbox.files.as_ref(), &outbox.findings)?;
         let file = last.open(outbox.files.as_ref(), &outbox.journal_dir).map_err(failed)?;
         let shadow = outbox.files.open(&outbox.shadow_dir.join(&last.name)).ok();
@@ -146,8 +154,18 @@ impl Opening {
         space.prepare();
         let state = keeper.state().clone();
         let run = random_number()?;
-        let journal =
-            Journal { outbox: Arc::clone(&outbox), space, active, next, run, keeper, poisoned: None, buffer: Vec::new(), _claim: claim };
+        let journal = Journal {
+            outbox: Arc::clone(&outbox),
+            space,
+            active,
+            next,
+            run,
+            keeper,
+            poisoned: None,
+            buffer: Vec::new(),
+            clock_is_set: false,
+            _claim: claim,
+        };
         journal.publish();
         let report = OpenReport { findings: outbox.findings.all() };
         Ok(OpenedJournal { journal, reader: Reader::new(outbox), state, report })
@@ -165,7 +183,7 @@ impl Opening {
         let restored = outbox.restore_from_shadows()?;
         let mut begins: Vec<_> = outbox.files.list(&outbox.journal_dir)?.iter().filter_map(|name| parse_name(name)).collect();
         begins.sort_unstable_by_key(|(_, ordinal)| *ordinal);
-        let (mut segments, mut doubtful, mut wall) = (Vec::new(), Vec::new(), None);
+        let (mut segments, mut doubtful) = (Vec::new(), Vec::new());
         for (first, ordinal) in begins {
             let name = segment_name(first, ordinal);
             let path = outbox.journal_dir.join(&name);
@@ -183,7 +201,7 @@ impl Opening {
             let header = match found {
                 Some(header) => header,
                 None => {
-                    let header = self.mend_header(first, ordinal, wall)?;
+                    let header = self.mend_header(first, ordinal)?;
                     file.write_all_at(&header.to_bytes(), 0)?;
                     header
                 }
@@ -191,7 +209,6 @@ impl Opening {
             if !whole {
                 file.sync_all()?;
             }
-            wall = wall.max(header.wall);
             outbox.keyring.learn(header.key_id, &header.wrapped);
             let segment = Arc::new(Segment::new(&header));
             if !whole || restored.contains(&segment.name) {
@@ -205,7 +222,7 @@ impl Opening {
     }
 
     /// Finds out what a damaged header said.
-    fn mend_header(&self, first: Sequence, ordinal: Ordinal, wall: Option<UnixMs>) -> io::Result<SegmentHeader> {
+    fn mend_header(&self, first: Sequence, ordinal: Ordinal) -> io::Result<SegmentHeader> {
         let outbox = &self.outbox;
         let name = segment_name(first, ordinal);
         let limit = usize::try_from(outbox.options.segment_bytes).unwrap_or(usize::MAX);
@@ -217,7 +234,7 @@ impl Opening {
         }
         let derived = |id, key_id| {
             let wrapped = outbox.keyring.wrapped(key_id).unwrap_or_default();
-            SegmentHeader { id, first, ordinal, wall, key_id, wrapped }
+            SegmentHeader { id, first, ordinal, wall: None, key_id, wrapped }
         };
         let bytes = read_up_to(outbox.files.as_ref(), &outbox.journal_dir.join(&name), limit)?;
         if let Some(record) = first_record(&bytes, ordinal).or_else(|| first_record(&shadow, ordinal)) {
@@ -268,24 +285,36 @@ impl Opening {
 
     /// Only what every destination has settled, and no dead letter, is ever reclaimed: where the state knows of more, the oldest
     /// segments are missing. They are made again, or told as lost.
-    fn restore_front(&self, state: &State) -> io::Result<()> {
+    fn restore_front(&self, state: &State) -> Result<(), WalkError> {
         let outbox = &self.outbox;
-        let unsettled = || {
-            let first = state.settled.values().map(|settled| settled.first_missing(Sequence::FIRST)).min();
-            first.filter(|first| *first < outbox.oldest().0)
+        let missing = || {
+            let unsettled = state.settled.values().map(|settled| settled.first_missing(Sequence::FIRST));
+            let unresolved = state.unresolved.ranges().first().map(|(first, _)| *first);
+            unsettled.chain(unresolved).min().filter(|first| *first < outbox.oldest().0)
         };
-        let is_missing = || unsettled().is_some() || state.unresolved.ranges().first().is_some_and(|(first, _)| *first < outbox.oldest().0);
-        if !is_missing() {
+        if missing().is_none() {
             return Ok(());
         }
         self.wait_second();
         if let Some(second) = &self.second {
-            while is_missing() && outbox.restore_before_oldest(second.copy.as_ref())? {}
+            while missing().is_some() && outbox.restore_before_oldest(second.copy.as_ref())? {}
         }
-        if let Some(first) = unsettled() {
+        if let Some(first) = missing() {
             outbox.findings.add(Finding::Lost { first, last: Sequence(outbox.oldest().0.0.saturating_sub(1)) });
         }
         Ok(())
+    }
+
+    /// The journal is gone altogether, or is new: the segment that was in use is made again from the keyed store. Its snapshot tells
+    /// which of those before it are missing.
+    fn restore_newest(&self) -> Result<(), WalkError> {
+        let Some(second) = &self.second else { return Ok(()) };
+        self.wait_second();
+        // How far it has followed is known once it answers.
+        for (key_id, wrapped) in second.copy.wrapped_keys()? {
+            self.outbox.keyring.learn(key_id, &wrapped);
+        }
+        self.outbox.restore_before(second.copy.as_ref(), second.copy.applied().ordinal.next(), None).map(drop)
     }
 
     /// Reads whole segments that were not whole, which mends what can be mended.
@@ -320,7 +349,10 @@ impl Opening {
         }
         self.outbox.findings.add(Finding::OlderSnapshot { ordinal: Ordinal(0) });
         self.wait_second();
-        let block = self.second.as_ref().and_then(|second| second.copy.latest_state().ok().flatten());
+        let block = match &self.second {
+            Some(second) => whole(second.copy.latest_state())?,
+            None => None,
+        };
         let state = block.as_ref().and_then(|block| {
             let (header, record) = whole_record(&block.bytes)?;
             Some((header.ordinal, self.outbox.open_state(&header, record).ok()?))
@@ -329,20 +361,24 @@ impl Opening {
         let (from, state) = state.map_or((Ordinal(1), State::default()), |(ordinal, state)| (ordinal.next(), state));
         let mut keeper = self.replay(Walker::from_ordinal(&self.outbox, from, committed, Copies::All), StateKeeper::new(state))?;
         if !is_known {
-            self.begin_at_oldest(&mut keeper);
+            self.begin_at_oldest(&mut keeper)?;
         }
         Ok(keeper)
     }
 
     /// Without any snapshot nothing says that what was reclaimed was settled. It was, unless the keyed store, which lets go of
     /// what the journal reclaims, has it still: then a segment is missing.
-    fn begin_at_oldest(&self, keeper: &mut StateKeeper) {
+    fn begin_at_oldest(&self, keeper: &mut StateKeeper) -> Result<(), KeyedError> {
         let (oldest, _) = self.outbox.oldest();
         let before = Sequence(oldest.0.saturating_sub(1));
-        let kept = self.second.as_ref().is_some_and(|second| second.copy.block_covering(before).is_ok_and(|block| block.is_some()));
-        if !kept {
+        let kept = match &self.second {
+            Some(second) => whole(second.copy.block_covering(before))?,
+            None => None,
+        };
+        if kept.is_none() {
             keeper.begin_at(oldest);
         }
+        Ok(())
     }
 
     fn replay(&self, mut walker: Walker, mut keeper: StateKeeper) -> Result<StateKeeper, WalkError> {
@@ -368,16 +404,18 @@ impl Opening {
         }
     }
 
-    /// A store without a journal: new, or one whose journal is gone altogether.
+    /// A store without a journal: new, or one whose journal is gone altogether and in no copy.
     fn begin_first(
         self,
         claim: Box<dyn FolderClaim>,
         space: Arc<Space>,
         failed: &dyn Fn(io::Error) -> OpenError,
     ) -> Result<OpenedJournal, OpenError> {
-        self.wait_second();
         let outbox = &self.outbox;
         let applied = self.second.as_ref().map_or_else(Watermark::default, |second| second.copy.applied());
+        if applied.sequence >= Sequence::FIRST {
+            outbox.findings.add(Finding::Lost { first: Sequence::FIRST, last: applied.sequence });
+        }
         let next = Watermark { ordinal: applied.ordinal.next(), sequence: applied.sequence.next() };
         let usable = outbox.keyring.newest().filter(|newest| outbox.keyring.key(*newest).is_ok());
         let key_id = match usable {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use vitalgate_domain::Change;
 
-use crate::copy::{BlockKind, KeyedCopy, KeyedError, Ordinal};
+use crate::copy::{BlockKind, KeyedCopy, KeyedError, Ordinal, whole};
 use crate::files::{StoredFile, fill_with_zeros, read_full};
 use crate::group::{Group, SealingPlace};
 use crate::journal::random_number;
@@ -14,6 +14,7 @@ use crate::outbox::Outbox;
 use crate::record::{RecordHeader, aligned, whole_record};
 use crate::report::{Finding, Healer};
 use crate::segment::{Mark, RECORDS_START, Segment, SegmentHeader, parse_name, segment_name};
+use crate::walker::WalkError;
 
 /// A segment in the making that takes the place of a missing one.
 pub(crate) const RESTORING: &str = "restored.new";
@@ -83,7 +84,7 @@ impl Outbox {
             wrapped,
         };
         let name = segment_name(header.first, header.ordinal);
-        let made = self.make_again(&name, |file| self.fill(file, keyed.as_ref(), &header, &after));
+        let made = self.make_again(&name, |file| self.fill(file, |ordinal| self.found(keyed.as_ref(), ordinal), &header, after.ordinal));
         if let Err(error) = made {
             tracing::error!(%error, segment = name, "a missing segment cannot be made again now");
             // For want of space perhaps: it is not lost, and is tried again with the next read.
@@ -100,22 +101,34 @@ impl Outbox {
     /// segment is made again and listed, and `true` is given.
     ///
     /// # Errors
-    /// When the disk does not take it: then it is not lost, and must not be called so.
-    pub(crate) fn restore_before_oldest(&self, keyed: &dyn KeyedCopy) -> io::Result<bool> {
+    /// When the disk does not take it, or the keyed store cannot answer now: then it is not lost, and must not be called so.
+    pub(crate) fn restore_before_oldest(&self, keyed: &dyn KeyedCopy) -> Result<bool, WalkError> {
         let Some(oldest) = self.segments().first().cloned() else { return Ok(false) };
-        let at = |ordinal: u64| self.found(keyed, Ordinal(ordinal)).ok().flatten().map(|(header, _)| header);
-        let Some(mut begin) = oldest.ordinal.0.checked_sub(1).and_then(at).filter(|header| header.segment != oldest.id) else {
-            return Ok(false);
+        self.restore_before(keyed, oldest.ordinal, Some(&oldest))
+    }
+
+    /// The same for what came just before this record, which begins the segment `after`, if there is any.
+    ///
+    /// # Errors
+    /// As [`Outbox::restore_before_oldest`].
+    pub(crate) fn restore_before(&self, keyed: &dyn KeyedCopy, end: Ordinal, after: Option<&Segment>) -> Result<bool, WalkError> {
+        let found = |ordinal: Ordinal| whole(self.found(keyed, ordinal));
+        let before = |ordinal: Ordinal| match ordinal.0.checked_sub(1) {
+            Some(before) => found(Ordinal(before)).map(|found| found.map(|(header, _)| header)),
+            None => Ok(None),
         };
-        while let Some(before) = begin.ordinal.0.checked_sub(1).and_then(at).filter(|before| before.segment == begin.segment) {
-            begin = before;
+        let is_another = |header: &RecordHeader| after.is_none_or(|after| header.segment != after.id);
+        let Some(mut begin) = before(end)?.filter(is_another) else { return Ok(false) };
+        while let Some(earlier) = before(begin.ordinal)?.filter(|earlier| earlier.segment == begin.segment) {
+            begin = earlier;
         }
         // The first record of a segment is a snapshot, of which the keyed store keeps the latest only.
         let ordinal = if begin.kind == BlockKind::State { begin.ordinal } else { Ordinal(begin.ordinal.0.saturating_sub(1)) };
         let wrapped = self.keyring.wrapped(begin.key_id).unwrap_or_default();
-        let header = SegmentHeader { id: begin.segment, first: begin.first, ordinal, wall: oldest.wall, key_id: begin.key_id, wrapped };
+        let wall = after.and_then(|after| after.wall);
+        let header = SegmentHeader { id: begin.segment, first: begin.first, ordinal, wall, key_id: begin.key_id, wrapped };
         let name = segment_name(header.first, header.ordinal);
-        self.make_again(&name, |file| self.fill(file, keyed, &header, &oldest))?;
+        self.make_again(&name, |file| self.fill(file, found, &header, end))?;
         self.findings.add(Finding::SegmentRestored { file: format!("journal/{name}"), from: Healer::Keyed });
         self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(0, Arc::new(Segment::new(&header)));
         Ok(true)
@@ -128,14 +141,18 @@ impl Outbox {
         Ok(header.map(|(header, _)| header).map(|header| (header, block.bytes)))
     }
 
-    /// Everything that the keyed store has of the segment, until the first record that it has not.
-    fn fill(&self, file: &dyn StoredFile, keyed: &dyn KeyedCopy, segment: &SegmentHeader, after: &Segment) -> io::Result<()> {
+    /// Everything that the keyed store has of the segment before `end`, until the first record that it has not.
+    fn fill(
+        &self,
+        file: &dyn StoredFile,
+        found: impl Fn(Ordinal) -> Result<Option<Found>, KeyedError>,
+        segment: &SegmentHeader,
+        end: Ordinal,
+    ) -> Result<(), WalkError> {
         file.write_all_at(&segment.to_bytes(), 0)?;
         let (mut offset, mut ordinal, mut sequence) = (RECORDS_START, segment.ordinal, segment.first);
-        while ordinal < after.ordinal {
-            let found = self.found(keyed, ordinal).map_err(io::Error::other)?;
-            let found = found.filter(|(header, _)| header.segment == segment.id && header.first == sequence);
-            let record = match found {
+        while ordinal < end {
+            let record = match found(ordinal)?.filter(|(header, _)| header.segment == segment.id && header.first == sequence) {
                 Some((header, record)) => {
                     sequence = header.next_sequence();
                     record
@@ -151,7 +168,7 @@ impl Outbox {
             offset += stride;
             ordinal = ordinal.next();
         }
-        fill_with_zeros(file, offset, self.options.segment_bytes)
+        Ok(fill_with_zeros(file, offset, self.options.segment_bytes)?)
     }
 
     /// A record in the place of the snapshot that no copy has: later ones have been used since.
@@ -168,11 +185,11 @@ impl Outbox {
     }
 
     /// Writes a file beside and gives it its name when it is durable.
-    fn make_again(&self, name: &str, write: impl FnOnce(&dyn StoredFile) -> io::Result<()>) -> io::Result<()> {
+    fn make_again<E: From<io::Error>>(&self, name: &str, write: impl FnOnce(&dyn StoredFile) -> Result<(), E>) -> Result<(), E> {
         let unfinished = self.journal_dir.join(RESTORING);
-        let written = self.files.create(&unfinished).and_then(|file| {
+        let written = self.files.create(&unfinished).map_err(E::from).and_then(|file| {
             write(file.as_ref())?;
-            file.sync_all()
+            Ok(file.sync_all()?)
         });
         if let Err(error) = written {
             // What was written of it would only take room.
@@ -180,7 +197,7 @@ impl Outbox {
             return Err(error);
         }
         self.files.rename(&unfinished, &self.journal_dir.join(Path::new(name)))?;
-        self.files.sync_dir(&self.journal_dir)
+        Ok(self.files.sync_dir(&self.journal_dir)?)
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct SegmentHeader {
     pub id: u64,
     pub first: Sequence,
     pub ordinal: Ordinal,
-    /// The newest trusted wall clock when the segment was begun.
+    /// The newest trusted wall clock when the segment was begun; `None` where the clock was not set then.
     pub wall: Option<UnixMs>,
     pub key_id: u32,
     pub wrapped: Vec<u8>,

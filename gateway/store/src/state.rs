@@ -92,13 +92,17 @@ impl StateKeeper {
     pub(crate) fn apply_change(&mut self, change: &Change) {
         match change {
             Change::Settled { destination, ranges, rejected, .. } => {
+                // What the destination had settled already was told then, and may be resolved since.
+                let before = self.state.settled.get(destination);
+                let is_new = |place: &Sequence| before.is_none_or(|settled| !settled.contains(*place));
+                let dead_letters: Vec<_> = rejected.iter().map(|rejected| rejected.sequence).filter(is_new).collect();
                 let known = self.state.settled.len() < DESTINATIONS_MAX || self.state.settled.contains_key(destination);
                 if known {
                     let settled = self.state.settled.entry(destination.clone()).or_default();
                     ranges.iter().for_each(|(first, last)| settled.insert(*first, *last));
                     bound_settled(settled);
                 }
-                rejected.iter().for_each(|rejected| self.state.unresolved.insert(rejected.sequence, rejected.sequence));
+                dead_letters.into_iter().for_each(|place| self.state.unresolved.insert(place, place));
                 bound_unresolved(&mut self.state.unresolved);
             }
             Change::DeadLettersResolved { sequences, .. } => {
@@ -251,6 +255,35 @@ mod tests {
         assert_eq!(keeper.state().unresolved.ranges(), [(Sequence(6), Sequence(6))]);
         assert!(keeper.state().unresolved_in(Sequence(6), Sequence(6)));
         assert!(!keeper.state().unresolved_in(Sequence(7), Sequence(100)));
+    }
+
+    /// Promise 4: what a destination has settled already makes no dead letter anew; what another one has settled does.
+    #[test]
+    fn a_destination_makes_a_dead_letter_of_an_entry_once() {
+        let mut keeper = StateKeeper::default();
+        let present = ["a", "b"].map(|name| DestinationId::new(name).unwrap());
+        keeper.apply_change(&Change::Destinations { present: present.to_vec(), from: Sequence(1) });
+        let reason = vitalgate_domain::DeadLetterReason::new(vitalgate_domain::DeadLetterKind::Unassigned, "test");
+        let rejected = vitalgate_domain::RejectedReading { sequence: Sequence(3), id: ReadingId::from_bytes([0; 16]), reason };
+        let held = |destination: &DestinationId| Change::Settled {
+            destination: destination.clone(),
+            ranges: vec![(Sequence(1), Sequence(9))],
+            rejected: vec![rejected.clone()],
+            remote_ids: vec![],
+        };
+        let resolved = Change::DeadLettersResolved { sequences: vec![Sequence(3)], note: "test".into() };
+        let [first, second] = &present;
+        for (change, expected) in [
+            (held(first), true),
+            (resolved.clone(), false),
+            (held(first), false),
+            (held(second), true),
+            (resolved, false),
+            (held(second), false),
+        ] {
+            keeper.apply_change(&change);
+            assert_eq!(keeper.state().unresolved.contains(Sequence(3)), expected, "{change:?}");
+        }
     }
 
     /// No reading is stored twice because its destination left the configuration for a while; and what is kept stays bounded.

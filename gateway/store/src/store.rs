@@ -35,7 +35,8 @@ pub struct Opened {
 /// waited for only when the journal alone cannot tell its own end or needs mending.
 ///
 /// # Errors
-/// When the store is in use, the disk fails, or no data key opens.
+/// When the store is in use, the disk fails, no data key opens, or the keyed store may have what is missing in the journal and does
+/// not answer.
 pub fn open(options: StoreOptions, keys: Arc<dyn KeyWrap>, files: Arc<dyn FileSystem>) -> Result<Opened, OpenError> {
     let keyed = KeyedOptions::new(&options.dir);
     open_with(options, keyed, keys, files)
@@ -52,14 +53,12 @@ pub fn open_with(
     files: Arc<dyn FileSystem>,
 ) -> Result<Opened, OpenError> {
     let background = options.background;
-    // First look, opening, and salvage in between.
-    let patience = 2 * keyed.times.open + keyed.times.salvage;
     let keyed = Arc::new(Keyed::open(keyed));
     let waiting = Arc::clone(&keyed);
     let second = SecondCopy {
         copy: Arc::clone(&keyed) as _,
         wait_open: Box::new(move || {
-            let status = waiting.wait_open(patience);
+            let status = waiting.wait_open(waiting.open_patience());
             tracing::debug!(?status, "the keyed store was waited for");
         }),
     };

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use vitalgate_domain::Sequence;
 
-use crate::copy::{KeyedCopy, Ordinal};
+use crate::copy::{KeyedCopy, KeyedError, Ordinal, whole};
 use crate::files::{StoredFile, fill_with_zeros, read_up_to};
 use crate::outbox::Outbox;
 use crate::record::{ALIGNMENT_BYTES, HEADER_BYTES, RecordHeader, link, search, whole_record};
 use crate::report::{Finding, Healer};
 use crate::segment::{Mark, RECORDS_START, Segment};
+use crate::walker::WalkError;
 
 /// The keyed store while the journal is being opened: asked only when something is wrong, since
 /// its own opening takes longer.
@@ -54,14 +55,14 @@ fn place(offset: u64) -> usize {
 /// Finds the end of the last segment, mends it, and makes durable what counts as committed.
 ///
 /// # Errors
-/// When the disk fails.
-pub(crate) fn find_end(outbox: &Outbox, segment: &Segment, second: Option<&SecondCopy>, suspicious: bool) -> io::Result<Tail> {
+/// When the disk fails, or the keyed store has more and cannot answer now.
+pub(crate) fn find_end(outbox: &Outbox, segment: &Segment, second: Option<&SecondCopy>, suspicious: bool) -> Result<Tail, WalkError> {
     let segment_bytes = outbox.options.segment_bytes;
     let shadow_path = outbox.shadow_dir.join(&segment.name);
     let shadow = match read_up_to(outbox.files.as_ref(), &shadow_path, place(segment_bytes)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     let bytes = read_up_to(outbox.files.as_ref(), &outbox.journal_dir.join(&segment.name), place(segment_bytes))?;
     let mut scan = Scan {
@@ -78,12 +79,12 @@ pub(crate) fn find_end(outbox: &Outbox, segment: &Segment, second: Option<&Secon
         suspicious,
         waited: false,
     };
-    scan.run();
-    scan.finish()
+    scan.run()?;
+    Ok(scan.finish()?)
 }
 
 impl Scan<'_> {
-    fn run(&mut self) {
+    fn run(&mut self) -> Result<(), KeyedError> {
         loop {
             if let Some((header, record_link)) = self.fitting(&self.bytes) {
                 self.accept(&header, record_link);
@@ -91,8 +92,8 @@ impl Scan<'_> {
                 let start = place(self.at.offset);
                 let record = self.shadow.get(start..start + header.record_bytes()).unwrap_or_default().to_vec();
                 self.mend(&record, Healer::Shadow);
-            } else if !self.ask_keyed() && !self.jump() {
-                return;
+            } else if !self.ask_keyed()? && !self.jump() {
+                return Ok(());
             }
         }
     }
@@ -128,23 +129,25 @@ impl Scan<'_> {
     }
 
     /// Takes the next record from the keyed store, if anything hints that there must be one.
-    fn ask_keyed(&mut self) -> bool {
+    fn ask_keyed(&mut self) -> Result<bool, KeyedError> {
         let start = place(self.at.offset);
         self.suspicious |= has_own_header(&self.bytes, start, self.segment.id) || self.shadow.len() < start;
-        let Some(second) = self.second.filter(|_| self.suspicious) else { return false };
+        let Some(second) = self.second.filter(|_| self.suspicious) else { return Ok(false) };
         if !std::mem::replace(&mut self.waited, true) {
             (second.wait_open)();
         }
         if second.copy.applied().ordinal < self.at.ordinal {
-            return false;
+            return Ok(false);
         }
-        let found = self.outbox.keyed_record(self.segment, self.at.ordinal).ok().flatten();
-        let Some(record) = found.filter(|record| (start + record.len()) as u64 <= self.outbox.options.segment_bytes) else { return false };
+        let found = whole(self.outbox.keyed_record(self.segment, self.at.ordinal))?;
+        let Some(record) = found.filter(|record| (start + record.len()) as u64 <= self.outbox.options.segment_bytes) else {
+            return Ok(false);
+        };
         let fits = self.fitting_bytes(&record);
         if fits {
             self.mend(&record, Healer::Keyed);
         }
-        fits
+        Ok(fits)
     }
 
     fn fitting_bytes(&self, record: &[u8]) -> bool {

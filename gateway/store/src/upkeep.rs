@@ -51,11 +51,12 @@ impl Journal {
     pub fn held_back(&self) -> Option<(Sequence, Sequence)> {
         let checkpointed = self.outbox.keyed().map_or_else(Watermark::default, |keyed| keyed.checkpointed());
         let segments = self.outbox.segments();
-        let [segment, after, ..] = segments.as_slice() else { return None };
+        let [segment, later @ ..] = segments.as_slice() else { return None };
+        let after = later.first()?;
         let (first, last) = (segment.first, Sequence(after.first.0.saturating_sub(1)));
         let state = self.keeper.state();
         let is_held = first <= last && state.settled_everywhere(first, last) && state.unresolved_in(first, last);
-        let is_over = self.past_retention(after) || self.space.is_short();
+        let is_over = self.past_retention(later) || self.space.is_short();
         (is_held && is_over && after.ordinal.0 <= checkpointed.ordinal.0 + 1).then_some((first, last))
     }
 
@@ -130,8 +131,10 @@ impl Journal {
         let mut until = Watermark::default();
         // What every destination has gives way, one segment a round, before a new reading is refused.
         let mut may_yield = self.space.is_short();
-        for pair in segments.windows(2) {
-            let [segment, after] = pair else { break };
+        let mut rest = segments.as_slice();
+        while let [segment, later @ ..] = rest
+            && let Some(after) = later.first()
+        {
             let last = Sequence(after.first.0.saturating_sub(1));
             let state = self.keeper.state();
             let empty = last < segment.first;
@@ -139,7 +142,7 @@ impl Journal {
             if !settled || after.ordinal.0 > checkpointed.0 + 1 {
                 break;
             }
-            if !self.past_retention(after) {
+            if !self.past_retention(later) {
                 if !std::mem::take(&mut may_yield) {
                     break;
                 }
@@ -147,6 +150,7 @@ impl Journal {
             }
             until = Watermark { ordinal: Ordinal(after.ordinal.0 - 1), sequence: last };
             gone.push(Arc::clone(segment));
+            rest = later;
         }
         if gone.is_empty() {
             return Ok(0);
@@ -165,13 +169,14 @@ impl Journal {
         Ok(gone.len())
     }
 
-    /// Whether the time of everything before this segment is over.
-    fn past_retention(&self, after: &Segment) -> bool {
+    /// Whether the time of everything before these segments is over. It counts from when the first of them was begun; no later one
+    /// was begun before that, but one begun while the clock was ahead says too much, and one begun while it was not set says nothing.
+    fn past_retention(&self, later: &[Arc<Segment>]) -> bool {
         if self.outbox.options.retention_ms == 0 {
             return true;
         }
         let retention = i64::try_from(self.outbox.options.retention_ms).unwrap_or(i64::MAX);
-        match (after.wall, self.keeper.state().latest_wall) {
+        match (later.iter().filter_map(|segment| segment.wall).min(), self.keeper.state().latest_wall) {
             (Some(ended), Some(now)) => ended.plus_ms(retention) <= now,
             // Without a trusted clock nothing is known to be old.
             _ => false,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keyed_support::*;
-use vitalgate_domain::{DeviceId, Sequence};
+use vitalgate_domain::{Change, DeadLetterKind, DeadLetterReason, DeviceId, RejectedReading, Sequence, SequenceRanges};
 use vitalgate_store::keyed::{DiskSync, Keyed, KeyedEvent, KeyedOptions, KeyedStatus, KeyedTimes, RealSync};
 use vitalgate_store::{Around, BlockSource, KeyedCopy, KeyedError, Ordinal, Watermark};
 
@@ -75,6 +75,56 @@ fn it_follows_commits_and_catches_up_after_an_outage_of_the_journal() {
     assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
     assert_eq!(keyed.checkpointed(), journal.committed());
     assert_complete(&keyed, &journal);
+}
+
+/// Promise 4: every reason is told that is asked for, however many there are, and none of what was not asked for; and what cannot be
+/// read now is never told as nothing.
+#[test]
+fn every_reason_and_every_id_is_told_or_the_lookup_fails() {
+    const MANY: u64 = 6_000;
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(1);
+    for first in (1..=MANY).step_by(10) {
+        let reason = DeadLetterReason::new(DeadLetterKind::TimeUnknown, "held");
+        let refused = |number| RejectedReading { sequence: Sequence(number), id: id(number), reason: reason.clone() };
+        let change = |rejected, remote_ids| Change::Settled { destination: ehr(), ranges: vec![], rejected, remote_ids };
+        let given = (first..first + 10).map(|number| (Sequence(number), Arc::from(format!("given-{number}")))).collect();
+        journal.commit_changes(&[change((first..first + 10).map(refused).collect(), vec![]), change(vec![], given)]);
+    }
+    let keyed = attached(folder.path(), &journal);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    let places = |max| {
+        let told = keyed.rejected(Sequence(1), Sequence(MANY), max).unwrap();
+        told.iter().map(|(_, rejected)| rejected.sequence.0).collect::<Vec<_>>()
+    };
+    assert_eq!(places(usize::MAX), (1..=MANY).collect::<Vec<_>>());
+    assert_eq!(places(5_000), (1..=5_000).collect::<Vec<_>>());
+    let mut of = SequenceRanges::new();
+    [(1, 1), (7, 12), (4_500, 4_500), (MANY, MANY + 10)].iter().for_each(|(first, last)| of.insert(Sequence(*first), Sequence(*last)));
+    let asked = [1, 7, 8, 9, 10, 11, 12, 4_500, MANY];
+    let told = keyed.rejected_among(of.clone(), 100).unwrap();
+    assert_eq!(told.iter().map(|(_, rejected)| rejected.sequence.0).collect::<Vec<_>>(), asked);
+    let ids = keyed.remote_ids(of.clone(), &ehr()).unwrap();
+    assert_eq!(ids, asked.map(|number| (Sequence(number), Arc::from(format!("given-{number}")))).into());
+
+    journal.closed.store(true, Ordering::SeqCst);
+    assert!(matches!(keyed.rejected_among(of.clone(), 100), Err(KeyedError::Damaged(_))));
+    assert!(matches!(keyed.remote_ids(of, &ehr()), Err(KeyedError::Damaged(_))));
+}
+
+/// Promise 4: on a slow disk a search tells the nearest that it came to, and that there may be more; it does not fail for want of time.
+#[test]
+fn a_search_on_a_slow_disk_ends_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(60);
+    let times = KeyedTimes { lookup: Duration::from_secs(12), ..quick_times() };
+    let keyed = Keyed::open(KeyedOptions { times, ..options(folder.path()) });
+    keyed.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    journal.slow_ms.store(500, Ordering::SeqCst);
+    let search = keyed.find_device(&Around { device: device(700), at: moment(700), window_ms: u64::MAX }, 1_000, None).unwrap();
+    assert!(search.found.is_cut(), "60 records take 30 seconds");
+    assert!(search.found.into_records().iter().any(|record| record.sequence.0 == 700), "the nearest first");
 }
 
 /// A shutdown right after commits leaves nothing to be replayed when there was time to catch up.

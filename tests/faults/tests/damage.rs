@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vitalgate_domain::Entry;
+use vitalgate_domain::{Entry, Sequence};
 use vitalgate_faults::{copy_folder, destinations, files_below, open, open_still, read_all, readings, settled};
 use vitalgate_store::keyed::{KeyedEvent, KeyedStatus};
 use vitalgate_store::{Finding, KeyedCopy};
@@ -194,4 +194,36 @@ fn a_missing_segment_is_made_again_and_told() {
     }
     println!("segments made again from: {restored:?}");
     assert_eq!(restored.len(), 2, "each copy was needed: {restored:?}");
+}
+
+/// The whole journal is gone, and the keyed store has it: what waits for a destination is made again and told, and waits as before.
+#[test]
+fn a_journal_that_is_gone_altogether_is_made_again_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (snapshot, entries) = begun(folder.path(), true);
+    let dir = folder.path().join("store");
+    copy_folder(&snapshot, &dir).unwrap();
+    for gone in ["journal", "shadow"] {
+        std::fs::remove_dir_all(dir.join(gone)).unwrap();
+    }
+    for is_again in [false, true] {
+        let opened = open(&dir, Some(PROBE)).unwrap();
+        let waits_from = |name: &str| {
+            let settled = opened.journal.state().settled.iter().find(|(destination, _)| destination.as_str() == name);
+            settled.map(|(_, settled)| settled.first_missing(Sequence::FIRST))
+        };
+        assert_eq!([waits_from("ehr"), waits_from("cloud")], [Some(Sequence(101)), Some(Sequence(301))]);
+        let oldest = opened.reader.oldest();
+        assert!(oldest <= Sequence(101), "{oldest}");
+        let records = read_all(&opened.reader).unwrap();
+        let expected = &entries[usize::try_from(oldest.0).unwrap() - 1..];
+        assert!(records.iter().map(|record| &record.entry).eq(expected), "{} of {} entries", records.len(), expected.len());
+        let findings = opened.reader.findings();
+        assert!(!findings.iter().any(|finding| matches!(finding, Finding::Lost { .. })), "{findings:?}");
+        assert_eq!(findings.iter().any(Finding::is_damage), !is_again, "told once: {findings:?}");
+        assert_eq!(opened.keyed.wait_open(PATIENCE), KeyedStatus::Running);
+        assert!(opened.keyed.wait_reached(opened.keyed.applied().ordinal, true, PATIENCE));
+        assert_eq!(opened.keyed.events(), [], "it is this journal's copy");
+        assert_eq!(opened.keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
+    }
 }

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vitalgate_domain::{Change, DestinationId, Entry, Record, SeenReading, Sequence, UnixMs};
+use vitalgate_domain::{Change, ClockTrust, DestinationId, Entry, Received, Record, SeenReading, Sequence, UnixMs};
 
 use crate::files::FileSystem as _;
 use crate::files::forgetful::ForgetfulFiles;
@@ -447,4 +447,69 @@ fn a_dead_letter_of_the_largest_size_is_stored_and_its_segment_stays_until_it_is
     assert_eq!(noted, [1, 7].map(|sequence| (Sequence(sequence), "discarded".into())).into());
     assert!(journal.maintain().unwrap().segments_reclaimed > 0);
     assert!(files.paths().iter().all(|path| path != Path::new("/state/store/journal/spare.new")));
+}
+
+/// Days that delivered readings stay in these tests.
+const RETENTION_DAYS: i64 = 7;
+const DAY_MS: i64 = 86_400_000;
+
+fn open_keeping(files: &ForgetfulFiles) -> OpenedJournal {
+    let options = StoreOptions { retention_ms: (RETENTION_DAYS * DAY_MS).unsigned_abs(), ..small_options() };
+    let opened = open_journal(options, wrap(), Arc::new(files.clone()), None).unwrap();
+    opened.journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
+    opened
+}
+
+/// What a clock says so many days after the first reading.
+fn day(trust: ClockTrust, days: i64) -> Received {
+    let first = crate::tests_support::received(0);
+    Received { wall: first.wall.plus_ms(days * DAY_MS), trust, ..first }
+}
+
+/// Delivered readings go, and their keys are destroyed, when their time is over, also where a clock was years ahead when a segment
+/// was begun.
+#[test]
+fn a_clock_that_was_ahead_keeps_nothing_for_years() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_keeping(&files);
+    journal.append(&readings("m1", 0, 300), &[destinations(&["ehr"])]).unwrap();
+    journal.note_time(&day(ClockTrust::Free, 3_650));
+    journal.rotate_data_key(None).unwrap();
+    journal.note_time(&day(ClockTrust::Synchronised, 0));
+    journal.append(&readings("m1", 300, 2_000), &[settle("ehr", 1, 2_300)]).unwrap();
+    journal.note_time(&day(ClockTrust::Synchronised, RETENTION_DAYS - 1));
+    assert_eq!(journal.maintain().unwrap().segments_reclaimed, 0, "their time is not over");
+    journal.note_time(&day(ClockTrust::Synchronised, RETENTION_DAYS + 1));
+    assert_eq!(journal.maintain().unwrap().keys_destroyed, 1);
+    assert_eq!(journal.outbox.segments().len(), 1, "all but the one in use");
+}
+
+/// Delivered readings stay for their time, also what came after a start without a clock, long after the one before.
+#[test]
+fn what_was_delivered_before_the_clock_was_set_stays_for_its_time() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, .. } = open_keeping(&files);
+    journal.note_time(&day(ClockTrust::Synchronised, 0));
+    journal.append(&readings("m1", 0, 500), &[destinations(&["ehr"]), settle("ehr", 1, 500)]).unwrap();
+    drop(journal);
+    let OpenedJournal { mut journal, reader, .. } = open_keeping(&files);
+    let mut undated = readings("m1", 500, 2_000);
+    for entry in &mut undated {
+        if let Entry::Reading(reading) = entry {
+            reading.time.received.trust = ClockTrust::Unset;
+        }
+    }
+    journal.note_time(&day(ClockTrust::Unset, -9_000));
+    journal.append(&undated, &[settle("ehr", 1, 2_500)]).unwrap();
+    let set_on = RETENTION_DAYS + 3;
+    journal.note_time(&day(ClockTrust::Synchronised, set_on));
+    journal.maintain().unwrap();
+    assert!(reader.oldest() <= Sequence(501), "just delivered: {}", reader.oldest());
+    journal.append(&readings("m1", 2_500, 900), &[settle("ehr", 1, 3_400)]).unwrap();
+    journal.note_time(&day(ClockTrust::Synchronised, set_on + RETENTION_DAYS - 1));
+    journal.maintain().unwrap();
+    assert!(reader.oldest() <= Sequence(501), "their time is not over: {}", reader.oldest());
+    journal.note_time(&day(ClockTrust::Synchronised, set_on + RETENTION_DAYS + 1));
+    journal.maintain().unwrap();
+    assert!(reader.oldest() > Sequence(2_500), "{}", reader.oldest());
 }

@@ -1,5 +1,6 @@
 //! Stand-ins for the keyed side.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,6 +49,7 @@ impl KeyedCopy for AllCheckpointed {
 }
 
 /// Holds everything that a journal had at some moment.
+#[derive(Clone)]
 pub(super) struct Follower {
     blocks: Vec<SealedBlock>,
     reached: Watermark,
@@ -67,6 +69,23 @@ impl Follower {
         assert!(blocks.iter().enumerate().all(|(place, block)| block.ordinal == Ordinal(place as u64 + 1)));
         assert!(blocks.iter().all(|block| feed.parse(&block.bytes).as_ref() == Ok(block)));
         Self { blocks, reached: feed.committed(), keys: feed.wrapped_keys() }
+    }
+
+    /// As the keyed store keeps them: of the snapshots the latest.
+    pub(super) fn with_latest_snapshot(&self) -> Self {
+        let latest = self.blocks.iter().rposition(|block| block.kind == BlockKind::State);
+        let kept = |(place, block): &(usize, &SealedBlock)| block.kind != BlockKind::State || Some(*place) == latest;
+        let blocks = self.blocks.iter().enumerate().filter(kept).map(|(_, block)| block.clone()).collect();
+        Self { blocks, ..self.clone() }
+    }
+
+    pub(super) fn without_snapshots(&self) -> Self {
+        let blocks = self.blocks.iter().filter(|block| block.kind != BlockKind::State).cloned().collect();
+        Self { blocks, ..self.clone() }
+    }
+
+    pub(super) fn without_records(&self) -> Self {
+        Self { blocks: Vec::new(), ..self.clone() }
     }
 }
 
@@ -96,4 +115,60 @@ impl KeyedCopy for Follower {
     }
 
     fn forget_up_to(&self, _watermark: Watermark) {}
+}
+
+/// Another copy that leaves some questions open, by their number from 1 on.
+pub(super) struct Interrupted {
+    copy: Arc<dyn KeyedCopy>,
+    asked: AtomicU64,
+    silent: RangeInclusive<u64>,
+}
+
+impl Interrupted {
+    pub(super) fn at(copy: Arc<dyn KeyedCopy>, silent: RangeInclusive<u64>) -> Self {
+        Self { copy, asked: AtomicU64::default(), silent }
+    }
+
+    pub(super) fn was_silent(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) >= *self.silent.start()
+    }
+
+    fn asked(&self) -> Result<&dyn KeyedCopy, KeyedError> {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.silent.contains(&number) {
+            return Err(KeyedError::Unavailable("it is still being opened".into()));
+        }
+        Ok(self.copy.as_ref())
+    }
+}
+
+impl KeyedCopy for Interrupted {
+    fn block_covering(&self, sequence: Sequence) -> Result<Option<SealedBlock>, KeyedError> {
+        self.asked()?.block_covering(sequence)
+    }
+
+    fn block_at(&self, ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {
+        self.asked()?.block_at(ordinal)
+    }
+
+    /// One that is never open does not know.
+    fn applied(&self) -> Watermark {
+        if self.silent.contains(&u64::MAX) { Watermark::default() } else { self.copy.applied() }
+    }
+
+    fn checkpointed(&self) -> Watermark {
+        self.copy.checkpointed()
+    }
+
+    fn latest_state(&self) -> Result<Option<SealedBlock>, KeyedError> {
+        self.asked()?.latest_state()
+    }
+
+    fn wrapped_keys(&self) -> Result<Vec<(u32, Vec<u8>)>, KeyedError> {
+        self.asked()?.wrapped_keys()
+    }
+
+    fn forget_up_to(&self, watermark: Watermark) {
+        self.copy.forget_up_to(watermark);
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use vitalgate_domain::{Change, DestinationId, Entry, ReadingId, Record, RejectedReading, Sequence, SequenceRanges};
 
-use super::layout::{Slot, Trees, destination_hash, device_hash, rejected_key, take_u32, take_u64};
+use super::layout::{Slot, Trees, delivered_key, destination_hash, device_hash, rejected_key, take_u32, take_u64};
 use super::room::too_little;
 use super::shared::Shared;
 use super::summary::{Summary, fingerprint};
@@ -19,7 +19,7 @@ use crate::nearest::{Around, Nearest, Search};
 pub(super) const QUEUE_MAX: usize = 32;
 /// Index entries read in one piece of work.
 const INDEX_CHUNK: usize = 64;
-/// Keys of `delivered` or `rejected` looked at for one answer.
+/// Keys of `delivered` or `rejected` looked at in one piece of work.
 const SETTLED_KEYS_MAX: usize = 4_096;
 /// Records nearest to a moment that are kept in mind to be opened for one answer.
 const CANDIDATES_MAX: usize = 4_096;
@@ -202,8 +202,10 @@ impl Lookups {
             Ok(false)
         })?;
         let mut found = Nearest::new(around, max);
+        // The rest of the time is for the way back: who asked must still be there.
+        let until = self.until + self.shared.times.lookup / 4;
         for ((distance, first), (ordinal, count)) in candidates {
-            if !found.has_room_at(distance) {
+            if !found.has_room_at(distance) || Instant::now() >= until {
                 are_dropped = true;
                 break;
             }
@@ -218,28 +220,27 @@ impl Lookups {
         Ok(Search { found, below, lost })
     }
 
-    /// What destinations refused for good in a range of sequences, ascending, at most `max`.
-    pub(super) fn rejected(
-        &self,
-        from: Sequence,
-        until: Sequence,
-        max: usize,
-    ) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+    /// What destinations refused for good of these, ascending, the newest of one place last, at most `max`.
+    pub(super) fn rejected(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
         let source = self.source()?;
-        let keys = self.call(|trees| {
-            let range = rejected_key(from, 0, Ordinal(0))..=rejected_key(until, u32::MAX, Ordinal(u64::MAX));
-            trees.rejected.range(range).keys().take(max.min(SETTLED_KEYS_MAX)).collect::<Result<Vec<_>, _>>()
-        })?;
-        let places: BTreeSet<(Ordinal, Sequence)> =
-            keys.iter().filter_map(|key| Some((Ordinal(take_u64(key, 12)?), Sequence(take_u64(key, 0)?)))).collect();
-        let mut found = Vec::new();
-        let mut changes: Option<(Ordinal, Vec<Change>)> = None;
-        for (ordinal, sequence) in places {
-            if changes.as_ref().is_none_or(|(held, _)| *held != ordinal) {
-                changes = Some((ordinal, self.changes(source.as_ref(), ordinal)?));
+        let mut places: BTreeMap<Ordinal, BTreeSet<Sequence>> = BTreeMap::new();
+        let (mut begin, mut left) = (rejected_key(Sequence(0), 0, Ordinal(0)), max);
+        loop {
+            let room = left.min(SETTLED_KEYS_MAX);
+            let page = self.call(|trees| rejected_among(trees, of, begin, room))?;
+            for (sequence, _, ordinal) in &page {
+                places.entry(*ordinal).or_default().insert(*sequence);
             }
-            for (destination, rejected, _) in changes.iter().flat_map(|(_, changes)| settled(changes)) {
-                let here = rejected.iter().filter(|reading| reading.sequence == sequence);
+            left -= page.len();
+            let Some((sequence, destination, ordinal)) = page.last().filter(|_| page.len() == room && left > 0) else { break };
+            begin = rejected_key(*sequence, *destination, ordinal.next());
+            self.in_time()?;
+        }
+        let mut found = Vec::new();
+        for (ordinal, sequences) in places {
+            let changes = self.changes(source.as_ref(), ordinal)?;
+            for (destination, rejected, _) in settled(&changes) {
+                let here = rejected.iter().filter(|reading| sequences.contains(&reading.sequence));
                 found.extend(here.map(|reading| (destination.clone(), reading.clone())));
             }
         }
@@ -248,25 +249,47 @@ impl Lookups {
         Ok(found)
     }
 
-    /// The id that a destination gave to the entry at this sequence.
-    pub(super) fn remote_id(&self, sequence: Sequence, destination: &DestinationId) -> Result<Option<Arc<str>>, KeyedError> {
+    /// The ids that a destination gave to these entries, the newest each.
+    pub(super) fn remote_ids(&self, of: &SequenceRanges, destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
         let source = self.source()?;
         let hash = destination_hash(destination);
-        let ordinals = self.call(|trees| delivered_at(trees, hash, sequence))?;
-        for ordinal in ordinals {
+        let mut found = BTreeMap::new();
+        for ordinal in self.delivered_at(hash, of)? {
             let changes = self.changes(source.as_ref(), ordinal)?;
             for (_, _, remote_ids) in settled(&changes).filter(|(name, ..)| *name == destination) {
-                if let Some((_, remote_id)) = remote_ids.iter().find(|(at, _)| *at == sequence) {
-                    return Ok(Some(Arc::clone(remote_id)));
-                }
+                found.extend(remote_ids.iter().filter(|(sequence, _)| of.contains(*sequence)).cloned());
             }
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    /// Where a destination's ids for these may be.
+    fn delivered_at(&self, destination: u32, of: &SequenceRanges) -> Result<BTreeSet<Ordinal>, KeyedError> {
+        let mut found = BTreeSet::new();
+        let Some(((lowest, _), (_, highest))) = of.ranges().first().zip(of.ranges().last()) else { return Ok(found) };
+        let mut end = delivered_key(destination, highest.next(), Ordinal(0));
+        // A key that begins below the lowest may still name it.
+        let mut below = 0;
+        while below < SETTLED_KEYS_MAX {
+            let page = self.call(|trees| delivered_among(trees, destination, of, end))?;
+            found.extend(page.iter().filter(|key| key.is_named).map(|key| key.ordinal));
+            below += page.iter().filter(|key| key.begin <= *lowest).count();
+            let Some(last) = page.last().filter(|_| page.len() == SETTLED_KEYS_MAX) else { break };
+            end = delivered_key(destination, last.begin, last.ordinal);
+            self.in_time()?;
+        }
+        Ok(found)
+    }
+
+    /// A part of an answer must not be taken for all of it.
+    fn in_time(&self) -> Result<(), KeyedError> {
+        let is_over = Instant::now() >= self.until;
+        if is_over { Err(KeyedError::Unavailable("there is more than could be looked through in time".into())) } else { Ok(()) }
     }
 
     fn changes(&self, source: &dyn BlockSource, ordinal: Ordinal) -> Result<Vec<Change>, KeyedError> {
         let Some(block) = self.block_at(ordinal)? else { return Ok(Vec::new()) };
-        Ok(source.open_changes(&block).unwrap_or_default())
+        source.open_changes(&block).map_err(|error| KeyedError::Damaged(error.to_string()))
     }
 }
 
@@ -300,18 +323,43 @@ fn index_below(trees: &Trees, below: Sequence, max: usize) -> Result<Chunk, sled
     Ok(chunk)
 }
 
-/// Where a destination's id for the sequence may be, newest candidate first.
-fn delivered_at(trees: &Trees, destination: u32, sequence: Sequence) -> Result<Vec<Ordinal>, sled::Error> {
-    let range = super::layout::delivered_key(destination, Sequence(0), Ordinal(0))
-        ..=super::layout::delivered_key(destination, sequence, Ordinal(u64::MAX));
+/// A key of `rejected`.
+type RejectedKey = (Sequence, u32, Ordinal);
+
+/// The keys of `rejected` from `begin` on that name these, at most `max`.
+fn rejected_among(trees: &Trees, of: &SequenceRanges, begin: [u8; 20], max: usize) -> Result<Vec<RejectedKey>, sled::Error> {
+    let ranges = of
+        .ranges()
+        .iter()
+        .map(|(from, until)| (rejected_key(*from, 0, Ordinal(0)).max(begin), rejected_key(*until, u32::MAX, Ordinal(u64::MAX))));
+    let keys = ranges.filter(|(first, last)| first <= last).flat_map(|(first, last)| trees.rejected.range(first..=last).keys());
     let mut found = Vec::new();
-    for entry in trees.delivered.range(range).rev().take(SETTLED_KEYS_MAX) {
-        let (key, value) = entry?;
-        let (Some(lowest), Some(ordinal)) = (take_u64(&key, 4), take_u64(&key, 12)) else { continue };
-        let mut differences = value.chunks_exact(4).filter_map(|bytes| take_u32(bytes, 0));
-        if differences.any(|difference| lowest + u64::from(difference) == sequence.0) {
-            found.push(Ordinal(ordinal));
+    for key in keys.take(max) {
+        let key = key?;
+        if let (Some(sequence), Some(destination), Some(ordinal)) = (take_u64(&key, 0), take_u32(&key, 8), take_u64(&key, 12)) {
+            found.push((Sequence(sequence), destination, Ordinal(ordinal)));
         }
+    }
+    Ok(found)
+}
+
+/// A key of `delivered`.
+struct DeliveredKey {
+    begin: Sequence,
+    ordinal: Ordinal,
+    /// Whether one of those that were asked for is among the entries that it names.
+    is_named: bool,
+}
+
+/// The keys of `delivered` before `end`, the last first, at most [`SETTLED_KEYS_MAX`].
+fn delivered_among(trees: &Trees, destination: u32, of: &SequenceRanges, end: [u8; 20]) -> Result<Vec<DeliveredKey>, sled::Error> {
+    let mut found = Vec::new();
+    for entry in trees.delivered.range(delivered_key(destination, Sequence(0), Ordinal(0))..end).rev().take(SETTLED_KEYS_MAX) {
+        let (key, value) = entry?;
+        let (Some(begin), Some(ordinal)) = (take_u64(&key, 4), take_u64(&key, 12)) else { continue };
+        let mut differences = value.chunks_exact(4).filter_map(|bytes| take_u32(bytes, 0));
+        let is_named = differences.any(|difference| of.contains(Sequence(begin.saturating_add(u64::from(difference)))));
+        found.push(DeliveredKey { begin: Sequence(begin), ordinal: Ordinal(ordinal), is_named });
     }
     Ok(found)
 }

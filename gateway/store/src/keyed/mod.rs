@@ -46,13 +46,14 @@ mod shared;
 mod summary;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use vitalgate_domain::{DestinationId, ReadingId, Record, RejectedReading, Sequence};
+use vitalgate_domain::{DestinationId, ReadingId, Record, RejectedReading, Sequence, SequenceRanges};
 
 use crate::copy::{KeyedCopy, KeyedError, Ordinal, SealedBlock, SharedSource, Watermark};
 use crate::nearest::{Around, Nearest, Search};
@@ -63,6 +64,7 @@ pub use probe::{ProbeCommand, serve_probe};
 pub use shared::KeyedTimes;
 pub use watch::KeyedStatus;
 
+use checkpoint::DB;
 use lookup::{Lookups, QUEUE_MAX, Question};
 use quarantine::Places;
 use shared::{Shared, SourceCell, Stop};
@@ -132,6 +134,13 @@ impl Keyed {
     #[must_use]
     pub fn wait_open(&self, within: Duration) -> KeyedStatus {
         self.shared.watch.wait_open(within)
+    }
+
+    /// Longest that waiting for it to be open makes sense: the more it has stored, the longer sled reads.
+    #[must_use]
+    pub fn open_patience(&self) -> Duration {
+        let stored = std::fs::symlink_metadata(self.shared.places.store().join(DB)).map_or(0, |metadata| metadata.len());
+        self.shared.times.open_patience(stored)
     }
 
     /// Waits until it has applied, or with `synced` also checkpointed, the record; `false` when the
@@ -205,7 +214,17 @@ impl Keyed {
     /// # Errors
     /// When the store cannot answer.
     pub fn rejected(&self, from: Sequence, until: Sequence, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
-        self.ask(move |lookups| lookups.rejected(from, until, max))
+        let mut of = SequenceRanges::new();
+        of.insert(from, until);
+        self.rejected_among(of, max)
+    }
+
+    /// What destinations refused for good of these, ascending, the newest of one place last, at most `max`.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn rejected_among(&self, of: SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        self.ask(move |lookups| lookups.rejected(&of, max))
     }
 
     /// The id that a destination gave to the entry, where it is not ours.
@@ -213,8 +232,18 @@ impl Keyed {
     /// # Errors
     /// When the store cannot answer.
     pub fn remote_id(&self, sequence: Sequence, destination: &DestinationId) -> Result<Option<Arc<str>>, KeyedError> {
+        let mut of = SequenceRanges::new();
+        of.insert(sequence, sequence);
+        Ok(self.remote_ids(of, destination)?.into_values().next())
+    }
+
+    /// The ids that a destination gave to these entries, where they are not ours.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn remote_ids(&self, of: SequenceRanges, destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
         let destination = destination.clone();
-        self.ask(move |lookups| lookups.remote_id(sequence, &destination))
+        self.ask(move |lookups| lookups.remote_ids(&of, &destination))
     }
 }
 

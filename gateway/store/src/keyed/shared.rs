@@ -38,11 +38,10 @@ pub struct KeyedTimes {
 }
 
 impl KeyedTimes {
-    /// Longest that the opening of an ordinary store can take in all: the first look, the opening,
-    /// and that of a new store in the place of a damaged one.
-    #[must_use]
-    pub fn open_patience(&self) -> Duration {
-        self.open.saturating_mul(3)
+    /// Longest that it can take in all until a store is open: the first look and the opening, and the same for a new one in the
+    /// place of a damaged one.
+    pub(super) fn open_patience(&self, stored_bytes: u64) -> Duration {
+        (self.open_deadline(stored_bytes) + self.open_deadline(0)).saturating_mul(2)
     }
 
     /// Longest that one opening may take. sled reads all that it wrote since the opening before.
@@ -193,5 +192,21 @@ impl Shared {
         let wishes = lock(&self.wishes);
         let waited = self.wake.wait_timeout_while(wishes, within, |wishes| !due(wishes));
         take(&mut waited.unwrap_or_else(PoisonError::into_inner).0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sound store that is only large must not be taken for one that does not answer: it is waited for as long as both looks at
+    /// it may take, and a new one in its place.
+    #[test]
+    fn a_large_store_is_waited_for_as_long_as_its_opening_may_take() {
+        let times = KeyedTimes::default();
+        for stored_bytes in [0, 1 << 30, 100 << 30] {
+            let longest = times.open_deadline(stored_bytes) * 2 + times.open_deadline(0);
+            assert!(times.open_patience(stored_bytes) >= longest, "{stored_bytes} bytes");
+        }
     }
 }

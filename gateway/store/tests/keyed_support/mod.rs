@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vitalgate_domain::{
     BootId, Change, ClockTrust, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, DeviceNamespace, Entry, Flags, Metric, Quantity,
@@ -32,6 +32,10 @@ pub(crate) struct MemoryJournal {
     oldest: AtomicU64,
     /// While set, nothing can be read.
     pub(crate) broken: AtomicBool,
+    /// While set, no record of changes opens.
+    pub(crate) closed: AtomicBool,
+    /// While set, each record of entries takes a while to open, in milliseconds.
+    pub(crate) slow_ms: AtomicU64,
     pub(crate) keys: Mutex<Vec<(u32, Vec<u8>)>>,
 }
 
@@ -149,11 +153,18 @@ impl BlockSource for MemoryJournal {
     }
 
     fn open_entries(&self, block: &SealedBlock) -> Result<Vec<Record>, SourceError> {
+        let ready = Instant::now() + Duration::from_millis(self.slow_ms.load(Ordering::SeqCst));
+        while let Some(left) = ready.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
         let entries: Vec<Entry> = open(block, BlockKind::Entries)?;
         Ok(entries.into_iter().zip(block.first.0..).map(|(entry, place)| Record { sequence: Sequence(place), entry }).collect())
     }
 
     fn open_changes(&self, block: &SealedBlock) -> Result<Vec<Change>, SourceError> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(SourceError::Undecodable { ordinal: block.ordinal, reason: "a test took the key away".into() });
+        }
         open(block, BlockKind::Changes)
     }
 
