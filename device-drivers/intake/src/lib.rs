@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 use vitalgate_domain::{DecodedSample, DeviceEvent};
 
-/// Most submissions that wait for the commit. With [`vitalgate_domain::limits::PAYLOAD_BYTES_MAX`]
-/// of 64 KiB only an unreadable payload is carried whole, so the usual content is far smaller.
+/// Most submissions that wait for the commit. A message is carried whole, of at most
+/// [`vitalgate_domain::limits::PAYLOAD_BYTES_MAX`]: 256 MiB together, and far less of the usual ones.
 pub const QUEUE_SUBMISSIONS_MAX: usize = 4_096;
 
 /// What became of a submission.

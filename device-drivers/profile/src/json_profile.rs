@@ -27,6 +27,10 @@ pub struct PublishProfile {
     pub(crate) counter: Option<CounterRule>,
     /// Whether a message may have neither.
     pub(crate) resend_indistinct: bool,
+    /// Whether the counter, not the time, tells a message that has both from others.
+    pub(crate) counter_is_identity: bool,
+    /// Whether the device keeps nothing: what it sends without a time is of the moment of its arrival.
+    pub(crate) arrival_is_moment: bool,
     pub(crate) array: Option<ArrayRule>,
     pub(crate) fields: Vec<FieldRule>,
     pub(crate) statuses: Vec<(Box<str>, Meaning)>,
@@ -97,6 +101,11 @@ impl PublishProfile {
             let remedy = "add [publish.time] or [publish.counter], or say resend_indistinct = true";
             section.fault(report, "without time and counter a reading cannot be told from its own resend", remedy);
         }
+        let counter_is_identity = load_identity(section, counter.is_some(), report);
+        let arrival_is_moment = section.flag(report, "arrival_is_moment");
+        if arrival_is_moment && time.is_some() && counter.is_none() && !resend_indistinct {
+            section.fault(report, "arrival_is_moment has no effect: a message without time is a dead letter", "take it out");
+        }
         let statuses = section.section(report, "status").map_or_else(Vec::new, |status| load_statuses(status, report));
         let fields = load_fields(section, &mut tree, report);
         let array = section.section(report, "array").and_then(|array| load_array(array, &mut tree, report));
@@ -110,6 +119,8 @@ impl PublishProfile {
             time,
             counter: counter.flatten(),
             resend_indistinct,
+            counter_is_identity,
+            arrival_is_moment,
             array,
             fields,
             statuses,
@@ -142,6 +153,17 @@ fn load_time(mut section: Section<'_>, tree: &mut Tree, report: &mut Report) -> 
     section.source(report);
     section.close(report);
     (slot.unwrap_or_default(), rule)
+}
+
+/// Whether the counter is the identity of a message that has time and counter.
+fn load_identity(section: &mut Section<'_>, has_counter: bool, report: &mut Report) -> bool {
+    let Some(identity) = section.text(report, "identity") else { return false };
+    match identity.value {
+        "counter" if !has_counter => report.at(&identity, "the profile has no counter", "add [publish.counter]"),
+        "time" | "counter" => {}
+        other => report.at(&identity, format!("{other:?} is not an identity"), "use time or counter"),
+    }
+    identity.value == "counter"
 }
 
 fn load_counter(mut section: Section<'_>, tree: &mut Tree, report: &mut Report) -> Option<CounterRule> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vitalgate_domain::name::NAME_BYTES_MAX;
+use vitalgate_domain::{DeviceTime, Flags, Received};
 
 use crate::document::{Report, Section};
 use crate::error::ProfileErrors;
@@ -55,6 +56,17 @@ impl Profile {
     #[must_use]
     pub fn kind(&self) -> &Kind {
         &self.kind
+    }
+
+    /// The marks of a device's time beside the time of its arrival, where that is known only later.
+    /// A time that the profile has no rule for is doubted.
+    #[must_use]
+    pub fn doubts(&self, time: DeviceTime, received: &Received) -> Flags {
+        let rule = match &self.kind {
+            Kind::Publish(publish) => publish.time.as_ref(),
+            Kind::Polled(_) => None,
+        };
+        rule.map_or(Flags::CLOCK_DOUBTFUL, |(_, rule)| rule.doubts(time, received))
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rust_decimal::Decimal;
 use vitalgate_domain::limits::{PAYLOAD_BYTES_MAX, READINGS_PER_SAMPLE_MAX};
 use vitalgate_domain::{
-    DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceTime, Flags, Metric, NoReading, Quantity, RawSample, Reported,
-    SourceIdentity, Unit, Value,
+    DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceTime, Flags, Metric, NoReading, Quantity, RawSample, Received,
+    Reported, SourceIdentity, Unit, Value,
 };
 
 use crate::json::{self, Element, Message, Scalar};
@@ -37,7 +37,11 @@ pub fn decode_publish(profile: &Profile, sample: RawSample) -> DecodedSample {
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let RawSample { device, channel, bytes, received } = sample;
-    DecodedSample { device, channel, received, readings, unreadable: failed.map(|reason| (reason, bytes)) }
+    let (payload, unreadable) = match failed {
+        Some(reason) => (Vec::new(), Some((reason, bytes))),
+        None => (bytes, None),
+    };
+    DecodedSample { device, channel, received, readings, payload, unreadable }
 }
 
 /// Why one value could not be read. It says neither the value nor a name that the device sent.
@@ -47,6 +51,7 @@ const NO_OBJECT: Unread = (DeadLetterKind::Undecodable, "is no object, or holds 
 const NO_NAME: Unread = (DeadLetterKind::Undecodable, "names no metric; correct the device or its profile");
 const NAME_UNKNOWN: Unread = (DeadLetterKind::UnknownMetric, "names a metric that the profile does not know; add it to the profile");
 const NO_NUMBER: Unread = (DeadLetterKind::Undecodable, "is no exact decimal number; correct the device or add its code to the profile");
+const NO_VALUE: Unread = (DeadLetterKind::Undecodable, "has a unit and no value; the device must send null where it has none");
 const STATUS_UNKNOWN: Unread = (DeadLetterKind::Undecodable, "has a status that the profile does not know; add it to the profile");
 const NO_UNIT: Unread = (DeadLetterKind::WrongUnit, "has no unit; the device must send it, or the profile must fix it");
 const UNIT_UNKNOWN: Unread = (DeadLetterKind::WrongUnit, "has a unit that is not known; let the device send the UCUM code");
@@ -95,8 +100,9 @@ fn decode(profile: &PublishProfile, sample: &RawSample) -> Result<(Vec<DecodedRe
     let common = common(profile, &message, sample)?;
     let mut outcome = Outcome { common, readings: Vec::new(), failed: None, failures: 0 };
     for field in &profile.fields {
-        let sent =
-            Sent { value: slot(&message, Some(field.value)), unit: slot(&message, field.unit), status: slot(&message, field.status) };
+        let (value, status) = (slot(&message, Some(field.value)), slot(&message, field.status));
+        // A unit may be that of several fields: without a value it says nothing.
+        let sent = Sent { value, unit: value.and(slot(&message, field.unit)), status };
         if sent.value.is_some() || sent.status.is_some() {
             let read = observe(profile, &field.rule, sent);
             outcome.take(field.rule.metric, field.slot, read, || field.pointer.to_string());
@@ -186,39 +192,55 @@ impl Outcome {
 
 /// Time, identity and marks of the whole message.
 fn common(profile: &PublishProfile, message: &Message<'_>, sample: &RawSample) -> Result<Common, DeadLetterReason> {
-    let mut flags = Flags::default();
-    if let Some((slot_of_time, rule)) = &profile.time
-        && let Some(sent) = slot(message, Some(*slot_of_time)).map(Scalar::of)
-        && sent != Scalar::Null
-    {
-        let (time, text) = rule.read(&sent).ok_or_else(|| {
-            DeadLetterReason::new(
-                DeadLetterKind::ImpossibleTime,
-                "the message's time is not in the profile's formats or not between 2000 and 2100; set the device's clock or correct the profile",
-            )
-        })?;
-        flags = flags.with(rule.doubts(time, &sample.received));
-        return Ok(Common { device_time: Some(time), identity: SourceIdentity::Time(Arc::from(text)), flags });
-    }
-    if let Some(rule) = &profile.counter
-        && let Some(sent) = slot(message, Some(rule.counter)).map(Scalar::of)
-        && sent != Scalar::Null
-    {
-        let run = slot(message, rule.run).map_or(Scalar::Null, Scalar::of);
-        let identity = counter_identity(&sent, &run).ok_or_else(|| {
-            DeadLetterReason::new(DeadLetterKind::Undecodable, "the message's counter or run is not one; correct the device or its profile")
-        })?;
-        return Ok(Common { device_time: None, identity, flags });
-    }
-    if !profile.resend_indistinct {
-        // To date it by its arrival would be a guess: a device that lost its clock sends what it kept.
-        return Err(DeadLetterReason::new(
-            DeadLetterKind::Undecodable,
-            "the message has neither the time nor the counter of the profile; set the device's clock, or write resend_indistinct = true \
-             in the profile if such a message is of the moment of its arrival",
-        ));
-    }
-    Ok(Common { device_time: None, identity: SourceIdentity::None, flags: flags.with(Flags::RESEND_INDISTINCT) })
+    let time = time_of(profile, message, &sample.received)?;
+    let counter = if time.is_none() || profile.counter_is_identity { counter_of(profile, message)? } else { None };
+    let (device_time, text, flags) = match time {
+        Some((time, text, doubts)) => (Some(time), Some(text), doubts),
+        None if profile.arrival_is_moment => (None, None, Flags::default()),
+        None => (None, None, Flags::DATED_BY_ARRIVAL),
+    };
+    let (identity, flags) = match (counter, text) {
+        (Some(counter), _) => (counter, flags),
+        (None, Some(text)) => (SourceIdentity::Time(text), flags),
+        (None, None) if profile.resend_indistinct => (SourceIdentity::None, flags.with(Flags::RESEND_INDISTINCT)),
+        (None, None) => {
+            return Err(DeadLetterReason::new(
+                DeadLetterKind::Undecodable,
+                "the message has neither the time nor the counter of the profile; set the device's clock, or write resend_indistinct = true \
+                 in the profile if such a message may be taken with the time of its arrival",
+            ));
+        }
+    };
+    Ok(Common { device_time, identity, flags })
+}
+
+/// The message's time with its text and its doubts; `None` where it has none.
+fn time_of(
+    profile: &PublishProfile,
+    message: &Message<'_>,
+    received: &Received,
+) -> Result<Option<(DeviceTime, Arc<str>, Flags)>, DeadLetterReason> {
+    let Some((slot_of_time, rule)) = &profile.time else { return Ok(None) };
+    let Some(sent) = slot(message, Some(*slot_of_time)).map(Scalar::of).filter(|sent| *sent != Scalar::Null) else { return Ok(None) };
+    let (time, text) = rule.read(&sent).ok_or_else(|| {
+        DeadLetterReason::new(
+            DeadLetterKind::ImpossibleTime,
+            "the message's time is not in the profile's formats, or before February 2000, or not before 2100; \
+             set the device's clock or correct the profile",
+        )
+    })?;
+    Ok(Some((time, Arc::from(text), rule.doubts(time, received))))
+}
+
+/// The message's counter; `None` where it has none.
+fn counter_of(profile: &PublishProfile, message: &Message<'_>) -> Result<Option<SourceIdentity>, DeadLetterReason> {
+    let Some(rule) = &profile.counter else { return Ok(None) };
+    let Some(sent) = slot(message, Some(rule.counter)).map(Scalar::of).filter(|sent| *sent != Scalar::Null) else { return Ok(None) };
+    let run = slot(message, rule.run).map_or(Scalar::Null, Scalar::of);
+    let identity = counter_identity(&sent, &run);
+    identity.map(Some).ok_or_else(|| {
+        DeadLetterReason::new(DeadLetterKind::Undecodable, "the message's counter or run is not one; correct the device or its profile")
+    })
 }
 
 fn counter_identity(counter: &Scalar<'_>, run: &Scalar<'_>) -> Option<SourceIdentity> {
@@ -254,6 +276,8 @@ fn observe(profile: &PublishProfile, rule: &MetricRule, sent: Sent<'_>) -> Resul
     }
     let scalar = sent.value.map_or(Scalar::Null, Scalar::of);
     let text = match &scalar {
+        // A value under another key than the profile's is no absence.
+        Scalar::Null if sent.value.is_none() && sent.unit.is_some_and(|unit| Scalar::of(unit) != Scalar::Null) => return Err(NO_VALUE),
         Scalar::Null => return absent(NoReading::NotAvailable),
         Scalar::Number(text) => text,
         Scalar::Text(text) => text.trim(),

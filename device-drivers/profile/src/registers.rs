@@ -22,8 +22,14 @@ const DIVIDED_PLACES_MAX: u32 = 6;
 /// A polled source says nothing of its own: identity is [`SourceIdentity::None`], there is no device time.
 #[must_use]
 pub fn decode_block(profile: &Profile, block: &Block, device: &DeviceId, words: &[u16], received: Received) -> DecodedSample {
-    let mut sample =
-        DecodedSample { device: device.clone(), channel: block.name.clone(), received, readings: Vec::new(), unreadable: None };
+    let mut sample = DecodedSample {
+        device: device.clone(),
+        channel: block.name.clone(),
+        received,
+        readings: Vec::new(),
+        payload: Vec::new(),
+        unreadable: None,
+    };
     let layout = match profile.kind() {
         Kind::Polled(polled) => polled.layout(block),
         Kind::Publish(_) => None,

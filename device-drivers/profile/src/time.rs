@@ -13,12 +13,10 @@ use crate::number;
 
 /// Longest time text in bytes. It becomes part of the reading's identity.
 const TIME_BYTES_MAX: usize = 64;
-/// 2000-01-01T00:00:00Z: a device that shows less lost its clock.
-const EARLIEST: i64 = 946_684_800_000;
-/// 2100-01-01T00:00:00Z: a device that shows more never had one.
-const LATEST: i64 = 4_102_444_800_000;
 /// How far a device's clock may run ahead of ours before it is doubted, in milliseconds.
 const AHEAD_MS: i64 = 120_000;
+/// While our own clock follows no source, it may itself be behind by so much, in milliseconds.
+const FREE_AHEAD_MS: i64 = 300_000;
 /// How old a device's reading may be before its clock is doubted, in days.
 const AGE_DAYS: i64 = 30;
 const DAY_MS: i64 = 86_400_000;
@@ -79,7 +77,7 @@ impl TimeRule {
     }
 
     /// The time, with its text as the device sent it; `None` where it is not one of the formats or
-    /// impossible (before 2000 or from 2100 on).
+    /// impossible (before February 2000 or from 2100 on).
     pub(crate) fn read<'a>(&self, sent: &'a Scalar<'_>) -> Option<(DeviceTime, &'a str)> {
         let (text, number) = match sent {
             Scalar::Text(text) => (text.as_ref(), None),
@@ -90,14 +88,19 @@ impl TimeRule {
             return None;
         }
         let time = self.formats.iter().find_map(|format| format.read(text, number))?;
-        (EARLIEST..LATEST).contains(&time.unix_ms.0).then_some((time, text))
+        time.unix_ms.can_be_a_devices().then_some((time, text))
     }
 
-    /// The marks of a time as seen from our own clock, where that can be trusted.
+    /// The marks of a time as seen from our own clock, where that was set. Nothing else decides about them.
     pub(crate) fn doubts(&self, time: DeviceTime, received: &Received) -> Flags {
+        let ahead_ms = match received.trust {
+            ClockTrust::Unset => return Flags::default(),
+            ClockTrust::Free => self.ahead_ms.max(FREE_AHEAD_MS),
+            ClockTrust::Synchronised | ClockTrust::Authenticated => self.ahead_ms,
+        };
         let ours = received.wall.0;
-        let doubtful = time.unix_ms.0 > ours.saturating_add(self.ahead_ms) || time.unix_ms.0 < ours.saturating_sub(self.age_ms);
-        if doubtful && received.trust >= ClockTrust::Synchronised { Flags::CLOCK_DOUBTFUL } else { Flags::default() }
+        let doubtful = time.unix_ms.0 > ours.saturating_add(ahead_ms) || time.unix_ms.0 < ours.saturating_sub(self.age_ms);
+        if doubtful { Flags::CLOCK_DOUBTFUL } else { Flags::default() }
     }
 }
 
@@ -182,6 +185,7 @@ mod tests {
             "\"2026-11-22\"",
             "\"2026-02-30T10:00:00Z\"",
             "\"1970-01-01T00:00:12Z\"",
+            "\"2000-01-31T23:59:59Z\"",
             "0",
             "1e30",
             "\"9999-12-31T23:59:59Z\"",
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_doubted_only_by_a_clock_that_is_trusted() {
+    fn a_clock_is_doubted_only_by_a_clock_that_was_set() {
         let rule = rule(&[Format::UnixMs]);
         let received = |trust| Received { wall: UnixMs(1_795_338_000_000), monotonic_ms: 1, boot: BootId::from_bytes([1; 16]), trust };
         let at = |unix_ms| DeviceTime { unix_ms: UnixMs(unix_ms), offset_minutes: None };
@@ -207,7 +211,10 @@ mod tests {
             [(now, false), (now + AHEAD_MS, false), (now + AHEAD_MS + 1, true), (now - 30 * DAY_MS, false), (now - 30 * DAY_MS - 1, true)]
         {
             assert_eq!(rule.doubts(at(unix_ms), &received(ClockTrust::Synchronised)).contains(Flags::CLOCK_DOUBTFUL), doubtful);
-            assert_eq!(rule.doubts(at(unix_ms), &received(ClockTrust::Free)), Flags::default());
+            assert_eq!(rule.doubts(at(unix_ms), &received(ClockTrust::Unset)), Flags::default());
         }
+        let by_a_free_one = |unix_ms| rule.doubts(at(unix_ms), &received(ClockTrust::Free)).contains(Flags::CLOCK_DOUBTFUL);
+        assert_eq!([now + FREE_AHEAD_MS, now + FREE_AHEAD_MS + 1].map(by_a_free_one), [false, true]);
+        assert_eq!([now - 30 * DAY_MS, now - 30 * DAY_MS - 1].map(by_a_free_one), [false, true]);
     }
 }

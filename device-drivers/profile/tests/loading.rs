@@ -168,6 +168,26 @@ fn times_need_a_format_and_local_time_its_offset() {
 }
 
 #[test]
+fn what_dates_and_what_tells_a_message_is_checked() {
+    let of = |keys: &str, sections: &str| {
+        let field = "field = [{ value_field = \"/a\", metric = \"spo2\", unit = \"%\", source = \"M\" }]";
+        let text = format!("id = \"x\"\nversion = \"1\"\nsource = \"M\"\n[publish]\n{field}\n{keys}\n{sections}");
+        Profiles::default().load("t.toml", &text).map_err(|errors| errors.to_string())
+    };
+    let time = "[publish.time]\nfield = \"/t\"\nformats = [\"unix_s\"]\nsource = \"M\"\n";
+    let counter = "[publish.counter]\nfield = \"/n\"\nsource = \"M\"\n";
+    let both = format!("{time}{counter}");
+    for good in ["identity = \"counter\"", "identity = \"time\"", "arrival_is_moment = true"] {
+        of(good, &both).unwrap();
+    }
+    let refused = |keys: &str, sections: &str| of(keys, sections).unwrap_err();
+    assert!(refused("identity = \"counter\"", time).contains("no counter"));
+    assert!(refused("identity = \"both\"", &both).contains("use time or counter"));
+    assert!(refused("arrival_is_moment = true", time).contains("no effect"));
+    assert!(refused("arrival_is_moment = \"yes\"", &both).contains("neither true nor false"));
+}
+
+#[test]
 fn what_is_no_profile_is_refused_without_a_panic() {
     for text in ["", "id", "[", "id = \"a\"", "= 1\n[x", "publish = 3", "polled = []", "[polled]\nblock = [1]\nregister = {}", "\u{0}"] {
         assert!(!errors(text).0.is_empty(), "{text:?}");

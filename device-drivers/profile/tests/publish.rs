@@ -76,14 +76,43 @@ fn identity_is_the_time_else_the_counter_else_said_to_be_none() {
         (decoded.readings[0].identity.clone(), decoded.readings[0].flags)
     };
     let counter = |epoch: &str, sequence| SourceIdentity::Counter { epoch: Arc::from(epoch), sequence };
-    assert_eq!(of(r#""seq":17,"#), (counter("", 17), Flags::default()));
-    assert_eq!(of(r#""seq":17,"run":"a1","time":null,"#), (counter("a1", 17), Flags::default()));
-    assert_eq!(of(r#""seq":18446744073709551615,"run":3,"#), (counter("3", u64::MAX), Flags::default()));
-    assert_eq!(of(""), (SourceIdentity::None, Flags::RESEND_INDISTINCT));
+    assert_eq!(of(r#""seq":17,"#), (counter("", 17), Flags::DATED_BY_ARRIVAL));
+    assert_eq!(of(r#""seq":17,"run":"a1","time":null,"#), (counter("a1", 17), Flags::DATED_BY_ARRIVAL));
+    assert_eq!(of(r#""seq":18446744073709551615,"run":3,"#), (counter("3", u64::MAX), Flags::DATED_BY_ARRIVAL));
+    assert_eq!(of(""), (SourceIdentity::None, Flags::RESEND_INDISTINCT.with(Flags::DATED_BY_ARRIVAL)));
+    assert_eq!(of(r#""time":"2026-11-22T09:00:00Z","seq":17,"#), (SourceIdentity::Time("2026-11-22T09:00:00Z".into()), Flags::default()));
     for bad in [r#""seq":1.5,"#, r#""seq":-1,"#, r#""seq":"x","#, r#""seq":99999999999999999999,"#, r#""seq":1,"run":{},"#] {
         let decoded = decode("vitals-json", &format!("{{{bad}{values}}}"));
         assert_eq!((decoded.readings.len(), kind(&decoded)), (0, Some(DeadLetterKind::Undecodable)), "{bad}");
     }
+}
+
+/// Promise 3: a device that keeps readings and says no time may send them long after; only its profile says that it keeps none.
+/// And a profile whose time is too coarse tells messages apart by their counter.
+#[test]
+fn a_profile_says_what_dates_and_what_tells_a_message() {
+    let own = |keys: &str| {
+        let text = include_str!("../profiles/vitals-json.toml").replace("[publish]\n", &format!("[publish]\n{keys}\n"));
+        let mut profiles = Profiles::default();
+        let profile = profiles.load("own.toml", &text).unwrap();
+        profiles.get(&profile).unwrap()
+    };
+    let of = |keys: &str, head: &str| {
+        let text = format!(r#"{{{head}"values":[{{"metric":"heart_rate","value":72,"unit":"/min"}}]}}"#);
+        let decoded = decode_publish(&own(keys), sample(text.as_bytes()));
+        assert_eq!((decoded.unreadable, decoded.payload), (None, text.into_bytes()), "what admission refuses can be read again");
+        let [reading] = &decoded.readings[..] else { panic!("one reading") };
+        (reading.identity.clone(), reading.device_time.is_some(), reading.flags)
+    };
+    let counter = SourceIdentity::Counter { epoch: "".into(), sequence: 17 };
+    let time = SourceIdentity::Time("2026-11-22T09:00:00Z".into());
+    let (counted, timed) = (r#""seq":17,"#, r#""time":"2026-11-22T09:00:00Z","#);
+    let both = format!("{counted}{timed}");
+    assert_eq!(of("arrival_is_moment = true", counted), (counter.clone(), false, Flags::default()));
+    assert_eq!(of("arrival_is_moment = false", counted), (counter.clone(), false, Flags::DATED_BY_ARRIVAL));
+    assert_eq!(of(r#"identity = "counter""#, &both), (counter, true, Flags::default()));
+    assert_eq!(of(r#"identity = "counter""#, timed), (time.clone(), true, Flags::default()), "it has no counter");
+    assert_eq!(of(r#"identity = "time""#, &both), (time, true, Flags::default()));
 }
 
 #[test]
@@ -91,7 +120,15 @@ fn a_time_that_cannot_be_makes_a_dead_letter_and_one_that_is_doubtful_a_mark() {
     let at = |time: &str| {
         decode("vitals-json", &format!(r#"{{"time":{time},"seq":1,"values":[{{"metric":"heart_rate","value":72,"unit":"/min"}}]}}"#))
     };
-    for bad in [r#""1970-01-01T00:00:05Z""#, r#""2026-11-22T10:00:00""#, r#""""#, "12", "true", r#""2226-11-22T10:00:00Z""#] {
+    for bad in [
+        r#""1970-01-01T00:00:05Z""#,
+        r#""2000-01-31T00:00:05Z""#,
+        r#""2026-11-22T10:00:00""#,
+        r#""""#,
+        "12",
+        "true",
+        r#""2226-11-22T10:00:00Z""#,
+    ] {
         let decoded = at(bad);
         assert_eq!((decoded.readings.len(), kind(&decoded)), (0, Some(DeadLetterKind::ImpossibleTime)), "{bad}");
     }
@@ -112,6 +149,8 @@ fn absence_is_data_in_every_way_a_device_says_it() {
         (r#"{"metric":"heart_rate","value":-0.00,"unit":"/min"}"#, NoReading::SensorDisconnected),
         (r#"{"metric":"heart_rate","value":"NaN","unit":"/min"}"#, NoReading::NotANumber),
         (r#"{"metric":"heart_rate","value":72,"unit":"/min","status":"invalid"}"#, NoReading::DeviceError),
+        (r#"{"metric":"heart_rate","unit":"/min","status":"off"}"#, NoReading::NotPerformed),
+        (r#"{"metric":"heart_rate","value":null,"unit":"/min"}"#, NoReading::NotAvailable),
         (r#"{"metric":"heart_rate","value":null,"status":["test","above-range"]}"#, NoReading::AboveRange),
     ] {
         let decoded = list(element);
@@ -158,6 +197,8 @@ fn one_bad_value_does_not_spoil_the_others_and_is_not_lost() {
         (r#"{"metric":"mood","value":72,"unit":"/min"}"#, DeadLetterKind::UnknownMetric),
         (r#"{"metric":"nibp","value":72,"unit":"mm[Hg]"}"#, DeadLetterKind::UnknownMetric),
         (r#"{"value":72,"unit":"/min"}"#, DeadLetterKind::Undecodable),
+        (r#"{"metric":"heart_rate","val":72,"unit":"/min"}"#, DeadLetterKind::Undecodable),
+        (r#"{"metric":"heart_rate","val":72,"unit":"/min","status":"test"}"#, DeadLetterKind::Undecodable),
         ("7", DeadLetterKind::Undecodable),
         ("[1,[2]]", DeadLetterKind::Undecodable),
         ("null", DeadLetterKind::Undecodable),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::DeviceId;
 use crate::reading::{Flags, PatientReference, Subject};
-use crate::time::{ReadingTime, UnixMs};
+use crate::time::{ClockTrust, ReadingTime, UnixMs};
 
 /// A device whose clock is doubted may have kept a reading for so long beside the error of its
 /// clock, in milliseconds: 1 hour.
@@ -43,6 +43,13 @@ impl Association {
 /// far such a clock is off shows in a reading that comes at once; one that was kept is older still.
 fn possible(time: &ReadingTime, flags: Flags) -> Option<(UnixMs, UnixMs)> {
     let moment = time.effective()?;
+    if time.device.is_some() && time.received.trust == ClockTrust::Unset {
+        // There was nothing to compare the device's clock with.
+        return Some((UnixMs(i64::MIN), UnixMs(i64::MAX)));
+    }
+    if flags.contains(Flags::DATED_BY_ARRIVAL) {
+        return Some((UnixMs(i64::MIN), moment));
+    }
     if !flags.contains(Flags::CLOCK_DOUBTFUL) {
         return Some((moment, moment));
     }
@@ -118,7 +125,8 @@ mod tests {
     }
 
     fn said(moment: i64) -> ReadingTime {
-        ReadingTime { device: Some(DeviceTime { unix_ms: UnixMs(moment), offset_minutes: None }), ..unknown() }
+        let received = Received { trust: ClockTrust::Free, ..unknown().received };
+        ReadingTime { device: Some(DeviceTime { unix_ms: UnixMs(moment), offset_minutes: None }), received, correction_ms: 0 }
     }
 
     #[test]
@@ -158,6 +166,25 @@ mod tests {
         let year_min = 365 * 24 * 60;
         assert_eq!(moved.subject_of(&device, &stamped(year_min, 200), doubted), Subject::Unassigned, "a year ahead");
         assert_eq!(moved.subject_again(&Subject::Unassigned, &device, &stamped(30, 5), doubted), Subject::Unassigned, "nor by a replay");
+    }
+
+    /// A message without a time may have been kept since before the device came to its patient, and a device's clock that was
+    /// compared with none may show anything (promise 3).
+    #[test]
+    fn what_may_be_of_before_names_nobody_where_a_beginning_is_stated() {
+        let device = DeviceId::new("m1").unwrap();
+        let second = Subject::Patient(PatientReference::Literal("Patient/b".into()));
+        let stated = Associations::new([at("Patient/b", Some(100), None)]);
+        let since_ever = Associations::new([at("Patient/b", None, None)]);
+        let arrived = ReadingTime { device: None, ..said(5_000) };
+        let arrived = ReadingTime { received: Received { wall: UnixMs(5_000), ..arrived.received }, ..arrived };
+        let compared_with_none = ReadingTime { received: unknown().received, ..said(5_000) };
+        for (time, flags) in [(arrived, Flags::DATED_BY_ARRIVAL), (compared_with_none, Flags::default())] {
+            assert_eq!(stated.subject_of(&device, &time, flags), Subject::Unassigned, "{time:?}");
+            assert_eq!(stated.subject_again(&Subject::Unassigned, &device, &time, flags), Subject::Unassigned, "nor by a replay");
+            assert_eq!(since_ever.subject_of(&device, &time, flags), second, "the device never moved");
+        }
+        assert_eq!(stated.subject_of(&device, &arrived, Flags::default()), second, "a poll is of its own moment");
     }
 
     /// The device went from bed to bed since: a reading that is sent again stays with the patient of its own moment.

@@ -93,8 +93,10 @@ impl Flags {
     pub const CLOCK_DOUBTFUL: Self = Self(1 << 5);
     /// Replayed from the dead letters.
     pub const REPLAYED: Self = Self(1 << 6);
-    /// Moved to the journal's end with what every destination answered: not sent from there.
+    /// Moved to the journal's end with what every destination answered: sent from there only to one that came later.
     pub const CARRIED: Self = Self(1 << 7);
+    /// The message said no time: its moment is that of its arrival, and the device may have kept it for long.
+    pub const DATED_BY_ARRIVAL: Self = Self(1 << 8);
 
     /// Whether every mark of `other` is set.
     #[must_use]

@@ -67,6 +67,8 @@ pub struct DecodedSample {
     pub received: Received,
     /// The readings; an empty list is a message that holds none (a greeting, a status).
     pub readings: Vec<DecodedReading>,
+    /// The message as it came, for what admission refuses of it. Empty for a poll, and where `unreadable` holds it.
+    pub payload: Vec<u8>,
     /// What of the sample could not be read, with the bytes; both may be present when only a part failed.
     pub unreadable: Option<(DeadLetterReason, Vec<u8>)>,
 }

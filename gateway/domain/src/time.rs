@@ -9,6 +9,10 @@ use crate::identity::BootId;
 #[serde(transparent)]
 pub struct UnixMs(pub i64);
 
+/// 2000-02-01: a device that shows less lost its clock. One whose battery is empty starts at 1970-01-01 or 2000-01-01.
+pub const DEVICE_TIME_MIN: UnixMs = UnixMs(949_363_200_000);
+/// 2100-01-01: a device that shows this or more never had a clock.
+pub const DEVICE_TIME_MAX: UnixMs = UnixMs(4_102_444_800_000);
 /// One day in milliseconds: kept from either end, so that any offset still fits.
 const DAY_MS: i64 = 86_400_000;
 /// Largest instant that can be written as RFC 3339 with a four-digit year.
@@ -23,6 +27,12 @@ impl UnixMs {
         let timestamp = jiff::Timestamp::from_millisecond(bounded).unwrap_or_default();
         let offset = jiff::tz::Offset::from_seconds(i32::from(offset_minutes) * 60).unwrap_or(jiff::tz::Offset::UTC);
         format!("{:.3}", timestamp.display_with_offset(offset))
+    }
+
+    /// Whether a device that shows it has a clock that was ever set.
+    #[must_use]
+    pub fn can_be_a_devices(self) -> bool {
+        (DEVICE_TIME_MIN..DEVICE_TIME_MAX).contains(&self)
     }
 
     /// From RFC 3339 with an offset; `None` for anything else.

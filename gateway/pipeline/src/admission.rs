@@ -1,4 +1,4 @@
-//! Admission: identity, duplicates, plausibility, clock and subject of what a device said.
+//! Admission: identity, duplicates, plausibility and subject of what a device said.
 //!
 //! Nothing is dropped. A reading is admitted, or it is a duplicate of one that is on disk or in the
 //! commit under way, or it becomes a dead letter that names why. A device's own counter or time is
@@ -21,27 +21,17 @@ use crate::recent::RecentIds;
 pub struct AdmissionPolicy {
     /// Ids remembered per device, 1 to [`RECENT_IDS_MAX`].
     pub recent_ids_per_device: usize,
-    /// A device's clock further ahead of ours than this is doubtful, in milliseconds.
-    pub device_ahead_max_ms: u64,
-    /// A device's time further behind ours than this is doubtful, in milliseconds. Devices keep
-    /// readings while they are offline, so this is long.
-    pub device_behind_max_ms: u64,
 }
 
 /// Most ids remembered per device.
 pub const RECENT_IDS_MAX: usize = 4_096;
 /// An arrival is moved by so much at most, in milliseconds, to tell a sample from the one before it.
 const ARRIVAL_MOVED_MAX_MS: u64 = 1_000;
-/// A device whose clock battery is empty starts at 1970-01-01 or 2000-01-01; before 2000-02-01 its
-/// time is impossible, not merely doubtful.
-pub const DEVICE_TIME_MIN: UnixMs = UnixMs(949_363_200_000);
-/// From 2100-01-01 on a device's time is impossible.
-pub const DEVICE_TIME_MAX: UnixMs = UnixMs(4_102_444_800_000);
 
 impl Default for AdmissionPolicy {
-    /// 512 ids per device; 5 minutes ahead; 30 days behind.
+    /// 512 ids per device.
     fn default() -> Self {
-        Self { recent_ids_per_device: 512, device_ahead_max_ms: 300_000, device_behind_max_ms: 30 * 86_400_000 }
+        Self { recent_ids_per_device: 512 }
     }
 }
 
@@ -84,7 +74,7 @@ struct SampleContext<'a> {
 
 impl SampleContext<'_> {
     fn subject_of(&mut self, time: &ReadingTime, flags: Flags) -> Subject {
-        let (moment, doubt) = (time.effective(), Flags(flags.0 & Flags::CLOCK_DOUBTFUL.0));
+        let (moment, doubt) = (time.effective(), Flags(flags.0 & Flags::CLOCK_DOUBTFUL.with(Flags::DATED_BY_ARRIVAL).0));
         if let Some((asked, asked_doubt, subject)) = &self.subject
             && (*asked, *asked_doubt) == (moment, doubt)
         {
@@ -95,14 +85,10 @@ impl SampleContext<'_> {
         subject
     }
 
-    fn dead_letter(&self, kind: DeadLetterKind, detail: &str, decoded: &DecodedReading) -> Entry {
-        Entry::DeadLetter(DeadLetter {
-            device: self.device.clone(),
-            channel: Arc::clone(self.channel),
-            received: self.received,
-            reason: DeadLetterReason::new(kind, detail),
-            bytes: rendered(decoded).into_bytes(),
-        })
+    fn dead_letter(&self, reason: DeadLetterReason, mut bytes: Vec<u8>) -> Entry {
+        bytes.truncate(PAYLOAD_BYTES_MAX);
+        let (device, channel) = (self.device.clone(), Arc::clone(self.channel));
+        Entry::DeadLetter(DeadLetter { device, channel, received: self.received, reason, bytes })
     }
 }
 
@@ -111,7 +97,7 @@ impl Admission {
     /// devices are unique within.
     #[must_use]
     pub fn new(gateway: GatewayId, namespace: DeviceNamespace, policy: AdmissionPolicy, seen: Vec<(DeviceId, Vec<SeenReading>)>) -> Self {
-        let policy = AdmissionPolicy { recent_ids_per_device: policy.recent_ids_per_device.clamp(1, RECENT_IDS_MAX), ..policy };
+        let policy = AdmissionPolicy { recent_ids_per_device: policy.recent_ids_per_device.clamp(1, RECENT_IDS_MAX) };
         let mut admission =
             Self { gateway, namespace, policy, places: HashMap::new(), devices: Vec::new(), arrivals: Vec::new(), touched: Vec::new() };
         for (device, readings) in seen {
@@ -132,7 +118,11 @@ impl Admission {
         let is_anonymous = |reading: &DecodedReading| matches!(reading.identity, SourceIdentity::None);
         let anonymous = sample.unreadable.is_some() || sample.readings.iter().any(is_anonymous);
         sample.received = self.arrival(place, stamped(sample.received, now), anonymous);
-        self.take_apart(place, sample, associations, |_, entries| next.plus(entries as u64))
+        let mut admitted = self.take_apart(place, sample, associations, |_, entries| next.plus(entries as u64));
+        if !anonymous {
+            self.tell_apart(place, &mut admitted.entries);
+        }
+        admitted
     }
 
     /// Admits what a dead letter holds, whose place tells it from everything else: however often it is read again, it is the
@@ -152,26 +142,58 @@ impl Admission {
         associations: &Associations,
         sequence_of: impl Fn(usize, usize) -> Sequence,
     ) -> Admitted {
-        let DecodedSample { device, channel, received, readings, unreadable } = sample;
+        let DecodedSample { device, channel, received, readings, payload, unreadable } = sample;
+        let (unread, message) = match unreadable {
+            Some((reason, bytes)) => (Some(reason), bytes),
+            None => (None, payload),
+        };
+        let mut refusals = Refusals::default();
         let mut context = SampleContext { device: &device, channel: &channel, received, associations, subject: None };
         let mut admitted = Admitted { entries: Vec::with_capacity(readings.len() + 1), duplicates: 0 };
         for (index, decoded) in readings.into_iter().enumerate() {
-            if index >= READINGS_PER_SAMPLE_MAX {
-                let detail = "more values in one message than a sample may hold; send them in several messages";
-                admitted.entries.push(context.dead_letter(DeadLetterKind::Undecodable, detail, &decoded));
-                continue;
-            }
             let sequence = sequence_of(index, admitted.entries.len());
-            match self.reading(place, decoded, sequence, &mut context) {
-                Some(entry) => admitted.entries.push(entry),
-                None => admitted.duplicates += 1,
+            let outcome = if index < READINGS_PER_SAMPLE_MAX {
+                self.reading(place, decoded, sequence, &mut context)
+            } else {
+                let detail = "more values in one message than a sample may hold; send them in several messages";
+                Err(Refused::new(DeadLetterKind::Undecodable, detail, decoded))
+            };
+            match outcome {
+                Ok(Some(reading)) => admitted.entries.push(Entry::Reading(reading)),
+                Ok(None) => admitted.duplicates += 1,
+                Err(refused) if message.is_empty() => {
+                    let reason = DeadLetterReason::new(refused.kind, refused.detail);
+                    admitted.entries.push(context.dead_letter(reason, rendered(&refused.decoded).into_bytes()));
+                }
+                Err(refused) => refusals.note(&refused),
             }
         }
-        if let Some((reason, mut bytes)) = unreadable {
-            bytes.truncate(PAYLOAD_BYTES_MAX);
-            admitted.entries.push(Entry::DeadLetter(DeadLetter { device, channel, received, reason, bytes }));
+        // One letter for all that is left of the message, and behind what was taken: a replay is told by that what went already.
+        if let Some(reason) = refusals.beside(unread) {
+            admitted.entries.push(context.dead_letter(reason, message));
         }
         admitted
+    }
+
+    /// Whether an earlier reading of the device that is remembered says something else under this identity.
+    #[must_use]
+    pub fn contradicts(&self, device: &DeviceId, id: ReadingId, value: &Value) -> bool {
+        let recent = self.places.get(device).and_then(|&place| self.devices.get(place));
+        recent.and_then(|(_, recent)| recent.digest_of(id)).is_some_and(|known| known != value.digest())
+    }
+
+    /// A message that was refused in part is told from the one before it by its arrival too.
+    fn tell_apart(&mut self, place: usize, entries: &mut [Entry]) {
+        let refused = entries.iter().find_map(|entry| if let Entry::DeadLetter(letter) = entry { Some(letter.received) } else { None });
+        let Some(received) = refused else { return };
+        let moved = self.arrival(place, received, true);
+        for entry in entries {
+            match entry {
+                Entry::Reading(reading) => reading.time.received = moved,
+                Entry::DeadLetter(letter) => letter.received = moved,
+                Entry::DeviceEvent(_) => {}
+            }
+        }
     }
 
     /// The commit of everything admitted since the last `confirm` or `rollback` is durable.
@@ -220,25 +242,30 @@ impl Admission {
                 received.monotonic_ms += behind_ms;
             }
         }
-        *last = Some(received);
+        let later = last.filter(|last| last.boot == received.boot && last.monotonic_ms > received.monotonic_ms);
+        *last = Some(later.unwrap_or(received));
         received
     }
 
-    /// One reading as its entry; `None` for a duplicate.
-    fn reading(&mut self, place: usize, decoded: DecodedReading, sequence: Sequence, context: &mut SampleContext<'_>) -> Option<Entry> {
-        let decoded = match checked(decoded) {
-            Ok(decoded) => decoded,
-            Err(refused) => return Some(context.dead_letter(refused.kind, refused.detail, &refused.decoded)),
-        };
+    /// One reading; `None` for a duplicate.
+    fn reading(
+        &mut self,
+        place: usize,
+        decoded: DecodedReading,
+        sequence: Sequence,
+        context: &mut SampleContext<'_>,
+    ) -> Result<Option<Reading>, Box<Refused>> {
+        let decoded = checked(decoded)?;
         let id = self.identity(context, &decoded, sequence);
         let value_digest = decoded.value.digest();
-        let (_, recent) = self.devices.get_mut(place)?;
+        let Some((_, recent)) = self.devices.get_mut(place) else { return Ok(None) };
         match recent.digest_of(id) {
-            Some(known) if known == value_digest => return None,
+            Some(known) if known == value_digest => return Ok(None),
             Some(_) => {
                 let detail = "another value under the time or counter of an earlier reading; \
-                              the device's profile needs a finer time or a counter";
-                return Some(context.dead_letter(DeadLetterKind::Undecodable, detail, &decoded));
+                              the device's profile needs a finer time, or identity = \"counter\"";
+                let refused = Refused::new(DeadLetterKind::Undecodable, detail, decoded);
+                return Err(Box::new(Refused { taken: Some(id), ..*refused }));
             }
             None => recent.push(SeenReading { id, value_digest }),
         }
@@ -246,9 +273,9 @@ impl Admission {
             self.touched.push(place);
         }
         let time = ReadingTime { device: decoded.device_time, received: context.received, correction_ms: 0 };
-        let flags = flags(&decoded, &time, &self.policy);
+        let flags = flags(&decoded);
         let subject = context.subject_of(&time, flags);
-        Some(Entry::Reading(Reading {
+        Ok(Some(Reading {
             id,
             device: context.device.clone(),
             metric: decoded.metric,
@@ -293,14 +320,48 @@ struct Refused {
     kind: DeadLetterKind,
     detail: &'static str,
     decoded: DecodedReading,
+    /// Its identity, where that is an earlier reading's.
+    taken: Option<ReadingId>,
+}
+
+impl Refused {
+    fn new(kind: DeadLetterKind, detail: &'static str, decoded: DecodedReading) -> Box<Self> {
+        Box::new(Self { kind, detail, decoded, taken: None })
+    }
+}
+
+/// What of a message is not admitted.
+#[derive(Default)]
+struct Refusals {
+    first: Option<(DeadLetterKind, &'static str)>,
+    taken: Option<ReadingId>,
+    count: usize,
+}
+
+impl Refusals {
+    fn note(&mut self, refused: &Refused) {
+        self.first = self.first.or(Some((refused.kind, refused.detail)));
+        self.taken = self.taken.or(refused.taken);
+        self.count += 1;
+    }
+
+    /// The reason of the message's letter, of which a part may be unread besides. It names an identity that is taken: under that
+    /// nothing of the message may ever be stored, also when the earlier reading is not remembered any more.
+    fn beside(self, unread: Option<DeadLetterReason>) -> Option<DeadLetterReason> {
+        let Some((kind, detail)) = self.first else { return unread };
+        let taken = self.taken.map_or_else(String::new, |id| format!(" (reading {id})"));
+        let others = if self.count > 1 { format!(" ({} more values of the message)", self.count - 1) } else { String::new() };
+        let (kind, unread) = unread.map_or((kind, String::new()), |unread| (unread.kind, format!("; {}", unread.detail)));
+        Some(DeadLetterReason::new(kind, &format!("{detail}{taken}{others}{unread}")))
+    }
 }
 
 /// What every profile should have done already, once more for all of them: the metric's own unit,
 /// no 0 from a sensor that is off, no impossible time.
 fn checked(mut decoded: DecodedReading) -> Result<DecodedReading, Box<Refused>> {
-    let refused = |kind, detail, decoded| Err(Box::new(Refused { kind, detail, decoded }));
-    if decoded.device_time.is_some_and(|time| time.unix_ms < DEVICE_TIME_MIN || time.unix_ms >= DEVICE_TIME_MAX) {
-        return refused(DeadLetterKind::ImpossibleTime, "the device's clock was never set; set it and replay", decoded);
+    let refused = |kind, detail, decoded| Err(Refused::new(kind, detail, decoded));
+    if decoded.device_time.is_some_and(|time| !time.unix_ms.can_be_a_devices()) {
+        return refused(DeadLetterKind::ImpossibleTime, "the device's clock was never set; set it", decoded);
     }
     let definition = decoded.metric.definition();
     let Some(unit) = definition.unit else {
@@ -327,23 +388,15 @@ fn keep_reported(decoded: &mut DecodedReading, quantity: &vitalgate_domain::Quan
     }
 }
 
-fn flags(decoded: &DecodedReading, time: &ReadingTime, policy: &AdmissionPolicy) -> Flags {
-    let mut flags = decoded.flags;
-    if let Value::Quantity(quantity) = &decoded.value
-        && !decoded.metric.is_plausible(quantity)
-    {
-        flags = flags.with(Flags::IMPLAUSIBLE);
+/// The device's or its profile's marks, among them those of its clock, and ours.
+fn flags(decoded: &DecodedReading) -> Flags {
+    match &decoded.value {
+        Value::Quantity(quantity) if !decoded.metric.is_plausible(quantity) => decoded.flags.with(Flags::IMPLAUSIBLE),
+        _ => decoded.flags,
     }
-    if let (Some(device), true) = (time.device, time.received.trust != ClockTrust::Unset) {
-        let ahead = i128::from(device.unix_ms.0) - i128::from(time.received.wall.0);
-        if ahead > i128::from(policy.device_ahead_max_ms) || -ahead > i128::from(policy.device_behind_max_ms) {
-            flags = flags.with(Flags::CLOCK_DOUBTFUL);
-        }
-    }
-    flags
 }
 
-/// A decoded reading as text, for a dead letter whose bytes are gone.
+/// A decoded reading as text, for a dead letter of a sample that had no message.
 fn rendered(decoded: &DecodedReading) -> String {
     let value = match &decoded.value {
         Value::Quantity(quantity) => format!("{} {}", quantity.value, quantity.unit.ucum()),

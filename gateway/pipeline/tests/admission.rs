@@ -44,7 +44,7 @@ fn counted(sequence: u64, value: i64) -> DecodedReading {
 }
 
 fn sample(readings: Vec<DecodedReading>) -> DecodedSample {
-    DecodedSample { device: device(), channel: "vitals".into(), received: at(5_000), readings, unreadable: None }
+    DecodedSample { device: device(), channel: "vitals".into(), received: at(5_000), readings, payload: Vec::new(), unreadable: None }
 }
 
 fn admit(admission: &mut Admission, readings: Vec<DecodedReading>) -> Admitted {
@@ -122,12 +122,15 @@ fn only_gateways_that_share_devices_know_each_others_readings() {
 #[test]
 fn another_value_under_one_identity_is_kept() {
     let mut first = admission();
-    admit(&mut first, vec![counted(7, 70)]);
+    let id = readings(&admit(&mut first, vec![counted(7, 70)]))[0].id;
     first.confirm();
     let restarted = remembering(first.seen());
     for mut admission in [first, restarted] {
         let conflict = admit(&mut admission, vec![counted(7, 71)]);
         assert_eq!((dead_letters(&conflict), conflict.duplicates), (vec![DeadLetterKind::Undecodable], 0));
+        assert!(
+            admission.contradicts(&device(), id, &counted(7, 71).value) && !admission.contradicts(&device(), id, &counted(7, 70).value)
+        );
         assert_eq!(admit(&mut admission, vec![counted(7, 70)]).duplicates, 1);
     }
 }
@@ -155,7 +158,8 @@ fn zero_is_absence_and_the_implausible_is_marked() {
     assert!(admitted[1].flags.contains(Flags::IMPLAUSIBLE) && !admitted[0].flags.contains(Flags::IMPLAUSIBLE));
 }
 
-/// Promise: what cannot be a reading becomes a dead letter with its content, the rest of the message is admitted.
+/// Promise: what cannot be a reading becomes a dead letter with its content, the rest of the message is admitted: one letter with
+/// the whole message, behind what was taken of it, or without a message one for each value.
 #[test]
 fn the_unreadable_is_kept_and_the_rest_admitted() {
     let mut admission = admission();
@@ -164,13 +168,21 @@ fn the_unreadable_is_kept_and_the_rest_admitted() {
     let mut never_set = counted(2, 70);
     never_set.device_time = Some(DeviceTime { unix_ms: UnixMs(1_000), offset_minutes: None });
     let panel = decoded(Metric::BloodPressureCuff, 1, SourceIdentity::None);
-    let mut sample = sample(vec![wrong_unit, never_set, panel, counted(3, 70)]);
-    sample.unreadable = Some((DeadLetterReason::new(DeadLetterKind::Undecodable, "not JSON"), b"{".to_vec()));
-    let admitted = admission.admit(sample, &Associations::default(), &at(5_000), Sequence(1));
-    let kinds = [DeadLetterKind::WrongUnit, DeadLetterKind::ImpossibleTime, DeadLetterKind::UnknownMetric, DeadLetterKind::Undecodable];
-    assert_eq!(dead_letters(&admitted), kinds);
-    assert_eq!(readings(&admitted).len(), 1);
-    assert!(admitted.entries.iter().all(|entry| !matches!(entry, Entry::DeadLetter(letter) if letter.bytes.is_empty())));
+    let polled = sample(vec![wrong_unit, never_set, panel, counted(3, 70)]);
+    let unread = Some((DeadLetterReason::new(DeadLetterKind::UnknownMetric, "not known"), b"{a}".to_vec()));
+    let unread = DecodedSample { unreadable: unread, ..polled.clone() };
+    let message = DecodedSample { payload: b"{b}".to_vec(), ..polled.clone() };
+    let mut admit = |sample| admission.admit(sample, &Associations::default(), &at(5_000), Sequence(1));
+    let each = admit(polled);
+    assert_eq!(dead_letters(&each), [DeadLetterKind::WrongUnit, DeadLetterKind::ImpossibleTime, DeadLetterKind::UnknownMetric]);
+    assert_eq!(readings(&each).len(), 1);
+    assert!(each.entries.iter().all(|entry| !matches!(entry, Entry::DeadLetter(letter) if letter.bytes.is_empty())));
+    for (sample, kind, bytes) in [(unread, DeadLetterKind::UnknownMetric, b"{a}"), (message, DeadLetterKind::WrongUnit, b"{b}")] {
+        let whole = admit(DecodedSample { readings: [sample.readings.clone(), vec![counted(4, 1)]].concat(), ..sample });
+        let Some(Entry::DeadLetter(letter)) = whole.entries.last() else { panic!("{whole:?}") };
+        assert_eq!((dead_letters(&whole), &*letter.bytes), (vec![kind], &bytes[..]));
+        assert!(letter.reason.detail.contains("2 more values"), "{}", letter.reason.detail);
+    }
 }
 
 /// Promise: a reading is about the patient of its own moment, not of its arrival.
@@ -213,10 +225,37 @@ fn a_doubted_moment_names_no_patient_near_a_change() {
     let mut subject = |sequence, ahead_ms| {
         let mut reading = counted(sequence, 70);
         reading.device_time = device_time(ahead_ms);
+        // As its profile finds it.
+        reading.flags = if ahead_ms > 300_000 { Flags::CLOCK_DOUBTFUL } else { Flags::default() };
         readings(&admission.admit(sample(vec![reading]), &associations, &at(5_000), Sequence(1)))[0].subject.clone()
     };
     assert_eq!(subject(1, 5_000), Subject::Patient(PatientReference::Literal("Patient/b".into())));
     assert_eq!(subject(2, 3_600_000), Subject::Unassigned, "stamped an hour ahead: it may be of the patient before");
+}
+
+/// Promise 3: what may have been kept since before the device came to its patient is nobody's: a message without a time, and one whose
+/// time could be compared with none. A device that never moved is not touched by it.
+#[test]
+fn what_may_be_older_names_no_patient_after_a_change() {
+    let patient = PatientReference::Literal("Patient/b".into());
+    let since = |from| {
+        let confirmed_by = "test".into();
+        Associations::new([Association { device: device(), patient: patient.clone(), from, until: None, confirmed_by }])
+    };
+    let mut kept = sample(vec![counted(1, 70), counted(2, 71)]);
+    kept.readings[1].flags = Flags::DATED_BY_ARRIVAL;
+    let mut early = sample(vec![counted(3, 72)]);
+    early.readings[0].device_time = Some(DeviceTime { unix_ms: UnixMs(START_MS + 2_000), offset_minutes: None });
+    early.received.trust = ClockTrust::Unset;
+    let unset = early.received;
+    for (from, subject) in [(Some(UnixMs(START_MS)), Subject::Unassigned), (None, Subject::Patient(patient.clone()))] {
+        let mut admission = admission();
+        let kept = readings(&admission.admit(kept.clone(), &since(from), &at(5_000), Sequence(1)));
+        assert_eq!(kept[0].subject, Subject::Patient(patient.clone()), "of the moment of its arrival");
+        assert_eq!(kept[1].subject, subject, "from {from:?}");
+        let early = readings(&admission.admit(early.clone(), &since(from), &unset, Sequence(3)));
+        assert_eq!((&early[0].subject, early[0].flags), (&subject, Flags::default()), "from {from:?}");
+    }
 }
 
 /// Promise: without device time and with a clock that was never set there is no moment and no guess;
@@ -255,17 +294,17 @@ fn messages_that_arrive_at_once_are_told_apart() {
     assert!(moved.iter().all(|&moment| moment <= 6_000), "no flood moves them further than a second");
 }
 
-/// Promise: a device's clock far ahead of ours is marked; a device that kept readings while offline is not.
+/// Promise 2: so are messages of which a value is refused, also where another one comes between them: a replay takes of each what was
+/// not taken of it.
 #[test]
-fn a_doubtful_clock_is_marked() {
+fn messages_that_are_refused_in_part_are_told_apart_too() {
     let mut admission = admission();
-    let mut flagged = |sequence: u64, offset_ms: i64| {
-        let mut reading = counted(sequence, 70);
-        reading.device_time = Some(DeviceTime { unix_ms: UnixMs(START_MS + 5_000 + offset_ms), offset_minutes: None });
-        readings(&admit(&mut admission, vec![reading]))[0].flags.contains(Flags::CLOCK_DOUBTFUL)
-    };
-    assert_eq!(
-        (flagged(1, 299_000), flagged(2, 301_000), flagged(3, -86_400_000), flagged(4, -31 * 86_400_000)),
-        (false, true, false, true)
-    );
+    admit(&mut admission, vec![counted(1, 70)]);
+    let arrivals = [(1, 71), (2, 70), (1, 72)].map(|(counter, value)| {
+        let told = DecodedSample { payload: b"{}".to_vec(), ..sample(vec![counted(counter, value), counted(counter + 2, value)]) };
+        let admitted = admission.admit(told, &Associations::default(), &at(5_000), Sequence(9));
+        assert!(admitted.entries.iter().all(|entry| entry.origin() == admitted.entries[0].origin()), "one sample");
+        admitted.entries[0].origin().1.monotonic_ms
+    });
+    assert_eq!(arrivals, [5_001, 5_000, 5_002]);
 }

@@ -137,6 +137,13 @@ impl Device {
 
 impl Message {
     pub(crate) fn sample(&self, device: &DeviceId, received: Received) -> DecodedSample {
-        DecodedSample { device: device.clone(), channel: "vitals".into(), received, readings: self.readings.clone(), unreadable: None }
+        DecodedSample {
+            device: device.clone(),
+            channel: "vitals".into(),
+            received,
+            readings: self.readings.clone(),
+            payload: Vec::new(),
+            unreadable: None,
+        }
     }
 }

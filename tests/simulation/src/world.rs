@@ -493,7 +493,7 @@ impl World {
 
 fn admission(journal: &Journal) -> Admission {
     let gateway = GatewayId::new("simulated").expect("a valid name");
-    let policy = AdmissionPolicy { recent_ids_per_device: RECENT_IDS, ..AdmissionPolicy::default() };
+    let policy = AdmissionPolicy { recent_ids_per_device: RECENT_IDS };
     let namespace = DeviceNamespace::of_gateway(&gateway);
     Admission::new(gateway, namespace, policy, journal.seen(RECENT_IDS))
 }
