@@ -84,18 +84,20 @@ struct Bus {
 /// A device with what was proven about it.
 struct Polling {
     device: BusDevice,
-    /// The connection on which its identity was proven.
-    proven_on: Option<u64>,
+    /// The connection on which it proved its kind, and since when that counts.
+    proven: Option<(u64, Instant)>,
+    /// How long a proof counts.
+    proof: Duration,
 }
 
 impl Bus {
     fn new(config: BusConfig, intake: Intake, clock: Clock, stats: ModbusStats) -> Self {
-        let link = Link::new(&config);
+        let (link, proof) = (Link::new(&config), Duration::from_millis(config.proof_ms));
         let mut devices = Vec::with_capacity(config.devices.len());
         for device in config.devices {
             if device.polled().is_some() {
                 stats.waiting(&device.device);
-                devices.push(Polling { device, proven_on: None });
+                devices.push(Polling { device, proven: None, proof });
             } else {
                 stats.failed(&device.device, PollFault::Profile);
             }
@@ -192,19 +194,32 @@ impl Bus {
 }
 
 impl Polling {
-    /// Proves once on each connection that the device is what its profile says, where it has something to prove it with.
+    /// Proves that the device is what its profile says, where it has something to prove it with and no proof counts any more. A
+    /// gateway keeps its connection when another device takes the unit id: the connection alone proves nothing.
     async fn prove(&mut self, link: &mut Link) -> Result<(), PollFault> {
-        let check = self.device.polled().and_then(vitalgate_profile::PolledProfile::identity_check);
-        let Some(check) = check.filter(|_| self.proven_on != Some(link.generation())) else { return Ok(()) };
+        let Some(check) = self.device.polled().and_then(vitalgate_profile::PolledProfile::identity_check) else { return Ok(()) };
+        let (connection, now) = (link.generation(), Instant::now());
+        if self.proven.is_some_and(|(proven_on, since)| proven_on == connection && now.duration_since(since) < self.proof) {
+            return Ok(());
+        }
         if !check.matches(&link.read(self.device.unit_id, check.block()).await?) {
             return Err(PollFault::WrongDevice);
         }
-        self.proven_on = Some(link.generation());
+        self.proven = Some((connection, now));
         Ok(())
     }
 
-    /// Reads every block. An exception answer concerns its block only; any other fault ends the poll.
-    async fn read(&self, link: &mut Link, clock: &Clock) -> (Vec<DecodedSample>, Option<PollFault>) {
+    /// Reads every block. An exception answer concerns its block only; any other fault ends the poll. After a fault of any kind
+    /// the device has to prove its kind again.
+    async fn read(&mut self, link: &mut Link, clock: &Clock) -> (Vec<DecodedSample>, Option<PollFault>) {
+        let (samples, fault) = self.read_blocks(link, clock).await;
+        if fault.is_some() {
+            self.proven = None;
+        }
+        (samples, fault)
+    }
+
+    async fn read_blocks(&self, link: &mut Link, clock: &Clock) -> (Vec<DecodedSample>, Option<PollFault>) {
         let blocks: &[Block] = self.device.polled().map_or(&[], |polled| polled.blocks());
         let (mut samples, mut fault) = (Vec::with_capacity(blocks.len()), None);
         for block in blocks {

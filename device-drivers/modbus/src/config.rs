@@ -17,6 +17,9 @@ const RESPONSE_TIMEOUT_MS: u64 = 1_000;
 const CONNECT_TIMEOUT_MS: u64 = 3_000;
 /// How long a connection may lie idle where nothing else is said, in milliseconds: less than a firewall remembers one.
 const IDLE_MS: u64 = 30_000;
+/// How long the proof of a device's kind counts where nothing else is said, in milliseconds: nobody exchanges a device faster, so
+/// that of one polled more often an exchange shows as a fault, and of any other each poll has a proof of its own.
+const PROOF_MS: u64 = 10_000;
 
 /// One bus: one TCP address with the devices behind it.
 #[derive(Debug, Clone)]
@@ -31,14 +34,16 @@ pub struct BusConfig {
     pub connect_timeout_ms: u64,
     /// How long the connection may lie idle until it is closed and opened anew for the next poll, in milliseconds.
     pub idle_ms: u64,
+    /// How long the proof that a device is of its profile's kind counts, in milliseconds.
+    pub proof_ms: u64,
 }
 
 impl BusConfig {
-    /// A bus with the usual timeouts (1 s to answer, 3 s to connect, 30 s idle).
+    /// A bus with the usual timeouts (1 s to answer, 3 s to connect, 30 s idle, 10 s for a proof).
     #[must_use]
     pub fn new(address: impl Into<String>, devices: Vec<BusDevice>) -> Self {
         let (response_timeout_ms, connect_timeout_ms) = (RESPONSE_TIMEOUT_MS, CONNECT_TIMEOUT_MS);
-        Self { address: address.into(), devices, response_timeout_ms, connect_timeout_ms, idle_ms: IDLE_MS }
+        Self { address: address.into(), devices, response_timeout_ms, connect_timeout_ms, idle_ms: IDLE_MS, proof_ms: PROOF_MS }
     }
 
     pub(crate) fn response_timeout(&self) -> Duration {

@@ -7,6 +7,8 @@
 //!   meanwhile would swallow the question.
 //! - A device that does not answer is asked less and less often, and all such devices together get a
 //!   bounded share of the bus; the others keep their rhythm.
+//! - What a device proved of its kind counts for a few seconds on one connection and not beyond a fault: behind a gateway
+//!   another device may take its place while the connection stays.
 //! - A poll counts when the commit says that its readings are on disk. A full intake queue stops the polling.
 
 #![forbid(unsafe_code)]

@@ -6,7 +6,7 @@
 mod support;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -339,6 +339,58 @@ async fn a_device_of_another_kind_is_not_read() {
     let log = device.log.lock().unwrap().clone();
     assert!(log.iter().filter(|asked| asked.unit > 2).all(|asked| asked.address == 50), "a wrong device is asked for nothing else");
     assert_eq!(log.iter().filter(|asked| asked.unit == 1 && asked.address == 50).count(), 1, "proven once per connection");
+    running.end().await;
+}
+
+/// Promise: a reading is never attributed to the wrong device. A gateway keeps its connection while the device behind it is unplugged
+/// and another takes its unit id: what the first one proved does not count for the second.
+#[tokio::test]
+async fn another_device_behind_a_gateway_is_not_read_as_the_one_before() {
+    const HEALTHY: usize = 0;
+    const UNPLUGGED: usize = 1;
+    let stage = Arc::new(AtomicUsize::new(HEALTHY));
+    let now = stage.clone();
+    let device = Device::start(move |asked: Asked| match (asked.unit, now.load(Ordering::SeqCst), asked.address) {
+        (1, ..) => healthy(asked),
+        (_, HEALTHY, 50) => Act::Registers(vec![0xABCD]),
+        (_, HEALTHY, _) => healthy(asked),
+        (_, UNPLUGGED, _) => Act::Exception(0x0B),
+        (_, _, 50) => Act::Registers(vec![0x1234]),
+        _ => Act::Registers(vec![99]),
+    })
+    .await;
+    let identity = two_blocks(r#"identity = { function = "holding_registers", address = 50, expect = [0xABCD], source = "Test" }"#);
+    let devices = vec![polled("neighbour", 1, &two_blocks(""), 20), polled("exchanged", 3, &identity, 20)];
+    let mut running = start(bus(&device.address, devices, 5_000));
+    running.until("exchanged", "ok", |status| status.state == DeviceState::Ok).await;
+    stage.store(UNPLUGGED, Ordering::SeqCst);
+    running.until("exchanged", "down", |status| status.state == DeviceState::Down(PollFault::Exception(0x0B))).await;
+    stage.store(UNPLUGGED + 1, Ordering::SeqCst);
+    let status = running.until("exchanged", "asked anew", |status| status.state.fault() != Some(PollFault::Exception(0x0B))).await;
+    assert_eq!(status.state, DeviceState::Down(PollFault::WrongDevice));
+    while let Ok(sample) = running.samples.try_recv() {
+        assert!(shown(&sample).iter().all(|line| !line.ends_with(" 99")), "{:?} is of another device", shown(&sample));
+    }
+    assert_eq!(device.connections(), 1);
+    running.end().await;
+}
+
+/// The same promise where the exchange falls between two polls and no fault shows it.
+#[tokio::test]
+async fn a_device_proves_its_kind_again_after_a_while() {
+    let proofs = AtomicUsize::new(0);
+    let device = Device::start(move |asked: Asked| match asked.address {
+        50 if proofs.fetch_add(1, Ordering::SeqCst) < 3 => Act::Registers(vec![0xABCD]),
+        50 => Act::Registers(vec![0x1234]),
+        _ => healthy(asked),
+    })
+    .await;
+    let identity = two_blocks(r#"identity = { function = "holding_registers", address = 50, expect = [0xABCD], source = "Test" }"#);
+    let mut config = bus(&device.address, vec![polled("a", 1, &identity, 20)], 5_000);
+    config.proof_ms = 1;
+    let running = start(config);
+    running.until("a", "down", |status| status.state == DeviceState::Down(PollFault::WrongDevice)).await;
+    assert_eq!(device.connections(), 1);
     running.end().await;
 }
 

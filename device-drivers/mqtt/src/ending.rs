@@ -6,7 +6,7 @@ use crate::wire::WireFault;
 /// Why a connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The device took its leave, perhaps asking that its will be due (v5).
+    /// The device took its leave, perhaps for a reason that leaves its will due (v5).
     Left { with_will: bool },
     /// The connection is gone without a word.
     Vanished,

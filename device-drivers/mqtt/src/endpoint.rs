@@ -114,10 +114,10 @@ impl Endpoint {
                     Ok((stream, address)) => {
                         let address = canonical(address);
                         match self.gate.place(address.ip()) {
-                            Some(place) => {
+                            Ok(place) => {
                                 connections.spawn(Arc::clone(&self).open(stream, address, place, Arc::clone(&door)));
                             }
-                            None => self.note(Refusal::Full, None, address, None),
+                            Err(refusal) => self.note(refusal, None, address, None),
                         }
                     }
                     Err(error) => {

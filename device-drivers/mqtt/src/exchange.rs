@@ -172,7 +172,7 @@ impl Exchange {
         let detail = "the device has no profile; add one in the configuration, then replay this dead letter";
         let reason = DeadLetterReason::new(DeadLetterKind::UnknownDevice, detail);
         let unreadable = Some((reason, payload.to_vec()));
-        DecodedSample { device: self.device.clone(), channel, received, readings: Vec::new(), unreadable }
+        DecodedSample { device: self.device.clone(), channel, received, readings: Vec::new(), payload: Vec::new(), unreadable }
     }
 
     /// A submitted message waits for its receipt; its answer keeps the message's place.

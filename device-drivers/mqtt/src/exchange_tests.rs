@@ -64,6 +64,7 @@ impl Model {
                 channel: sample.channel,
                 received: sample.received,
                 readings: Vec::new(),
+                payload: Vec::new(),
                 unreadable: None,
             })
         });

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{GREETING_MAX, GREETING_PER_ADDRESS_MAX, WAITING_MAX, WAITING_PER_ADDRESS_MAX};
+use crate::refusal::Refusal;
 
 /// An IPv4 address or an IPv6 /64: what one host can easily have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,17 +65,17 @@ impl Gate {
         }
     }
 
-    /// A place in front of the gate; none when too many of this address, or too many in all, wait there.
-    pub(crate) fn place(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let user = Arc::clone(&self.users).try_acquire_owned().ok()?;
+    /// A place in front of the gate; refused when too many of this address, or too many in all, wait there.
+    pub(crate) fn place(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refusal> {
+        let user = Arc::clone(&self.users).try_acquire_owned().map_err(|_full| Refusal::GreetingsFull)?;
         let origin = Origin::from(address);
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         let door = doors.entry(origin).or_insert_with(|| Door { seats: Arc::new(Semaphore::new(GREETING_PER_ADDRESS_MAX)), users: 0 });
         if door.users >= WAITING_PER_ADDRESS_MAX {
-            return None;
+            return Err(Refusal::GreetingsFull);
         }
         door.users += 1;
-        Some(Place { gate: Arc::clone(self), origin, _user: user })
+        Ok(Place { gate: Arc::clone(self), origin, _user: user })
     }
 }
 
@@ -109,7 +110,8 @@ mod tests {
 
     use super::*;
 
-    /// One address that opens connections and says nothing leaves room for every other address.
+    /// One address that opens connections and says nothing leaves room for every other address, and its refusal names no setting:
+    /// none would help.
     #[tokio::test]
     async fn a_silent_address_does_not_keep_others_out() {
         let gate = Arc::new(Gate::new());
@@ -119,7 +121,9 @@ mod tests {
             passes.push(gate.place(hostile).unwrap().pass().await.unwrap());
         }
         let waiting: Vec<Place> = (GREETING_PER_ADDRESS_MAX..WAITING_PER_ADDRESS_MAX).map(|_| gate.place(hostile).unwrap()).collect();
-        assert!(gate.place(hostile).is_none());
+        let refusal = gate.place(hostile).unwrap_err();
+        assert_eq!(refusal.label(), "greetings_full");
+        assert!(!refusal.text().contains("connections_max"), "{}", refusal.text());
         let other = gate.place("192.0.2.7".parse().unwrap()).unwrap();
         let pass = tokio::time::timeout(Duration::from_secs(1), other.pass()).await.unwrap();
         assert!(pass.is_some());

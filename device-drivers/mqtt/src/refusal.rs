@@ -37,6 +37,8 @@ pub(crate) enum Refusal {
     ConnectRate,
     /// The gateway serves as many connections as it may.
     Full,
+    /// As many connections as may wait to greet do so, from this address or in all.
+    GreetingsFull,
     /// TLS could not be agreed.
     Handshake,
     /// TLS or CONNECT took too long.
@@ -72,6 +74,7 @@ impl Refusal {
             Self::SecondClient => "second_client",
             Self::ConnectRate => "connect_rate",
             Self::Full => "connections_full",
+            Self::GreetingsFull => "greetings_full",
             Self::Handshake => "tls_handshake",
             Self::Greeting => "greeting_timeout",
             Self::PartialPacket => "partial_packet",
@@ -102,6 +105,9 @@ impl Refusal {
             Self::SecondClient => "another connection with this client id is alive; give each device its own id",
             Self::ConnectRate => "the device connects too often; keep one connection open",
             Self::Full => "too many connections; raise connections_max",
+            Self::GreetingsFull => {
+                "too many connections wait for TLS or CONNECT, from this address or in all; find what opens them and let devices connect less often"
+            }
             Self::Handshake => "TLS handshake failed; TLS 1.3 and a certificate of this gateway's authority are needed",
             Self::Greeting => "TLS handshake or CONNECT took too long",
             Self::PartialPacket => "a packet was begun and not finished in time",

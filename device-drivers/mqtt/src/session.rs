@@ -1,20 +1,24 @@
 //! What is kept for a device beyond one connection (section 4.1 of both versions), in memory and bounded.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
-use vitalgate_intake::PendingReceipt;
+use tokio::task::unconstrained;
+use vitalgate_intake::{PendingReceipt, Receipt, Stopping};
 
 use crate::limits::UNRELEASED_MAX;
 
 /// What is known of a QoS 2 message that comes (again).
 #[derive(Debug)]
 pub(crate) enum Recall {
-    /// Nothing: submit it.
+    /// Nothing, or that it was not stored: submit it.
     New,
     /// It is on disk and the device has not let go of it: only say so again.
     Committed,
-    /// It was submitted on an earlier connection: its receipt is still to be waited for.
+    /// It was submitted on an earlier connection and its receipt has not come yet: that is still to be waited for.
     Submitted(PendingReceipt),
 }
 
@@ -27,7 +31,7 @@ pub(crate) struct Session {
     pub(crate) acknowledgements: bool,
     /// QoS 2 messages on disk that the device has not let go of: identifier and digest.
     unreleased: HashMap<u16, u64>,
-    /// QoS 2 messages submitted on an earlier connection whose receipt had not come.
+    /// QoS 2 messages submitted on an earlier connection, with the receipt that was not read there.
     submitted: HashMap<u16, (u64, PendingReceipt)>,
     digests: RandomState,
 }
@@ -49,9 +53,12 @@ impl Session {
         if self.unreleased.get(&id) == Some(&digest) {
             return Recall::Committed;
         }
-        match self.submitted.remove(&id) {
-            Some((known, receipt)) if known == digest => Recall::Submitted(receipt),
-            _ => Recall::New,
+        let Some((_, mut receipt)) = self.submitted.remove(&id).filter(|(known, _)| *known == digest) else { return Recall::New };
+        match so_far(&mut receipt) {
+            Poll::Pending => Recall::Submitted(receipt),
+            Poll::Ready(Ok(Receipt::Committed)) => Recall::Committed,
+            // To wait for a refusal of long ago would cost the device a connection for each message.
+            Poll::Ready(Ok(Receipt::Refused) | Err(Stopping)) => Recall::New,
         }
     }
 
@@ -70,12 +77,17 @@ impl Session {
         self.unreleased.remove(&id).is_some()
     }
 
-    /// The connection ended before the receipt came.
+    /// The connection ended before the receipt was read.
     pub(crate) fn abandon(&mut self, id: u16, digest: u64, receipt: PendingReceipt) {
         if self.submitted.len() < UNRELEASED_MAX {
             self.submitted.insert(id, (digest, receipt));
         }
     }
+}
+
+/// What a receipt says by now. Looked at outside the task's budget: a long row of messages must not make one seem to be outstanding.
+fn so_far(receipt: &mut PendingReceipt) -> Poll<Result<Receipt, Stopping>> {
+    pin!(unconstrained(receipt)).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[cfg(test)]

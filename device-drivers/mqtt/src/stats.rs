@@ -171,7 +171,7 @@ impl MqttStats {
     }
 }
 
-const ALL_REASONS: [Refusal; 22] = [
+const ALL_REASONS: [Refusal; 23] = [
     Refusal::Malformed,
     Refusal::Protocol,
     Refusal::Version,
@@ -187,6 +187,7 @@ const ALL_REASONS: [Refusal; 22] = [
     Refusal::SecondClient,
     Refusal::ConnectRate,
     Refusal::Full,
+    Refusal::GreetingsFull,
     Refusal::Handshake,
     Refusal::Greeting,
     Refusal::PartialPacket,

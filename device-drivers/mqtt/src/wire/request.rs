@@ -8,8 +8,8 @@ use super::frame::{self, Frame};
 use super::publish::{self, Publish};
 use super::{Level, WireFault, property, u16_at};
 
-/// DISCONNECT with reason 0x04 (v5): the will is due although the client takes its leave.
-const DISCONNECT_WITH_WILL: u8 = 0x04;
+/// The one reason of DISCONNECT (v5) that takes the will back (section 3.14.4); none said counts as this.
+const NORMAL_DISCONNECTION: u8 = 0x00;
 
 /// A packet of a connected client.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Request<'a> {
     Unsubscribe { id: u16, filters: Vec<String> },
     /// PINGREQ.
     Ping,
-    /// DISCONNECT, perhaps asking for the will, perhaps with another session expiry in seconds.
+    /// DISCONNECT, perhaps leaving the will due, perhaps with another session expiry in seconds.
     Leave { with_will: bool, session_expiry_s: Option<u32> },
 }
 
@@ -53,7 +53,7 @@ fn release(level: Level, body: &[u8]) -> Result<u16, WireFault> {
 }
 
 fn leave(level: Level, body: &[u8]) -> Result<Request<'static>, WireFault> {
-    let with_will = body.first() == Some(&DISCONNECT_WITH_WILL);
+    let with_will = body.first().is_some_and(|reason| *reason != NORMAL_DISCONNECTION);
     match (level, body.len()) {
         (_, 0) => Ok(Request::Leave { with_will: false, session_expiry_s: None }),
         (Level::V311, _) => Err(WireFault::Malformed("DISCONNECT with a body")),

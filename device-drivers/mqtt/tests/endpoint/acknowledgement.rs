@@ -151,6 +151,37 @@ async fn what_could_not_be_stored_is_never_acknowledged() {
     rig.refused("storage_full", 2).await;
 }
 
+/// Promise: what a full disk refused is stored as soon as there is room. A session that is kept remembers no refusal: every message
+/// that is sent again is submitted anew, all of them on the first connection.
+#[tokio::test]
+async fn qos_2_messages_that_a_full_disk_refused_are_stored_at_once_when_there_is_room() {
+    let (rig, mut queue) = Rig::plain(EndpointConfig { storage_full_hold_ms: 50, ..EndpointConfig::default() }).await;
+    let messages: Vec<u8> = (1..=3).flat_map(|id| publish(TOPIC, 2, id, b"x")).collect();
+    let mut device = Raw::open(rig.address).await;
+    device.send(&session_of("monitor-1")).await;
+    next_event(&mut queue).await;
+    assert_eq!(device.read().await, [0x20, 2, 0, 0]);
+    device.send(&messages).await;
+    let (first, second, third) = (next_sample(&mut queue).await, next_sample(&mut queue).await, next_sample(&mut queue).await);
+    second.answer(Receipt::Refused);
+    first.answer(Receipt::Refused);
+    assert!(device.until_closed().await.is_empty());
+    next_event(&mut queue).await;
+    // One whose receipt comes after the connection is over.
+    third.answer(Receipt::Refused);
+
+    let mut device = Raw::open(rig.address).await;
+    device.send(&session_of("monitor-1")).await;
+    next_event(&mut queue).await;
+    assert_eq!(device.read().await, [0x20, 2, 1, 0], "session present");
+    device.send(&messages).await;
+    for id in 1..=3 {
+        next_sample(&mut queue).await.answer(Receipt::Committed);
+        assert_eq!(device.read().await, ack(0x50, id));
+    }
+    rig.refused("storage_full", 1).await;
+}
+
 #[tokio::test]
 async fn a_gateway_that_stops_acknowledges_what_is_on_disk_and_nothing_else() {
     let (rig, mut queue) = Rig::plain(EndpointConfig::default()).await;

@@ -53,15 +53,27 @@ async fn a_delayed_will_is_not_due_when_the_device_comes_back() {
     assert_eq!(next_event(&mut queue).await, event("monitor-1", DeviceEventKind::Lost));
 }
 
+/// Section 3.14.4 of v5: only a normal DISCONNECT (0x00, or none said) takes the will back. It is due where the device asks for it
+/// (0x04), and where it leaves for a fault of its own.
 #[tokio::test]
-async fn a_will_asked_for_at_disconnect_is_due() {
+async fn a_will_is_due_unless_the_device_leaves_normally() {
     let (rig, mut queue) = Rig::plain(EndpointConfig::default()).await;
-    let mut device = Raw::open(rig.address).await;
-    device.send(&connect5("monitor-1", 0b110, &[], b"\x00\x00\x01w\x00\x04gone")).await;
-    next_event(&mut queue).await;
-    device.read().await;
-    device.send(&packet(0xE0, &[4])).await;
-    assert_eq!(next_event(&mut queue).await, event("monitor-1", DeviceEventKind::Lost));
+    let farewells: [(&[u8], DeviceEventKind); 6] = [
+        (&[4], DeviceEventKind::Lost),
+        (&[0x80], DeviceEventKind::Lost),
+        (&[0x83, 0], DeviceEventKind::Lost),
+        (&[], DeviceEventKind::Disconnected),
+        (&[0], DeviceEventKind::Disconnected),
+        (&[0, 0], DeviceEventKind::Disconnected),
+    ];
+    for (farewell, expected) in farewells {
+        let mut device = Raw::open(rig.address).await;
+        device.send(&connect5("monitor-1", 0b110, &[], b"\x00\x00\x01w\x00\x04gone")).await;
+        next_event(&mut queue).await;
+        device.read().await;
+        device.send(&packet(0xE0, farewell)).await;
+        assert_eq!(next_event(&mut queue).await, event("monitor-1", expected), "{farewell:02x?}");
+    }
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ fn decode(device: &DeviceId, sample: RawSample) -> Option<DecodedSample> {
     }
     let text: Arc<str> = Arc::from(String::from_utf8_lossy(&sample.bytes));
     let unreadable =
-        sample.bytes.starts_with(b"garbage").then(|| (DeadLetterReason::new(DeadLetterKind::Undecodable, "garbage"), sample.bytes));
+        sample.bytes.starts_with(b"garbage").then(|| (DeadLetterReason::new(DeadLetterKind::Undecodable, "garbage"), sample.bytes.clone()));
     let reading = DecodedReading {
         metric: Metric::ALL[0],
         slot: 0,
@@ -86,7 +86,8 @@ fn decode(device: &DeviceId, sample: RawSample) -> Option<DecodedSample> {
         flags: Flags::default(),
     };
     let readings = if unreadable.is_some() { Vec::new() } else { vec![reading] };
-    Some(DecodedSample { device: sample.device, channel: sample.channel, received: sample.received, readings, unreadable })
+    let RawSample { device, channel, received, .. } = sample;
+    Some(DecodedSample { device, channel, received, readings, payload: Vec::new(), unreadable })
 }
 
 impl Rig {
