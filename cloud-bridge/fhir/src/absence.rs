@@ -100,6 +100,10 @@ pub(crate) fn interpretations(reading: &Reading) -> impl Iterator<Item = &'stati
 pub(crate) fn remarks(flags: Flags) -> impl Iterator<Item = &'static str> {
     [
         (Flags::RESEND_INDISTINCT, "The device gives neither time nor counter: it may have reported this value more than once."),
+        (
+            Flags::DATED_BY_ARRIVAL,
+            "The device gives no time: this is the time of arrival at the gateway, and the device may have kept the value for long.",
+        ),
         (Flags::CLOCK_DOUBTFUL, "The clock of the device differed from that of the gateway: the time may be wrong."),
         (Flags::REPLAYED, "Sent later by hand, after it had been held back by the gateway."),
     ]

@@ -3,7 +3,8 @@
 //! An item counts as delivered only when the answer is 2xx *and* a complete `*-response` bundle with as
 //! many entries as were sent *and* its own entry says 200 or 201 (FHIR R4 http.html 3.1.0.11.2). An answer that
 //! leaves this open asks for a look at the server, and so does a conditional create of a replayed reading that was there
-//! already: it may be there under the patient of before. No decision rests on free text, with three exceptions that only
+//! already: it may be there under the patient of before. A refusal without an OperationOutcome may come from whoever stands
+//! before the server, and blames no reading. No decision rests on free text, with three exceptions that only
 //! choose between two safe ways: a limit on the size, a missing patient, a missing device.
 
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub enum Classified {
     /// All that is needed.
     Answer(Answer),
     /// The answer does not say what became of every item: each `None` must be looked up by its identifier
-    /// before it is settled. What is then not there is sent again.
+    /// before it is settled. What is then not there is sent again. With PUT by id a refusal is looked up as well, and
+    /// stands unless the item is there: the first PUT may have put it there, and only the second one be refused.
     VerifyById {
         /// What is known already, in the order of the batch.
         known: Vec<Option<ItemAnswer>>,
@@ -58,17 +60,19 @@ pub fn classify(status: u16, retry_after_ms: Option<u64>, body: &[u8], batch: &B
         return accepted(status, body, batch, context);
     }
     let refusal = Refusal { status, outcome: Outcome::parse(body), batch };
+    if refusal.may_go_on(context) {
+        return Classified::Ongoing { detail: refusal.codes() };
+    }
     let answer = match status {
-        400 | 422 => return refusal.refused(),
+        400 | 422 => return refusal.refused(context),
         404 | 410 => return refusal.not_found(),
         409 => return refusal.conflict(retry_after_ms),
-        412 => return refusal.precondition(retry_after_ms, context),
+        412 => return refusal.precondition(context),
         413 if batch.items.len() > 1 => Answer::TooLarge { detail: refusal.codes() },
         413 => refusal.paused("even one Observation is too large for the server or a proxy before it; raise its limit for a request"),
         401 => refusal.paused("the server refuses our credentials; check the token or the client certificate"),
         403 => refusal.paused("the server forbids writing; check the rights of the gateway's account"),
         408 | 421 | 425 | 429 => refusal.transient(retry_after_ms),
-        502 | 504 if context.write == WriteMode::ConditionalCreate => return Classified::Ongoing { detail: refusal.codes() },
         300..=399 => refusal.paused("the server points to another address; readings are never sent after a redirect, enter the final URL"),
         501 | 505 => refusal.paused("the server does not offer bundles of this kind; check the URL and what the server supports"),
         500..=599 => refusal.transient(retry_after_ms),
@@ -108,18 +112,43 @@ impl Refusal<'_> {
         }
     }
 
-    fn refused(&self) -> Classified {
+    /// Whether somebody before the server, or the server itself, only stopped waiting for it, and a second request beside it
+    /// could make a second resource. A FHIR server that says what is wrong is done with it.
+    fn may_go_on(&self, context: &EncodeContext) -> bool {
+        let gave_up = match self.status {
+            502 | 504 => true,
+            408 | 500 => !self.outcome.is_stated(),
+            _ => false,
+        };
+        gave_up && context.write == WriteMode::ConditionalCreate
+    }
+
+    fn refused(&self, context: &EncodeContext) -> Classified {
         match missing_reference(&self.outcome) {
             Some(Missing::Patient) => return Classified::Answer(self.patient_unknown()),
             Some(Missing::Device) => return Classified::DevicesUnknown { detail: self.codes() },
             None => {}
         }
-        let answer = if self.batch.items.len() > 1 && names_a_limit(&self.outcome) {
+        let answer = if !self.outcome.is_stated() {
+            // A proxy that does not accept our client certificate says 400 (nginx), and means no reading.
+            self.paused(
+                "the answer is not that of a FHIR server; check what stands before the server and whether it accepts our client \
+                 certificate",
+            )
+        } else if self.batch.items.len() > 1 && names_a_limit(&self.outcome) {
             Answer::TooLarge { detail: self.codes() }
+        } else if self.status == 400 && context.write == WriteMode::PutById && self.is_alone() {
+            let known = vec![Some(ItemAnswer::Rejected { detail: self.explained() })];
+            return Classified::VerifyById { known, detail: self.codes() };
         } else {
             Answer::RejectedWhole { detail: self.explained() }
         };
         Classified::Answer(answer)
+    }
+
+    /// Whether a refusal as a whole is the last word on the one item.
+    fn is_alone(&self) -> bool {
+        self.batch.mode == BatchMode::Separately && self.batch.items.len() == 1
     }
 
     fn not_found(&self) -> Classified {
@@ -146,10 +175,10 @@ impl Refusal<'_> {
         self.already_there()
     }
 
-    fn precondition(&self, retry_after_ms: Option<u64>, context: &EncodeContext) -> Classified {
+    fn precondition(&self, context: &EncodeContext) -> Classified {
         match context.write {
-            // We never send a version to match: some proxy or lock, and it may pass.
-            WriteMode::PutById => Classified::Answer(self.transient(retry_after_ms)),
+            // A server that wants to be told the version of what an update replaces: so it is there.
+            WriteMode::PutById => self.left_open(),
             WriteMode::ConditionalCreate => self.already_there(),
         }
     }
@@ -158,8 +187,12 @@ impl Refusal<'_> {
     fn already_there(&self) -> Classified {
         match self.batch.mode {
             BatchMode::Together if self.batch.items.len() > 1 => Classified::Answer(Answer::RejectedWhole { detail: self.explained() }),
-            _ => Classified::VerifyById { known: vec![None; self.batch.items.len()], detail: self.codes() },
+            _ => self.left_open(),
         }
+    }
+
+    fn left_open(&self) -> Classified {
+        Classified::VerifyById { known: vec![None; self.batch.items.len()], detail: self.codes() }
     }
 }
 
@@ -276,18 +309,19 @@ struct RefusalResponse {
 }
 
 fn accepted(status: u16, body: &[u8], batch: &Batch, context: &EncodeContext) -> Classified {
-    let unread = |why: &str| Classified::VerifyById {
-        known: vec![None; batch.items.len()],
-        detail: format!("HTTP {status} with {why}: looked up on the server").into(),
+    let unread = |why: &str| {
+        let detail = format!("HTTP {status} with {why}: looked up on the server").into();
+        // "Accepted" alone says that the server is still at work on it.
+        if status == 202 && context.write == WriteMode::ConditionalCreate {
+            return Classified::Ongoing { detail };
+        }
+        Classified::VerifyById { known: vec![None; batch.items.len()], detail }
     };
     let Ok(bundle) = serde_json::from_slice::<ResponseBundle<'_>>(body) else {
         return unread("a body that is no complete bundle");
     };
-    let expected = match batch.mode {
-        BatchMode::Together => "transaction-response",
-        BatchMode::Separately => "batch-response",
-    };
-    if bundle.resource_type.0 != "Bundle" || bundle.kind.0 != expected {
+    let expected = context.bundle_type(batch.mode);
+    if bundle.resource_type.0 != "Bundle" || bundle.kind.0.strip_suffix("-response") != Some(expected) {
         return unread("another resource than the response bundle");
     }
     if bundle.entry.0.len() != batch.items.len() {
@@ -344,7 +378,11 @@ impl EntryOutcomes<'_> {
         if let Some(whole) = self.all_alike() {
             return whole;
         }
-        each_known(entries.iter().enumerate().map(|(index, entry)| self.one(index, entry, context)).collect())
+        let known = entries.iter().enumerate().map(|(index, entry)| self.one(index, entry, context)).collect();
+        if context.write == WriteMode::PutById && self.statuses.contains(&400) {
+            return Classified::VerifyById { known, detail: "HTTP 400 for an entry, which may be there already".into() };
+        }
+        each_known(known)
     }
 
     /// What is wrong with all of them is wrong with the patient, the rights or the server, not with an entry.
@@ -387,8 +425,7 @@ impl EntryOutcomes<'_> {
             401 | 403 | 408 | 421 | 425 | 429 | 500..=599 => Some(transient()),
             409 if outcome.has_code("duplicate") => None,
             409 => Some(transient()),
-            412 if context.write == WriteMode::PutById => Some(transient()),
-            412 if self.batch.items.get(index).is_some_and(is_replayed) => None,
+            412 if context.write == WriteMode::PutById || self.batch.items.get(index).is_some_and(is_replayed) => None,
             412 if outcome.has_code("multiple-matches") => Some(ItemAnswer::AcceptedWithWarning {
                 detail: format!("{}: the server holds this identifier more than once; remove the surplus there", coded(status, outcome))
                     .into(),

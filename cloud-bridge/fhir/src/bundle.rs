@@ -1,6 +1,6 @@
 //! A batch as a transaction or batch Bundle.
 
-use vitalgate_domain::{Batch, BatchMode, DeviceId, Item, Reading};
+use vitalgate_domain::{Batch, DeviceId, Item, Reading};
 
 use crate::check::{EncodeError, faults};
 use crate::context::{EncodeContext, WriteMode, urn};
@@ -23,7 +23,7 @@ pub struct EncodedBatch {
     pub entries: usize,
 }
 
-/// Encodes a batch: `transaction` for [`BatchMode::Together`], `batch` for [`BatchMode::Separately`].
+/// Encodes a batch: `transaction` for [`Together`](vitalgate_domain::BatchMode), `batch` for [`Separately`](vitalgate_domain::BatchMode) where the server takes that.
 ///
 /// `device_reference` gives the reference to the Device resource of a device (`Device/{id}`), or an empty
 /// text where the server does not take Device resources: then it is named by identifier only.
@@ -48,13 +48,7 @@ pub fn encode(
     let mut device = DeviceMember::default();
     let mut out = Vec::with_capacity(256 + batch.items.len() * ENTRY_BYTES_USUAL);
     raw(&mut out, r#"{"resourceType":"Bundle","type":""#);
-    raw(
-        &mut out,
-        match batch.mode {
-            BatchMode::Together => "transaction",
-            BatchMode::Separately => "batch",
-        },
-    );
+    raw(&mut out, context.bundle_type(batch.mode));
     raw(&mut out, r#"","entry":["#);
     let mut commas = Commas::new();
     for item in &batch.items {

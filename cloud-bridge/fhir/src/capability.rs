@@ -29,7 +29,8 @@ pub enum CapabilityError {
 pub struct ResourceCapability {
     /// Whether it lists the type at all.
     pub listed: bool,
-    /// `updateCreate`: a PUT to a new id creates.
+    /// `updateCreate`: a PUT to a new id creates. What `versioning` says is not asked: servers that state `versioned-update` mostly
+    /// take an update that names no version, and where one does not, what it refused is looked up.
     pub update_create: Option<bool>,
     /// `conditionalCreate`: `If-None-Exist` is honoured.
     pub conditional_create: Option<bool>,

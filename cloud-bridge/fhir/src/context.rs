@@ -1,7 +1,7 @@
 //! What the encoding depends on besides the batch.
 
 use uuid::Uuid;
-use vitalgate_domain::{DeviceNamespace, GatewayId, ReadingId};
+use vitalgate_domain::{BatchMode, DeviceNamespace, GatewayId, ReadingId};
 
 use crate::device::gateway_resource_id;
 
@@ -31,17 +31,28 @@ pub struct EncodeContext {
     pub namespace: DeviceNamespace,
     /// How a resend is kept from making a second Observation.
     pub write: WriteMode,
+    /// Whether the server takes batches. Where it does not, [`BatchMode::Separately`] goes as a transaction, which only one item
+    /// may be in.
+    pub batches: bool,
     /// Reference to the gateway's own Device resource, `Device/{id}`; empty where the server does not
     /// take Device resources, then it is named by identifier only.
     pub gateway_reference: String,
 }
 
 impl EncodeContext {
-    /// The usual context: [`IDENTIFIER_SYSTEM`] and the gateway's Device under our own id.
+    /// The usual context: [`IDENTIFIER_SYSTEM`], the gateway's Device under our own id, and a server that takes batches.
     #[must_use]
     pub fn new(gateway: GatewayId, namespace: DeviceNamespace, write: WriteMode) -> Self {
         let gateway_reference = format!("Device/{}", gateway_resource_id(&gateway));
-        Self { identifier_system: IDENTIFIER_SYSTEM.to_owned(), gateway, namespace, write, gateway_reference }
+        Self { identifier_system: IDENTIFIER_SYSTEM.to_owned(), gateway, namespace, write, batches: true, gateway_reference }
+    }
+
+    /// The type of the Bundle that a batch goes in.
+    pub(crate) fn bundle_type(&self, mode: BatchMode) -> &'static str {
+        match mode {
+            BatchMode::Separately if self.batches => "batch",
+            BatchMode::Together | BatchMode::Separately => "transaction",
+        }
     }
 
     /// The search that finds the resource with this identifier value, as the query part of a URL:

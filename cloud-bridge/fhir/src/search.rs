@@ -17,7 +17,10 @@ use crate::bounded::First;
 const ENTRIES_MAX: usize = 256;
 /// Identifiers of one resource that are looked at.
 const IDENTIFIERS_MAX: usize = 64;
+/// Links of one patient's record to others that are looked at.
+const LINKS_MAX: usize = 64;
 const OBSERVATION: &str = "Observation";
+const PATIENT: &str = "Patient";
 
 /// What a search by identifier found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +86,15 @@ struct Resource {
     id: String,
     identifier: Identifiers,
     subject: Option<Subject>,
+    active: Option<bool>,
+    link: First<Link, LINKS_MAX>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Link {
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -127,6 +139,11 @@ impl Resource {
         }
     }
 
+    /// Whether it is a patient's record that is not in use, or that another one has taken the place of.
+    fn is_retired(&self) -> bool {
+        self.active == Some(false) || self.link.0.iter().any(|link| link.kind == "replaced-by")
+    }
+
     fn is_about(&self, whose: Whose<'_>) -> bool {
         let Some(subject) = &self.subject else { return false };
         match (patient_id(&subject.reference), whose.patient) {
@@ -152,6 +169,17 @@ fn patient_id(reference: &str) -> Option<&str> {
 /// When it is no search result, or shows that the server ignored the parameter.
 pub fn find_in_search(body: &[u8], resource_type: &str, system: &str, value: &str) -> Result<Found, SearchError> {
     find(&searchset(body)?, resource_type, system, value)
+}
+
+/// What the answer to `GET Patient?identifier={system}|{value}` shows; `None` where it shows a record that is not in use, or that
+/// was replaced by another one, whether the other is shown beside it or not: which record is meant is for a person to say.
+///
+/// # Errors
+/// As [`find_in_search`].
+pub fn find_patient(body: &[u8], system: &str, value: &str) -> Result<Option<Found>, SearchError> {
+    let set = searchset(body)?;
+    let found = find(&set, PATIENT, system, value)?;
+    Ok((!set.resources(PATIENT).any(Resource::is_retired)).then_some(found))
 }
 
 /// What the answer to `GET Observation?identifier={system}|{value}` shows; `None` where it shows one that is about

@@ -6,7 +6,7 @@ mod common;
 use common::{batch, context, ordinary, reading, single};
 use proptest::prelude::*;
 use vitalgate_domain::{Answer, Batch, BatchMode, Flags, ItemAnswer, Metric};
-use vitalgate_fhir::{Classified, WriteMode, classify};
+use vitalgate_fhir::{Classified, WriteMode, classify, encode};
 
 const PUT: WriteMode = WriteMode::PutById;
 const CONDITIONAL: WriteMode = WriteMode::ConditionalCreate;
@@ -48,12 +48,12 @@ fn name(classified: &Classified) -> &'static str {
 
 #[test]
 fn a_status_without_a_bundle_means_what_the_table_says() {
-    let table: [(&[u16], &str); 6] = [
-        (&[408, 421, 425, 429, 500, 503, 507, 409], "transient"),
-        (&[401, 403, 404, 410, 405, 406, 415, 301, 302, 307, 308, 501, 407, 451], "paused"),
-        (&[400, 422], "rejected"),
+    let table: [(&[u16], &str); 5] = [
+        (&[421, 425, 429, 503, 507, 409], "transient"),
+        // Nobody who writes no OperationOutcome has looked at the readings: a proxy refuses our client certificate with 400, say.
+        (&[400, 422, 401, 403, 404, 410, 405, 406, 415, 301, 302, 307, 308, 501, 407, 451], "paused"),
         (&[413], "too large"),
-        (&[200, 201, 202, 204], "verify"),
+        (&[200, 201, 204], "verify"),
         (&[0, 100, 600, 999], "transient"),
     ];
     for (statuses, wanted) in table {
@@ -71,11 +71,69 @@ fn a_status_without_a_bundle_means_what_the_table_says() {
 /// Exactly once: a proxy that gave up says nothing of what the server behind it goes on with. Only PUT by id may be sent beside that.
 #[test]
 fn what_a_proxy_gave_up_may_still_be_under_way() {
-    for status in [502, 504] {
-        for (write, wanted) in [(PUT, "transient"), (CONDITIONAL, "ongoing")] {
-            assert_eq!(name(&said(status, "<html>", &items(2, BatchMode::Together), write)), wanted, "{status}");
+    let batch = items(2, BatchMode::Together);
+    for (status, put) in [(502, "transient"), (504, "transient"), (408, "transient"), (500, "transient"), (202, "verify")] {
+        for (write, wanted) in [(PUT, put), (CONDITIONAL, "ongoing")] {
+            assert_eq!(name(&said(status, "<html>", &batch, write)), wanted, "{status}");
         }
     }
+    for status in [408, 500] {
+        let classified = said(status, &outcome("exception", ""), &batch, CONDITIONAL);
+        assert_eq!(name(&classified), "transient", "the server itself is done with it");
+    }
+}
+
+/// Promises 2 and 4: no reading becomes a dead letter by an answer that no FHIR server gave, and the remedy is named.
+#[test]
+fn a_refusal_that_no_fhir_server_wrote_blames_no_reading() {
+    let pages = ["<html>400 No required SSL certificate was sent</html>", "", "{\"error\":\"Invalid Hostname\"}", "{\"issue\":[]}"];
+    for (status, page) in [400, 422].into_iter().flat_map(|status| pages.map(|page| (status, page))) {
+        for (mode, count) in [(BatchMode::Together, 3), (BatchMode::Separately, 3), (BatchMode::Separately, 1)] {
+            for write in [PUT, CONDITIONAL] {
+                let Classified::Answer(Answer::Paused { detail }) = said(status, page, &items(count, mode), write) else {
+                    panic!("{page}")
+                };
+                assert!(detail.contains("client certificate"), "{detail}");
+            }
+        }
+    }
+}
+
+/// A server that wants every update to name a version refuses the resend of what it holds: that is no dead letter before it was
+/// looked for. What is refused and not there stays refused.
+#[test]
+fn a_refused_put_is_looked_for_before_it_is_believed() {
+    let refusal = outcome("invalid", "If-Match is required");
+    let alone = items(1, BatchMode::Separately);
+    let Classified::VerifyById { known, .. } = said(400, &refusal, &alone, PUT) else { panic!() };
+    assert!(matches!(known[..], [Some(ItemAnswer::Rejected { .. })]), "{known:?}");
+    assert_eq!(name(&said(400, &refusal, &alone, CONDITIONAL)), "rejected");
+    assert_eq!(name(&said(422, &refusal, &alone, PUT)), "rejected");
+    assert_eq!(name(&said(400, &refusal, &items(2, BatchMode::Separately), PUT)), "rejected", "to be halved first");
+    for mode in [BatchMode::Together, BatchMode::Separately] {
+        let Classified::VerifyById { known, .. } = said(412, "", &items(2, mode), PUT) else { panic!() };
+        assert_eq!(known, [None, None]);
+    }
+    let entry = |status: u16| format!(r#"{{"status":"{status}","outcome":{refusal}}}"#);
+    let entries = ["{\"status\":\"201\"}", &entry(400), &entry(412)];
+    let body = response(BatchMode::Separately, &entries);
+    let Classified::VerifyById { known, .. } = said(200, &body, &items(3, BatchMode::Separately), PUT) else { panic!() };
+    assert!(matches!(known[..], [Some(ItemAnswer::Accepted { .. }), Some(ItemAnswer::Rejected { .. }), None]), "{known:?}");
+}
+
+/// Where a server takes no batches, one reading on its own goes as a transaction, and its answer is read as one.
+#[test]
+fn a_server_without_batches_is_sent_a_transaction_of_one() {
+    let (alone, mut context) = (items(1, BatchMode::Separately), context(PUT));
+    context.batches = false;
+    let sent = encode(&alone, &context, &|_| String::new(), "Patient/4711").unwrap();
+    assert!(sent.body.starts_with(br#"{"resourceType":"Bundle","type":"transaction""#));
+    for (mode, wanted) in [(BatchMode::Together, "items"), (BatchMode::Separately, "verify")] {
+        let body = response(mode, &["{\"status\":\"201\"}"]);
+        assert_eq!(name(&classify(200, None, body.as_bytes(), &alone, &context)), wanted);
+    }
+    let elsewhere = classify(404, None, outcome("not-supported", "unknown path").as_bytes(), &alone, &context);
+    assert_eq!(name(&elsewhere), "paused", "the address is wrong, not the reading");
 }
 
 #[test]
@@ -99,7 +157,7 @@ fn a_refusal_is_told_apart_by_what_it_says() {
         (409, outcome("duplicate", "already exists"), CONDITIONAL, "rejected"),
         (400, outcome("processing", "Device/77 does not exist"), PUT, "devices"),
         (412, outcome("multiple-matches", ""), CONDITIONAL, "rejected"),
-        (412, outcome("conflict", ""), PUT, "transient"),
+        (412, outcome("conflict", ""), PUT, "verify"),
     ];
     for (status, body, write, wanted) in table {
         assert_eq!(name(&said(status, &body, &many, write)), wanted, "{status} {body}");

@@ -142,6 +142,17 @@ fn a_converted_value_keeps_what_the_device_reported_as_a_note_and_never_as_a_sec
     assert!(observation["component"].is_null());
 }
 
+/// Promise 3: a moment that the gateway gave is not taken for one that the device said.
+#[test]
+fn a_moment_that_is_that_of_the_arrival_is_said_to_be() {
+    let mut kept = reading(1, Metric::HeartRate, ordinary(Metric::HeartRate));
+    kept.time.device = None;
+    kept.flags = Flags::DATED_BY_ARRIVAL;
+    let observation = observation(single(kept));
+    assert_eq!(observation["effectiveDateTime"], observation["issued"]);
+    assert!(observation["note"][0]["text"].as_str().unwrap().contains("the time of arrival at the gateway"), "{observation}");
+}
+
 #[test]
 fn nothing_is_sent_without_a_moment_a_patient_or_its_panel_nor_twice() {
     let fault = |item: Item| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use vitalgate_domain::limits::BATCH_ITEMS_MAX;
 use vitalgate_domain::{Answer, Batch, BatchMode, DeviceId, ItemAnswer};
 use vitalgate_fhir::{Classified, EncodeContext, ItemFault, WriteMode, classify, encode, faults};
@@ -18,7 +19,7 @@ use crate::failure::{Failure, Sent};
 use crate::metrics::TransportMetrics;
 use crate::patients::Patients;
 use crate::server::{KeepConditional, Server, Ways};
-use crate::verify::look_up;
+use crate::verify::{look_up, report_doubled};
 
 /// A client of one FHIR server. Shared by reference; every method may run several times at once.
 pub struct FhirClient {
@@ -29,6 +30,7 @@ pub struct FhirClient {
     devices: Devices,
     in_flight: Semaphore,
     metrics: TransportMetrics,
+    started: Instant,
 }
 
 impl std::fmt::Debug for FhirClient {
@@ -47,11 +49,12 @@ impl FhirClient {
         let exchange = Exchange::new(&endpoint, tls, metrics.clone())?;
         Ok(Self {
             exchange,
-            server: Server::new(endpoint.write, endpoint.written_conditionally),
+            server: Server::new(endpoint.write, endpoint.written_conditionally.is_some()),
             patients: Patients::default(),
             devices: Devices::default(),
             in_flight: Semaphore::new(endpoint.requests_in_flight_max.max(1)),
             metrics,
+            started: Instant::now(),
             endpoint,
         })
     }
@@ -84,6 +87,7 @@ impl FhirClient {
             self.server.note(&answer).await;
         }
         self.metrics.answered(&answer);
+        report_doubled(&self.exchange, batch, &answer);
         answer
     }
 
@@ -126,22 +130,53 @@ impl FhirClient {
         if batch.mode == BatchMode::Together && !ways.transaction {
             batch.to_mut().mode = BatchMode::Separately;
         }
-        let batch = batch.as_ref();
-        // What we remember of the server may be old: look again, once.
-        let again = match self.attempt(batch, ways).await? {
-            Classified::DevicesUnknown { .. } => {
-                self.devices.forget();
-                self.attempt(batch, ways).await?
-            }
-            Classified::Answer(Answer::PatientUnknown { .. }) if self.patients.forget(&batch.patient) => self.attempt(batch, ways).await?,
-            other => return Ok(settled(other)),
-        };
-        if matches!(again, Classified::DevicesUnknown { .. }) {
-            // It confirms a Device and does not find it: readings do not wait for that.
-            self.devices.name_by_identifier(batch);
-            return self.attempt(batch, ways).await.map(settled);
+        if batch.mode == BatchMode::Separately && !ways.batch && batch.items.len() > 1 {
+            // In one transaction they would stand or fall together.
+            return Ok(Answer::RejectedWhole { detail: "the server takes no batches".into() });
         }
-        Ok(settled(again))
+        if ways.observation == WriteMode::ConditionalCreate {
+            self.outwait_earlier_process(&batch).await;
+        }
+        self.attempts(&batch, ways).await
+    }
+
+    /// A request that an earlier process left under way may still be worked on, and a conditional create beside it could make a second
+    /// resource. So what may have been in it waits until the time of a whole request is over.
+    async fn outwait_earlier_process(&self, batch: &Batch) {
+        let Some(last) = self.endpoint.written_conditionally else { return };
+        let perhaps_under_way = batch.items.iter().flat_map(|item| &item.readings).any(|(sequence, _)| *sequence <= last);
+        let left = self.request_timeout().saturating_sub(self.started.elapsed());
+        if perhaps_under_way && !left.is_zero() {
+            let seconds = left.as_secs_f64();
+            tracing::info!(server = self.exchange.place(), seconds, "waiting for what may have been under way before the start");
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    /// What we remember of the server may be old: each is looked at again, once.
+    async fn attempts(&self, batch: &Batch, ways: Ways) -> Result<Answer, Answer> {
+        let (mut devices_forgotten, mut by_identifier, mut patient_forgotten) = (false, false, false);
+        loop {
+            match self.attempt(batch, ways).await? {
+                Classified::DevicesUnknown { .. } if !devices_forgotten => {
+                    devices_forgotten = true;
+                    self.devices.forget();
+                }
+                Classified::DevicesUnknown { .. } if !by_identifier => {
+                    // It confirms a Device and does not find it: readings do not wait for that.
+                    by_identifier = true;
+                    self.devices.name_by_identifier(batch);
+                }
+                Classified::Answer(Answer::PatientUnknown { .. }) if !patient_forgotten && self.patients.forget(&batch.patient) => {
+                    patient_forgotten = true;
+                }
+                other => return Ok(settled(other)),
+            }
+        }
+    }
+
+    fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.endpoint.request_timeout_ms)
     }
 
     async fn attempt(&self, batch: &Batch, ways: Ways) -> Result<Classified, Answer> {
@@ -150,11 +185,12 @@ impl FhirClient {
         context.identifier_system.clone_from(&self.endpoint.identifier_system);
         self.devices.ensure(&self.exchange, batch, &context).await?;
         context.write = ways.observation;
+        context.batches = ways.batch;
         context.gateway_reference = self.devices.reference(&None).unwrap_or_default().to_string();
         let reference = |device: &DeviceId| self.devices.reference(&Some(device.clone())).unwrap_or_default().to_string();
         let encoded =
             encode(batch, &context, &reference, &patient).map_err(|error| Answer::RejectedWhole { detail: error.to_string().into() })?;
-        let request = Request::send("bundle", Method::POST, String::new(), encoded.body);
+        let request = Request::send("bundle", Method::POST, self.exchange.bundle_path(), encoded.body);
         let classified = match self.exchange.send(&request).await {
             Ok(response) => classify(response.status, response.retry_after_ms, &response.body, batch, &context),
             Err(failure) => {
@@ -162,7 +198,7 @@ impl FhirClient {
                 after_failure(&failure, batch, ways)
             }
         };
-        let time = Duration::from_millis(self.endpoint.request_timeout_ms);
+        let time = self.request_timeout();
         let (known, detail) = match classified {
             Classified::VerifyById { known, detail } => (known, detail),
             Classified::Ongoing { detail } => {

@@ -75,8 +75,16 @@ impl Devices {
         if context.write == WriteMode::PutById {
             let path = format!("/Device/{id}");
             let there = exchange.send(&Request::get("device", path.clone())).await.map_err(|failure| failure.answer())?;
-            if there.status == 200 && parse_resource_id(&there.body, None, "Device").as_deref() == Some(id.as_str()) {
-                return Ok(format!("Device/{id}").into());
+            match there.status {
+                200 if parse_resource_id(&there.body, None, "Device").as_deref() == Some(id.as_str()) => {
+                    return Ok(format!("Device/{id}").into());
+                }
+                200 => {
+                    let detail = "the server's answer to a look at a Device resource is not that resource".into();
+                    return Err(Answer::Transient { retry_after_ms: None, detail });
+                }
+                404 | 410 => {}
+                _ => return refused(&there),
             }
             let request = Request::send("device", Method::PUT, path, resource.body.clone());
             let response = exchange.send(&request).await.map_err(|failure| failure.answer())?;
@@ -137,7 +145,7 @@ fn refused(response: &Response) -> Result<Arc<str>, Answer> {
             Err(Answer::Paused { detail: coded("the server refuses our credentials; check the token or the client certificate", response) })
         }
         408 | 409 | 421 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
-            Err(Answer::Transient { retry_after_ms: response.retry_after_ms, detail: coded("creating the Device resource", response) })
+            Err(Answer::Transient { retry_after_ms: response.retry_after_ms, detail: coded("the Device resource", response) })
         }
         status => {
             tracing::warn!(status, "the server takes no Device resources from us; Observations name their device by identifier");

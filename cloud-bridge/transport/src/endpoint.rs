@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use reqwest::Url;
-use vitalgate_domain::{DeviceNamespace, GatewayId};
+use vitalgate_domain::{DeviceNamespace, GatewayId, Sequence};
 use vitalgate_fhir::IDENTIFIER_SYSTEM;
 
 /// Time for one request in milliseconds, from connecting to the last byte of the answer, unless configured.
@@ -29,7 +29,8 @@ pub enum WritePolicy {
 /// A FHIR server to deliver to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FhirEndpoint {
-    /// Base URL, `https://host/fhir`. Plain `http://` only to this machine, unless allowed below.
+    /// Base URL, `https://host/fhir`; bundles go to exactly this form, with or without a slash at its end. Plain `http://` only to
+    /// this machine, unless allowed below.
     pub base_url: String,
     /// This gateway.
     pub gateway: GatewayId,
@@ -37,8 +38,9 @@ pub struct FhirEndpoint {
     pub device_namespace: DeviceNamespace,
     /// How to write.
     pub write: WritePolicy,
-    /// Whether an earlier process wrote there by conditional create: then an automatic choice stays with it.
-    pub written_conditionally: bool,
+    /// The last that an earlier process can have sent, where one wrote there by conditional create: then an automatic choice stays
+    /// with it, and what may still be under way is waited for.
+    pub written_conditionally: Option<Sequence>,
     /// Time for one request in milliseconds, from connecting to the last byte of the answer.
     pub request_timeout_ms: u64,
     /// Time to connect including TLS, in milliseconds.
@@ -62,7 +64,7 @@ impl FhirEndpoint {
             gateway,
             device_namespace,
             write: WritePolicy::Auto,
-            written_conditionally: false,
+            written_conditionally: None,
             request_timeout_ms: REQUEST_TIMEOUT_MS,
             connect_timeout_ms: CONNECT_TIMEOUT_MS,
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
@@ -72,7 +74,7 @@ impl FhirEndpoint {
         }
     }
 
-    /// The checked base URL without a slash at its end.
+    /// The base URL, checked.
     pub(crate) fn checked_base(&self) -> Result<Base, EndpointError> {
         let invalid = |why: &'static str| EndpointError::Url { why };
         let url = Url::parse(&self.base_url).map_err(|_| invalid("it is no URL"))?;
@@ -96,7 +98,8 @@ impl FhirEndpoint {
             Some(port) => format!("{host}:{port}"),
             None => host,
         };
-        Ok(Base { text: url.as_str().trim_end_matches('/').to_owned(), place, tls })
+        let bundle_path = if url.path().ends_with('/') { "/" } else { "" };
+        Ok(Base { text: url.as_str().trim_end_matches('/').to_owned(), bundle_path, place, tls })
     }
 }
 
@@ -105,6 +108,8 @@ impl FhirEndpoint {
 pub(crate) struct Base {
     /// Without a slash at its end.
     pub(crate) text: String,
+    /// What was cut off there: a server behind a proxy may take bundles only with it, or only without.
+    pub(crate) bundle_path: &'static str,
     /// Host and port, for messages.
     pub(crate) place: String,
     /// Whether it is https.

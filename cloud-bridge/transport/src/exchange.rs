@@ -34,7 +34,7 @@ pub(crate) struct Request {
     /// For the metrics, from a fixed list.
     pub(crate) purpose: &'static str,
     pub(crate) method: Method,
-    /// What comes after the base URL, with its slash; empty for the base itself.
+    /// What comes after the base URL, with its slash.
     pub(crate) path: String,
     pub(crate) body: Option<Bytes>,
     /// `If-None-Exist`.
@@ -59,7 +59,8 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) retry_after_ms: Option<u64>,
     pub(crate) location: Option<String>,
-    /// The body; empty where it broke off or was longer than allowed: half an answer proves nothing.
+    /// The body; empty where it broke off, since half an answer proves nothing. Where it is longer than allowed, longer than that, so
+    /// that whoever reads it refuses it.
     pub(crate) body: Vec<u8>,
 }
 
@@ -144,14 +145,26 @@ impl Exchange {
             Response { status: response.status().as_u16(), retry_after_ms: retry_after_ms(headers), location, body: Vec::new() };
         loop {
             match response.chunk().await {
-                Ok(Some(chunk)) if answer.body.len() + chunk.len() <= request.answer_bytes_max => answer.body.extend_from_slice(&chunk),
+                Ok(Some(chunk)) => {
+                    answer.body.extend_from_slice(&chunk);
+                    if answer.body.len() > request.answer_bytes_max {
+                        return Ok(answer);
+                    }
+                }
                 Ok(None) => return Ok(answer),
-                Ok(Some(_)) | Err(_) => {
+                // It did not arrive in time, so that the server may still be at work.
+                Err(error) if error.is_timeout() => return Err(Failure::from_error(&error, &self.base.place)),
+                Err(_) => {
                     answer.body = Vec::new();
                     return Ok(answer);
                 }
             }
         }
+    }
+
+    /// The path that bundles go to.
+    pub(crate) fn bundle_path(&self) -> String {
+        self.base.bundle_path.to_owned()
     }
 
     /// Host and port, for messages.

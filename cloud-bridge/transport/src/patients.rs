@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use vitalgate_domain::{Answer, PatientReference};
-use vitalgate_fhir::{Found, find_in_search};
+use vitalgate_fhir::{Found, find_patient};
 
 use crate::exchange::{Exchange, Request, coded};
 use crate::verify::query;
@@ -37,7 +37,7 @@ impl Patients {
         if let Some((reference, _)) = self.remembered().get(patient).filter(|(_, found)| found.elapsed() < fresh) {
             return Ok(Arc::clone(reference));
         }
-        let path = format!("/Patient?{}&_elements=identifier&_count=2", query(system, value));
+        let path = format!("/Patient?{}&_elements=identifier,active,link&_count=2", query(system, value));
         let response = exchange.send(&Request::get("patient", path)).await.map_err(|failure| failure.answer())?;
         match response.status {
             200 => {}
@@ -52,17 +52,20 @@ impl Patients {
                 });
             }
         }
-        let found = find_in_search(&response.body, "Patient", system, value)
+        let found = find_patient(&response.body, system, value)
             .map_err(|error| Answer::Transient { retry_after_ms: None, detail: format!("looking up the patient: {error}").into() })?;
         let unknown = |detail: &str| Err(Answer::PatientUnknown { detail: detail.into() });
         match found {
-            Found::One(id) => {
+            Some(Found::One(id)) => {
                 let reference: Arc<str> = format!("Patient/{id}").into();
                 self.remember(patient, &reference);
                 Ok(reference)
             }
-            Found::None => unknown("no patient of the server has the identifier that the device is associated with"),
-            Found::Several => unknown("several patients of the server have the identifier that the device is associated with"),
+            Some(Found::None) => unknown("no patient of the server has the identifier that the device is associated with"),
+            Some(Found::Several) => unknown("several patients of the server have the identifier that the device is associated with"),
+            None => unknown(
+                "the record with the identifier that the device is associated with was replaced, or is not in use: enter the surviving patient",
+            ),
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Ways {
     pub(crate) device: WriteMode,
     /// Whether it takes transactions; false only if it says so.
     pub(crate) transaction: bool,
+    /// Whether it takes batches; false only if it offers transactions and not them.
+    pub(crate) batch: bool,
 }
 
 struct Known {
@@ -67,7 +69,7 @@ impl Server {
         };
         if let Some(mode) = fixed {
             self.about_to_write(mode).await?;
-            return Ok(Ways { observation: mode, device: mode, transaction: true });
+            return Ok(Ways { observation: mode, device: mode, transaction: true, batch: true });
         }
         // Held while asking: whoever comes meanwhile waits for the one answer.
         let mut known = self.known.lock().await;
@@ -124,6 +126,10 @@ async fn ask(exchange: &Exchange, conditional: bool) -> Result<Ways, Answer> {
     let place = exchange.place();
     match response.status {
         200 => {}
+        400 => {
+            let what = coded("what answers at /metadata is no FHIR server", &response);
+            return Err(paused(format!("{what}; check what stands before the server and whether it accepts our client certificate")));
+        }
         401 | 403 => return Err(paused(format!("{} at {place}; check the credentials", coded("/metadata is refused", &response)))),
         404 | 410 | 300..=399 => {
             return Err(paused(format!("{}; check the URL of the FHIR server", coded("no FHIR server at this URL", &response))));
@@ -163,7 +169,8 @@ fn choose(capability: &Capability, conditional: bool) -> Result<Ways, Answer> {
         (_, None | Some(true)) => WriteMode::ConditionalCreate,
     };
     let device = if capability.device.update_create == Some(true) { WriteMode::PutById } else { WriteMode::ConditionalCreate };
-    Ok(Ways { observation, device, transaction: capability.transaction.unwrap_or(true) })
+    let transaction = capability.transaction.unwrap_or(true);
+    Ok(Ways { observation, device, transaction, batch: !transaction || capability.batch.unwrap_or(true) })
 }
 
 fn paused(detail: String) -> Answer {

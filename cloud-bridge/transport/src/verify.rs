@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use vitalgate_domain::{Batch, ItemAnswer, ReadingId};
+use vitalgate_domain::{Answer, Batch, ItemAnswer, ReadingId};
 use vitalgate_fhir::{EncodeContext, Found, Whose, WriteMode, find_observation, identifier_query, identifier_value, read_observation};
 
 use crate::exchange::{Exchange, Request};
@@ -15,8 +15,9 @@ pub(crate) fn query(system: &str, value: &str) -> String {
 }
 
 /// Fills in every `None`: what the server shows with its identifier under the patient is accepted, under another one it
-/// is refused, and what it does not show is to be sent again. After `time` nothing more is asked, and the rest is to be
-/// sent again. `reference` is what the patient was written as.
+/// is refused, and what it does not show is to be sent again. A refused PUT is looked up too, and stays refused where the
+/// server does not show the item. After `time` nothing more is asked, and the rest is to be sent again. `reference` is what
+/// the patient was written as.
 pub(crate) async fn look_up(
     exchange: &Exchange,
     batch: &Batch,
@@ -31,9 +32,10 @@ pub(crate) async fn look_up(
     let whose = Whose { patient: &batch.patient, reference };
     for (item, answer) in batch.items.iter().zip(known) {
         let answer = match answer {
-            Some(answer) => answer,
-            None if !reachable => unsettled("the server could not be asked what it holds"),
-            None => match tokio::time::timeout_at(deadline, one(exchange, &item.id, context, whose)).await {
+            Some(answer) if !is_refused_put(&answer, context) => answer,
+            _ if !reachable => unsettled("the server could not be asked what it holds"),
+            refusal => match tokio::time::timeout_at(deadline, one(exchange, &item.id, context, whose)).await {
+                Ok(Some(ItemAnswer::Transient { detail })) => refusal.unwrap_or(ItemAnswer::Transient { detail }),
                 Ok(Some(answer)) => answer,
                 Ok(None) | Err(_) => {
                     reachable = false;
@@ -44,6 +46,11 @@ pub(crate) async fn look_up(
         answers.push(answer);
     }
     answers
+}
+
+/// A server that wants every update to name a version refuses a resend of what it holds.
+fn is_refused_put(answer: &ItemAnswer, context: &EncodeContext) -> bool {
+    context.write == WriteMode::PutById && matches!(answer, ItemAnswer::Rejected { .. })
 }
 
 fn unsettled(detail: &str) -> ItemAnswer {
@@ -64,7 +71,8 @@ async fn one(exchange: &Exchange, id: &ReadingId, context: &EncodeContext, whose
                     true => Some(ItemAnswer::Accepted { remote_id: None }),
                     false => of_another(),
                 },
-                404 | 410 => absent(),
+                // What we may not read is not taken for a reading that is there: a PUT may be sent again.
+                403 | 404 | 405 | 410 => absent(),
                 _ => None,
             }
         }
@@ -80,6 +88,17 @@ async fn one(exchange: &Exchange, id: &ReadingId, context: &EncodeContext, whose
                 Some(Found::Several) => Some(ItemAnswer::AcceptedWithWarning { detail: Arc::from(DOUBLED) }),
                 None => of_another(),
             }
+        }
+    }
+}
+
+/// Says which readings the server holds more than once: nothing else does, since they count as delivered.
+pub(crate) fn report_doubled(exchange: &Exchange, batch: &Batch, answer: &Answer) {
+    let Answer::Items(answers) = answer else { return };
+    for (item, _) in batch.items.iter().zip(answers).filter(|(_, answer)| matches!(answer, ItemAnswer::AcceptedWithWarning { .. })) {
+        let (server, identifier) = (exchange.place(), identifier_value(&item.id));
+        for (_, reading) in &item.readings {
+            tracing::warn!(server, reading = %reading.id, identifier, "{DOUBLED}");
         }
     }
 }

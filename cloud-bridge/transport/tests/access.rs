@@ -11,7 +11,7 @@ use common::ehr::{Ehr, Fault, capability};
 use common::serve::Served;
 use common::{Certificates, accepted, batch, batch_of, endpoint, is_transient};
 use serde_json::json;
-use vitalgate_domain::{Answer, BatchMode, PatientReference};
+use vitalgate_domain::{Answer, BatchMode, PatientReference, Sequence};
 use vitalgate_transport::{FhirClient, FhirEndpoint, KeepConditional, WritePolicy};
 
 fn client(served: &Served) -> FhirClient {
@@ -142,7 +142,9 @@ async fn the_probe_decides_and_what_could_double_readings_is_refused() {
         (200, capability(&json!({"updateCreate": false, "conditionalCreate": false})), "neither"),
         (200, json!({"resourceType": "CapabilityStatement", "fhirVersion": "5.0.0"}), "FHIR 5.0.0"),
         (200, json!({"hello": "world"}), "no CapabilityStatement"),
+        (200, json!({"resourceType": "CapabilityStatement", "text": "x".repeat(8 * 1024 * 1024)}), "longer than"),
         (404, json!(null), "URL"),
+        (400, json!(null), "client certificate"),
         (403, json!(null), "credentials"),
     ];
     for (status, body, words) in cases {
@@ -199,7 +201,8 @@ async fn a_server_that_learns_to_update_meets_the_same_way_of_writing_after_a_re
     drop(first);
     served.ehr.state().metadata = Some((200, capability(&json!({"updateCreate": true, "conditionalCreate": true}))));
     let restarted = |write| {
-        let remembered = FhirEndpoint { written_conditionally: true, ..endpoint(&served.url(), write) };
+        // Nothing of it is under way any more.
+        let remembered = FhirEndpoint { written_conditionally: Some(Sequence(0)), ..endpoint(&served.url(), write) };
         FhirClient::new(remembered, served.certificates.client()).unwrap()
     };
     let never = || -> KeepConditional { Box::new(|| panic!("it is kept already")) };
@@ -211,12 +214,31 @@ async fn a_server_that_learns_to_update_meets_the_same_way_of_writing_after_a_re
     assert!(!String::from_utf8(last.body).unwrap().contains("ifNoneExist"), "what is configured wins");
 }
 
+/// Promises 2 and 4: a proxy that does not accept our client certificate answers 400 with a page (nginx), as others do for a host that
+/// they do not know. No reading is refused by that, and what waits is delivered once it is mended.
+#[tokio::test]
+async fn a_proxy_that_does_not_let_us_in_refuses_no_reading() {
+    const PAGE: &str = "<html><head><title>400 No required SSL certificate was sent</title></head></html>";
+    for (update_create, mode) in [true, false].into_iter().flat_map(|way| [(way, BatchMode::Together), (way, BatchMode::Separately)]) {
+        let served = Served::start(Ehr::new(update_create)).await;
+        let client = client(&served);
+        for readings in [1..=5, 1..=1] {
+            served.ehr.state().faults.push_back(Fault::Answer(400, vec![("Content-Type", "text/html".to_owned())], PAGE.to_owned()));
+            let answer = client.deliver(&batch_of(readings, mode, &common::patient())).await;
+            assert!(matches!(answer, Answer::Paused { .. }) && detail(&answer).contains("client certificate"), "{answer:?}");
+        }
+        assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5);
+        assert_eq!(served.ehr.observations(), (5, 5));
+    }
+}
+
 fn known_by_identifier() -> PatientReference {
     PatientReference::Identifier { system: "urn:oid:1.2.40".into(), value: "77|&x".into() }
 }
 
+/// With its identifier, once more as the server of the tests looks for it.
 fn patient_resource() -> serde_json::Value {
-    json!({"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.40", "value": "77%7C%26x"}, {"system": "urn:oid:1.2.40", "value": "77|&x"}]})
+    json!({"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.40", "value": "77|%26x"}, {"system": "urn:oid:1.2.40", "value": "77|&x"}]})
 }
 
 #[tokio::test]
@@ -227,7 +249,7 @@ async fn a_patient_known_by_identifier_is_found_once_and_never_guessed() {
     let answer = client.deliver(&batch).await;
     assert!(matches!(answer, Answer::PatientUnknown { .. }), "{answer:?}");
     assert!(!detail(&answer).contains("77"));
-    let patient = json!({"resourceType": "Patient", "identifier": [{"system": "urn:oid:1.2.40", "value": "77|%26x"}, {"system": "urn:oid:1.2.40", "value": "77|&x"}]});
+    let patient = patient_resource();
     let id = served.ehr.state().store("Patient", patient.clone());
     for _ in 0..2 {
         assert_eq!(accepted(&client.deliver(&batch).await), 3);
@@ -246,14 +268,54 @@ async fn a_patient_whose_record_was_merged_is_looked_up_again() {
     served.ehr.state().checks_references = true;
     let client = client(&served);
     let batch = batch_of(1..=3, BatchMode::Together, &known_by_identifier());
-    let mut patient = patient_resource();
-    patient["identifier"][0]["value"] = "77|%26x".into();
+    let patient = patient_resource();
     let old = served.ehr.state().store("Patient", patient.clone());
     assert_eq!(accepted(&client.deliver(&batch).await), 3);
     served.ehr.state().stored.remove(&("Patient".to_owned(), old));
     served.ehr.state().store("Patient", patient);
     let more = batch_of(4..=6, BatchMode::Together, &known_by_identifier());
     assert_eq!(accepted(&client.deliver(&more).await), 3, "the new id was found without help");
+}
+
+/// Promise 3: a record that another one took the place of keeps its identifier in the EHR, and gets no readings any more.
+#[tokio::test]
+async fn a_patient_whose_record_was_replaced_gets_nothing_until_the_surviving_one_is_entered() {
+    let link = |kind: &str| json!([{"other": {"reference": "Patient/9"}, "type": kind}]);
+    let replaced = [json!({"active": false}), json!({"link": link("replaced-by")}), json!({"active": false, "link": link("replaced-by")})];
+    for (survivor_has_it_too, marks) in [false, true].into_iter().flat_map(|too| replaced.iter().map(move |marks| (too, marks))) {
+        let served = Served::start(Ehr::new(true)).await;
+        let mut survivor = patient_resource();
+        survivor["active"] = true.into();
+        survivor["link"] = link("replaces");
+        let mut patient = patient_resource();
+        let id = served.ehr.state().store("Patient", survivor.clone());
+        let batch = batch_of(1..=3, BatchMode::Together, &known_by_identifier());
+        assert_eq!(accepted(&client(&served).deliver(&batch).await), 3, "the one that is in use");
+        let bundles = served.ehr.bundles();
+        marks.as_object().unwrap().iter().for_each(|(name, value)| patient[name] = value.clone());
+        served.ehr.state().stored.remove(&("Patient".to_owned(), id));
+        served.ehr.state().store("Patient", patient);
+        if survivor_has_it_too {
+            served.ehr.state().store("Patient", survivor);
+        }
+        let answer = client(&served).deliver(&batch).await;
+        assert!(matches!(answer, Answer::PatientUnknown { .. }) && detail(&answer).contains("replaced"), "{marks}: {answer:?}");
+        assert!(!detail(&answer).contains("77") && served.ehr.bundles() == bundles);
+    }
+}
+
+/// Promise 2: one thing that changed on the server does not hide the other; both are looked up again.
+#[tokio::test]
+async fn a_patient_who_was_merged_while_the_devices_were_lost_is_looked_up_again() {
+    let served = Served::start(Ehr::new(true)).await;
+    served.ehr.state().checks_references = true;
+    let client = client(&served);
+    let old = served.ehr.state().store("Patient", patient_resource());
+    assert_eq!(accepted(&client.deliver(&batch_of(1..=3, BatchMode::Together, &known_by_identifier())).await), 3);
+    served.ehr.state().stored.retain(|(kind, _), _| kind != "Device");
+    served.ehr.state().stored.remove(&("Patient".to_owned(), old));
+    served.ehr.state().store("Patient", patient_resource());
+    assert_eq!(accepted(&client.deliver(&batch_of(4..=6, BatchMode::Together, &known_by_identifier())).await), 3);
 }
 
 /// A server that is away is asked a small question again and again, and gets its readings when it answers: with fifty readings in

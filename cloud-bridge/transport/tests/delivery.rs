@@ -6,12 +6,13 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::ehr::{Ehr, Fault, outcome};
+use common::ehr::{Ehr, Ending, Fault, Reply, outcome, reply};
 use common::serve::Served;
+use common::warnings::Warnings;
 use common::{accepted, batch, batch_of, endpoint, is_transient, patient, reading};
 use serde_json::{Value as Json, json};
 use vitalgate_domain::{Answer, Batch, BatchMode, ClockTrust, Flags, Item, ItemAnswer, PatientReference, Sequence};
-use vitalgate_transport::{FhirClient, WritePolicy};
+use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
 
 const MODES: [bool; 2] = [true, false];
 
@@ -103,8 +104,7 @@ async fn what_the_server_stores_after_a_time_out_is_there_once() {
     const LATER: Duration = Duration::from_millis(300);
     /// Far more tries than it takes.
     const TRIES: usize = 100;
-    let given_up = [(Some(504), LATER), (Some(502), LATER), (None, Duration::from_millis(SHORT_MS) + LATER)];
-    for (status, after) in given_up {
+    let given_up = |status: Option<u16>, after: Duration| async move {
         let served = Served::start(Ehr::new(false)).await;
         let mut short = endpoint(&served.url(), WritePolicy::Auto);
         short.request_timeout_ms = SHORT_MS;
@@ -118,7 +118,47 @@ async fn what_the_server_stores_after_a_time_out_is_there_once() {
         }
         served.ehr.finish_late();
         assert_eq!((served.ehr.observations(), served.ehr.bundles()), ((6, 6), 2), "{status:?}: {answers:?}");
+    };
+    let after_ours = Duration::from_millis(SHORT_MS) + LATER;
+    tokio::join!(given_up(None, after_ours), given_up(Some(200), after_ours));
+    let proxies = [202, 408, 500, 502, 504].map(|status| given_up(Some(status), LATER));
+    let [accepted, timed_out, failed, bad_gateway, gateway_timed_out] = proxies;
+    tokio::join!(accepted, timed_out, failed, bad_gateway, gateway_timed_out);
+}
+
+/// Promise 2: the gateway is restarted while the server works on a request. What may have been in it is not sent beside it; what was
+/// stored since goes at once.
+#[tokio::test]
+async fn what_the_server_stores_after_a_restart_is_there_once() {
+    const LATER: Duration = Duration::from_millis(SHORT_MS / 2);
+    let served = Served::start(Ehr::new(false)).await;
+    let short = FhirEndpoint { request_timeout_ms: SHORT_MS, ..endpoint(&served.url(), WritePolicy::Auto) };
+    let process = |written_conditionally| {
+        let endpoint = FhirEndpoint { written_conditionally, ..short.clone() };
+        FhirClient::new(endpoint, served.certificates.client()).unwrap()
+    };
+    let first = process(None);
+    assert_eq!(accepted(&first.deliver(&batch_of(6..=6, BatchMode::Together, &patient())).await), 1);
+    served.ehr.state().faults.push_back(Fault::StoreLate(None, LATER));
+    let unsettled = batch(BatchMode::Together);
+    let under_way = async {
+        while served.ehr.bundles() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        answer = first.deliver(&unsettled) => panic!("{answer:?}"),
+        () = under_way => {}
     }
+    drop(first);
+    let second = process(Some(Sequence(6)));
+    let fresh = batch_of(7..=7, BatchMode::Together, &patient());
+    let (of_before, of_now) = tokio::join!(second.deliver(&unsettled), second.deliver(&fresh));
+    served.ehr.finish_late();
+    assert_eq!((accepted(&of_before), accepted(&of_now), served.ehr.observations()), (5, 1, (7, 7)), "{of_before:?}");
+    let last = served.ehr.state().requests.iter().rev().find(|request| request.method == "POST").cloned().unwrap();
+    let body = String::from_utf8(last.body).unwrap();
+    assert!(body.contains(&unsettled.items[0].id.to_string()), "what was stored since the start did not wait");
 }
 
 #[tokio::test]
@@ -239,6 +279,7 @@ async fn a_corrected_reading_that_was_perhaps_not_written_is_looked_for_in_its_o
     }
 }
 
+/// Promise: what the EHR holds twice is not sent a third time, and can be found: the log names the reading and the server, no patient.
 #[tokio::test]
 async fn an_identifier_that_is_there_twice_already_is_reported_and_not_sent_a_third_time() {
     let (served, client) = served(false, []).await;
@@ -248,11 +289,76 @@ async fn an_identifier_that_is_there_twice_already_is_reported_and_not_sent_a_th
     for _ in 0..2 {
         served.ehr.state().store("Observation", twin.clone());
     }
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
     let together = client.deliver(&batch(BatchMode::Together)).await;
     assert!(matches!(together, Answer::RejectedWhole { .. }), "{together:?}");
     let Answer::Items(items) = client.deliver(&batch(BatchMode::Separately)).await else { panic!() };
     assert!(matches!(items[1], ItemAnswer::AcceptedWithWarning { .. }), "{items:?}");
     assert_eq!(served.ehr.observations(), (6, 5));
+    let said = warnings.said();
+    let place = served.address.port().to_string();
+    assert_eq!(said.matches("more than once").count(), 1, "{said}");
+    assert!(said.contains(&id.to_string()) && said.contains(&place) && !said.contains("Patient"), "{said}");
+}
+
+/// Promises 2 and 3: a server that wants every update to name a version holds each reading once, and none of them becomes a dead letter
+/// because its first answer was lost.
+#[tokio::test]
+async fn a_resend_that_must_name_a_version_is_found_there() {
+    for status in [400, 412] {
+        for mode in [BatchMode::Together, BatchMode::Separately] {
+            let served = Served::start(Ehr::new(true)).await;
+            served.ehr.state().versioned_update = Some(status);
+            served.ehr.state().faults.push_back(Fault::ResetAfterStoring);
+            let client = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.client()).unwrap();
+            assert!(is_transient(&client.deliver(&batch(mode)).await), "its answer was lost");
+            let mut resent = client.deliver(&batch(mode)).await;
+            if matches!(resent, Answer::RejectedWhole { .. }) {
+                resent = client.deliver(&batch(BatchMode::Separately)).await;
+            }
+            assert_eq!((accepted(&resent), served.ehr.observations()), (5, (5, 5)), "{status}: {resent:?}");
+            let held = corrected(BatchMode::Separately);
+            assert!(held_under_another(&client.deliver(&held).await), "{status}: it cannot be moved");
+            served.ehr.state().faults.push_back(Fault::Answer(400, Vec::new(), outcome("invalid", "value").to_string()));
+            let unsound = client.deliver(&batch_of(6..=6, BatchMode::Separately, &patient())).await;
+            let Answer::Items(items) = &unsound else { panic!("{unsound:?}") };
+            assert!(matches!(&items[..], [ItemAnswer::Rejected { detail }] if detail.contains("value")), "{items:?}");
+        }
+    }
+}
+
+/// What became of the batch, sent as the pipeline does: in halves where it is refused as a whole.
+async fn in_halves(client: &FhirClient, batch: Batch) -> Vec<Answer> {
+    let (mut waiting, mut answers) = (vec![batch], Vec::new());
+    while let Some(mut batch) = waiting.pop() {
+        let answer = client.deliver(&batch).await;
+        if !matches!(answer, Answer::RejectedWhole { .. }) || batch.items.len() == 1 {
+            answers.push(answer);
+            continue;
+        }
+        let rest = batch.items.split_off(batch.items.len() / 2);
+        waiting.extend([Batch { items: rest, ..batch.clone() }, batch]);
+    }
+    answers
+}
+
+/// Promise: of a server that takes transactions only, one unsound reading is told apart and the others arrive.
+#[tokio::test]
+async fn a_server_without_batches_is_sent_one_reading_at_a_time_where_one_is_refused() {
+    let ehr = Ehr::new(true);
+    let mut metadata: Json = ehr.state().metadata.clone().unwrap().1;
+    metadata["rest"][0]["interaction"] = json!([{"code": "transaction"}]);
+    ehr.state().metadata = Some((200, metadata));
+    ehr.state().no_batches = true;
+    ehr.state().poison.push(format!("urn:uuid:{}", batch(BatchMode::Together).items[2].id));
+    let served = Served::start(ehr).await;
+    let client = client(&served);
+    assert!(matches!(client.deliver(&batch(BatchMode::Together)).await, Answer::RejectedWhole { .. }));
+    let answers = in_halves(&client, batch(BatchMode::Separately)).await;
+    let refused = answers.iter().filter(|answer| matches!(answer, Answer::RejectedWhole { .. })).count();
+    assert_eq!((refused, answers.iter().map(accepted).sum::<usize>()), (1, 4), "{answers:?}");
+    assert_eq!((served.ehr.bundles(), served.ehr.observations()), (6, (4, 4)), "no batch was sent");
 }
 
 #[tokio::test]
@@ -275,6 +381,19 @@ async fn a_redirect_is_never_followed_with_readings() {
         assert!(matches!(answer, Answer::Paused { .. }), "{answer:?}");
     }
     assert!(other.ehr.state().requests.is_empty());
+}
+
+/// Promise 2: a server that takes bundles only at the base as it was entered can be delivered to.
+#[tokio::test]
+async fn bundles_go_to_the_base_exactly_as_it_was_entered() {
+    let ehr = Ehr::new(true);
+    ehr.state().base_ends_in_slash = true;
+    let served = Served::start(ehr).await;
+    let client = |url: &str| FhirClient::new(endpoint(url, WritePolicy::Auto), served.certificates.client()).unwrap();
+    let answer = client(&served.url()).deliver(&batch(BatchMode::Together)).await;
+    assert!(matches!(&answer, Answer::Paused { detail } if detail.contains("final URL")), "{answer:?}");
+    assert_eq!(accepted(&client(&format!("{}/", served.url())).deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.ehr.observations(), (5, 5));
 }
 
 #[tokio::test]
@@ -318,6 +437,27 @@ async fn devices_are_made_sure_of_once_and_never_overwritten() {
         served.ehr.state().stored.retain(|(kind, _), _| kind != "Device");
         assert_eq!(accepted(&client.deliver(&batch_of(6..=9, BatchMode::Together, &patient())).await), 4);
     }
+}
+
+/// What the EHR's keeper added to a Device stays, also where the server does not say whether it is there.
+#[tokio::test]
+async fn a_device_that_cannot_be_looked_at_is_not_overwritten() {
+    let refusal = |status| reply(status, &Json::Null);
+    let half = |device: &Json| Reply { ending: Ending::Half, ..reply(200, device) };
+    let (served, client) = served(true, []).await;
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    let device = served.ehr.state().stored.iter().find(|((kind, _), _)| kind == "Device").unwrap().1[0].clone();
+    let looks = [(refusal(403), true), (refusal(405), true), (refusal(429), false), (refusal(503), false), (half(&device), false)];
+    for (look, goes_on) in looks {
+        let status = (look.status, look.ending);
+        served.ehr.state().device_look = Some(look);
+        let answer = self::client(&served).deliver(&batch(BatchMode::Together)).await;
+        assert_eq!((accepted(&answer) == 5, is_transient(&answer)), (goes_on, !goes_on), "{status:?}: {answer:?}");
+        assert_eq!(served.ehr.count("PUT", "/fhir/Device"), 2, "{status:?}: only at first");
+    }
+    served.ehr.state().device_look = Some(refusal(410));
+    assert_eq!(accepted(&self::client(&served).deliver(&batch(BatchMode::Together)).await), 5);
+    assert_eq!(served.ehr.count("PUT", "/fhir/Device"), 4, "what was removed there is put back");
 }
 
 #[tokio::test]

@@ -176,7 +176,7 @@ pub enum WriteMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fhir {
-    /// Base URL without a slash at its end.
+    /// Base URL as it was entered.
     pub url: String,
     /// The only authorities that the server's certificate may come from.
     pub ca_file: Option<PathBuf>,

@@ -132,7 +132,8 @@ fn checked_url(walk: &mut Walk<'_>, section: &Section<'_>, url: Text<'_>, taken:
     } else {
         taken.urls.insert(plain.to_owned(), walk.report.line(url.at));
     }
-    Some(plain.to_owned())
+    // As it stands: a server may take readings only with the slash at its end.
+    Some(url.text.to_owned())
 }
 
 /// The reason for speaking to another machine without TLS, where that is wanted and allowed.

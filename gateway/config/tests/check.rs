@@ -102,7 +102,7 @@ fn every_key_arrives_where_it_belongs() {
     let DeviceSource::Modbus(bus) = &fourth.source else { panic!("{fourth:?}") };
     assert_eq!((bus.unit, bus.poll_interval_ms, bus.response_timeout_ms), (255, 1000, 1000));
     let ehr = fhir(&config, 0);
-    assert_eq!((ehr.url.as_str(), ehr.write), ("https://ehr.local/fhir", WriteMode::Put));
+    assert_eq!((ehr.url.as_str(), ehr.write), ("https://ehr.local/fhir/", WriteMode::Put));
     assert_eq!(ehr.ca_file, Some(folder.path().join("ca.pem")));
     assert_eq!(ehr.client_certificate_file, Some(folder.path().join("client.crt")));
     assert_eq!(ehr.client_key_file, Some(folder.path().join("client.key")));

@@ -99,7 +99,8 @@ async fn conditional_create_outlasts_the_process_whose_answer_was_lost() {
     .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
     ward.gateway.kill9().await.unwrap();
     ward.ehr.behave();
-    ward.gateway.configure(|config| config.more.clear()).unwrap();
+    let soon = ("destination".to_owned(), "request_timeout_ms = 2000".to_owned());
+    ward.gateway.configure(|config| config.more = vec![soon]).unwrap();
     ward.gateway.restart().await.unwrap();
     ward.wait_acknowledged(50, Duration::from_secs(60)).await.unwrap();
     ward.finish_devices(Duration::from_secs(30)).await.unwrap();

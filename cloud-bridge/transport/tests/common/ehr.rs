@@ -24,7 +24,8 @@ pub enum Fault {
     TruncateAfterStoring,
     /// Everything is stored, the answer is this body with 200.
     OtherBodyAfterStoring(String),
-    /// This status, or no answer at all; everything is stored so much later, whatever came in between.
+    /// This status, or no answer at all; everything is stored so much later, whatever came in between. With 200 the answer does
+    /// not come to its end.
     StoreLate(Option<u16>, Duration),
 }
 
@@ -50,6 +51,7 @@ pub struct Reply {
 pub enum Ending {
     Whole,
     Half,
+    HalfThenNever,
     Nothing,
     Never,
 }
@@ -63,12 +65,20 @@ pub struct State {
     pub metadata: Option<(u16, Json)>,
     /// Identifier values of Observations that are refused with 422.
     pub poison: Vec<String>,
+    /// What an update is refused with that names no version (`versioned-update`).
+    pub versioned_update: Option<u16>,
+    /// Whether only transactions are taken.
+    pub no_batches: bool,
     /// Whether Device resources are refused.
     pub no_devices: bool,
     /// Whether Devices are confirmed and then not found.
     pub loses_devices: bool,
-    /// Whether references to Devices and Patients are checked.
+    /// Whether references to Devices and Patients are checked, in this order.
     pub checks_references: bool,
+    /// What a look at a Device is answered with, whatever is there.
+    pub device_look: Option<Reply>,
+    /// Whether the base is there only with a slash at its end, and points there without one.
+    pub base_ends_in_slash: bool,
     /// The only token that is let in, and the file that gets it when a wrong one comes.
     pub token: Option<String>,
     pub renews_token_in: Option<PathBuf>,
@@ -140,10 +150,15 @@ impl Ehr {
         let path = target.strip_prefix("/fhir").unwrap_or("/elsewhere").to_owned();
         match (request.method.as_str(), path.as_str()) {
             ("GET", "/metadata") => state.metadata.as_ref().map_or_else(|| reply(404, &Json::Null), |(status, body)| reply(*status, body)),
+            ("POST", "") if state.base_ends_in_slash => {
+                Reply { headers: vec![("Location", "/fhir/".to_owned())], ..reply(301, &Json::Null) }
+            }
+            ("POST", "/") if state.base_ends_in_slash => state.bundle(&request.body),
             ("POST", "") => state.bundle(&request.body),
             ("POST", "/Device") | ("PUT", _) if state.no_devices => reply(422, &Json::Null),
             ("POST", "/Device") => state.create("Device", &request),
             ("PUT", path) => state.put(path, &request.body),
+            ("GET", path) if path.starts_with("/Device/") && state.device_look.is_some() => state.device_look.clone().unwrap(),
             ("GET", path) => state.get(path),
             _ => reply(405, &Json::Null),
         }
@@ -159,8 +174,12 @@ impl State {
             Some(Fault::Hang) => return Reply { ending: Ending::Never, ..reply(200, &Json::Null) },
             Some(Fault::StoreLate(status, after)) => {
                 self.late.push((Instant::now() + after, bundle));
-                let ending = if status.is_some() { Ending::Whole } else { Ending::Never };
-                return Reply { ending, ..reply(status.unwrap_or(200), &Json::Null) };
+                let (ending, body) = match status {
+                    Some(200) => (Ending::HalfThenNever, b"{}".to_vec()),
+                    Some(_) => (Ending::Whole, Vec::new()),
+                    None => (Ending::Never, Vec::new()),
+                };
+                return Reply { ending, body, ..reply(status.unwrap_or(200), &Json::Null) };
             }
             Some(Fault::Reset) => return Reply { ending: Ending::Nothing, ..reply(200, &Json::Null) },
             _ => {}
@@ -185,6 +204,9 @@ impl State {
 
     fn apply(&mut self, bundle: &Json) -> Reply {
         let together = bundle["type"] == "transaction";
+        if self.no_batches && !together {
+            return reply(400, &outcome("not-supported", "batch"));
+        }
         let before = self.stored.clone();
         let mut responses = Vec::new();
         for entry in bundle["entry"].as_array().unwrap() {
@@ -210,7 +232,7 @@ impl State {
             return json!({"status": "400", "outcome": outcome("not-found", "Resource Device/1 not found")});
         }
         if self.checks_references {
-            for reference in [&resource["subject"]["reference"], &resource["device"]["reference"]] {
+            for reference in [&resource["device"]["reference"], &resource["subject"]["reference"]] {
                 let (kind, id) = reference.as_str().unwrap().split_once('/').unwrap();
                 if !self.stored.contains_key(&(kind.to_owned(), id.to_owned())) {
                     return json!({"status": "400", "outcome": outcome("processing", &format!("Resource {kind}/{id} not found"))});
@@ -219,6 +241,11 @@ impl State {
         }
         if entry["request"]["method"] == "PUT" {
             let id = resource["id"].as_str().unwrap().to_owned();
+            if let Some(status) = self.versioned_update
+                && self.stored.contains_key(&("Observation".to_owned(), id.clone()))
+            {
+                return json!({"status": status.to_string(), "outcome": outcome("invalid", "If-Match is required")});
+            }
             let versions = self.stored.entry(("Observation".into(), id.clone())).or_default();
             versions.push(resource.clone());
             return json!({"status": if versions.len() == 1 { "201 Created" } else { "200 OK" }, "location": format!("Observation/{id}/_history/{}", versions.len())});
@@ -274,8 +301,9 @@ impl State {
         if let Some((kind, query)) = path.split_once('?') {
             let value = query.split('&').next().unwrap().strip_prefix("identifier=").unwrap().split_once('|').unwrap().1;
             let ids = self.with_identifier(kind, value);
-            let entries: Vec<Json> =
-                ids.iter().map(|id| json!({"resource": self.stored[&(kind.to_owned(), id.clone())].last().unwrap()})).collect();
+            let elements = query.split('&').find_map(|part| part.strip_prefix("_elements="));
+            let shown = |id: &String| with_elements(self.stored[&(kind.to_owned(), id.clone())].last().unwrap(), elements);
+            let entries: Vec<Json> = ids.iter().map(|id| json!({"resource": shown(id)})).collect();
             return reply(200, &json!({"resourceType": "Bundle", "type": "searchset", "total": entries.len(), "entry": entries}));
         }
         let key = path.split_once('/').map(|(kind, id)| (kind.to_owned(), id.to_owned()));
@@ -284,6 +312,16 @@ impl State {
             None => reply(404, &outcome("not-found", "")),
         }
     }
+}
+
+/// What a search shows of a resource: everything, or only these elements.
+fn with_elements(resource: &Json, elements: Option<&str>) -> Json {
+    let mut shown = resource.clone();
+    if let Some(elements) = elements {
+        let asked = |name: &str| ["resourceType", "id"].contains(&name) || elements.split(',').any(|element| element == name);
+        shown.as_object_mut().unwrap().retain(|name, _| asked(name));
+    }
+    shown
 }
 
 pub fn outcome(code: &str, text: &str) -> Json {

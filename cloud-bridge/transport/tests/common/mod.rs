@@ -4,6 +4,7 @@
 pub mod ehr;
 pub mod serve;
 pub mod venv;
+pub mod warnings;
 
 use std::sync::Arc;
 

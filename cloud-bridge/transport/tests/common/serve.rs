@@ -121,6 +121,14 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, ehr: &Ehr)
                 let _ = stream.flush().await;
                 return;
             }
+            Ending::HalfThenNever => {
+                let sent = [head.as_bytes(), &body[..body.len() / 2]].concat();
+                let _ = stream.write_all(&sent).await;
+                let _ = stream.flush().await;
+                // Until the client gives up.
+                let _ = stream.read(&mut [0; 1]).await;
+                return;
+            }
             Ending::Nothing => return,
             Ending::Never => {
                 // Until the client gives up.
