@@ -5,7 +5,9 @@
 //! busy one fills its groups by itself.
 
 mod carry;
+mod held;
 mod kept;
+mod letters;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::rotation::Rotation;
 use crate::shared::{Settlement, Shared};
 use crate::undated::Undated;
 pub(crate) use kept::Kept;
+pub(crate) use letters::LetterLog;
 
 /// Most commands that wait for the commit loop.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
@@ -36,7 +39,7 @@ const CHANGES_PER_COMMIT_MAX: usize = 256;
 /// Refused or held readings after which no further change rides in a commit. Each takes some 150 to 300 bytes, and what is
 /// written at once must fit into a segment.
 const REJECTIONS_PER_COMMIT_MAX: usize = 8 * 1_024;
-/// Bytes of unreadable payloads after which a group is closed.
+/// Bytes of payloads in dead letters after which a group is closed.
 const COMMIT_PAYLOAD_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Time between two rounds of upkeep (segments, recent ids), in milliseconds.
 const UPKEEP_INTERVAL_MS: u64 = 1_000;
@@ -87,6 +90,8 @@ pub(crate) struct CommitLoop {
     pub(crate) rotation: Rotation,
     /// What waits for the next round of upkeep while the disk is full.
     pub(crate) kept: Kept,
+    /// What the log says of dead letters.
+    pub(crate) letters: LetterLog,
     /// Sign of life.
     pub(crate) beacon: Beacon,
 }
@@ -215,14 +220,16 @@ impl CommitLoop {
 
     /// Says whether a reading was in it, be it one that was here before.
     fn admit(&mut self, sample: DecodedSample, group: &mut Group) -> bool {
-        if let Some((_, bytes)) = &sample.unreadable {
-            group.payload_bytes += bytes.len();
-            self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
-        }
         let now = sample.received;
         let next = self.journal.next_sequence().plus(group.entries.len() as u64);
         let admitted = self.admission.admit(sample, &self.associations, &now, next);
         self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
+        for entry in &admitted.entries {
+            if let Entry::DeadLetter(letter) = entry {
+                group.payload_bytes += letter.bytes.len();
+                self.shared.unreadable.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         let has_reading = admitted.duplicates > 0 || admitted.entries.iter().any(|entry| matches!(entry, Entry::Reading(_)));
         group.entries.extend(admitted.entries);
         has_reading
@@ -292,7 +299,7 @@ impl CommitLoop {
     /// What the commit under way resolves already is no dead letter any more.
     fn plan(&self, request: &ResolveRequest, note: &str, group: &Group) -> Result<Plan, ReadModelError> {
         let unresolved = without(&self.journal.state().unresolved, &group.resolved);
-        self.replay.plan(request, &unresolved, self.journal.state(), &self.associations, &self.clock.now(), note)
+        self.replay.plan(request, &unresolved, self.journal.state(), (&self.associations, &self.admission), &self.clock.now(), note)
     }
 
     fn carry_out(&mut self, plan: Plan, group: &mut Group) {
@@ -344,15 +351,18 @@ impl CommitLoop {
         if group.is_empty() {
             return Ok((Receipt::Committed, Receipt::Committed));
         }
-        if self.journal.has_room().context("free space is not known")? {
-            self.kept.give(&mut group.changes);
-        } else {
+        let has_room = self.journal.has_room().context("free space is not known")?;
+        if has_room {
+            self.write_kept()?;
+        }
+        if !has_room || !self.kept.is_empty() {
             // Each by itself they would use up the room that is left for settling.
-            self.kept.take(&mut group.changes);
+            self.keep(&mut group.changes)?;
             if group.is_empty() {
                 return Ok((Receipt::Committed, Receipt::Committed));
             }
         }
+        group.changes = self.without_resolved(std::mem::take(&mut group.changes), &group.resolved);
         let together = group.changes.len();
         group.changes.append(&mut group.apart);
         match self.journal.append(&group.entries, &group.changes) {
@@ -362,12 +372,14 @@ impl CommitLoop {
                 if let Some((first, last)) = range {
                     self.shared.below_floor.store(false, Ordering::Relaxed);
                     self.undated.note(&group.entries, first, self.clock.now().boot);
+                    self.letters.stored(&group.entries, first);
                     self.shared.committed_entries.fetch_add(group.entries.len() as u64, Ordering::Relaxed);
                     self.committed.send_replace(last);
                 }
                 if group.changes_settlement() {
                     self.publish_settlement();
                 }
+                self.letters.settled(&group.changes);
                 Ok((Receipt::Committed, Receipt::Committed))
             }
             Err(CommitError::BelowFloor) => {
@@ -376,7 +388,7 @@ impl CommitLoop {
                     tracing::error!("free space is below the floor: nothing is acknowledged until there is room; see `vitalgate status`");
                 }
                 let apart = group.changes.split_off(together);
-                self.kept.take(&mut group.changes);
+                self.keep(&mut group.changes)?;
                 Ok((Receipt::Refused, self.write_changes(&apart)?))
             }
             Err(error) => Err(error).context(UNWRITABLE),
@@ -388,6 +400,7 @@ impl CommitLoop {
         match self.journal.append(&[], changes) {
             Ok(_) => {
                 self.publish_settlement();
+                self.letters.settled(changes);
                 Ok(Receipt::Committed)
             }
             Err(CommitError::BelowFloor) => Ok(Receipt::Refused),
@@ -395,25 +408,50 @@ impl CommitLoop {
         }
     }
 
-    /// Settles what waits for it. As long as there is no room it waits on: nothing is delivered twice for it in this process.
+    /// Keeps what settles until there is room. More than is written at once is written now.
+    fn keep(&mut self, changes: &mut Vec<Change>) -> anyhow::Result<()> {
+        self.kept.take(changes);
+        let mut destinations = self.shared.destinations.iter();
+        let is_more =
+            destinations.any(|(destination, facts)| self.kept.is_over(destination) && !facts.settling_waits.load(Ordering::Relaxed));
+        if is_more { self.write_kept() } else { Ok(()) }
+    }
+
+    /// Settles what waits for it. As long as there is no room it waits on, and a destination with more of it than is written at once
+    /// reads no further: nothing is delivered twice for it in this process, and memory holds it.
     fn write_kept(&mut self) -> anyhow::Result<()> {
-        let mut changes = Vec::new();
-        self.kept.give(&mut changes);
-        if !changes.is_empty() && self.write_changes(&changes)? == Receipt::Refused {
-            self.kept.take(&mut changes);
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        loop {
+            self.beacon.moved();
+            let part = self.kept.next_part();
+            let changes = self.without_resolved(part.clone(), &BTreeSet::new());
+            if changes.is_empty() {
+                break;
+            }
+            if self.write_changes(&changes)? == Receipt::Refused {
+                self.kept.put_back(part);
+                break;
+            }
+        }
+        for (destination, facts) in &self.shared.destinations {
+            facts.settling_waits.store(self.kept.is_over(destination), Ordering::Relaxed);
         }
         Ok(())
     }
 
     fn publish_settlement(&self) {
-        let state = self.journal.state();
-        self.shared.set_settlement(Settlement { settled: state.settled.clone(), dead_letters: state.unresolved.clone() });
+        self.shared.set_settlement(Settlement::from(self.journal.state()));
     }
 
     fn upkeep(&mut self, group: &mut Group) -> anyhow::Result<()> {
         self.journal.note_time(&self.clock.now());
         self.write_kept()?;
         self.date_undated(group);
+        // What gets its moment is no dead letter any more when old ones are moved.
+        self.commit(group)?;
+        self.letters.tell_others(monotonic_ms());
         self.journal.maintain().context("the journal's segments cannot be kept up")?;
         self.carry_forward()?;
         // A device that was sent away may be long in coming again.
@@ -421,8 +459,7 @@ impl CommitLoop {
             self.shared.below_floor.store(false, Ordering::Relaxed);
             tracing::info!("there is room again: readings are acknowledged");
         }
-        self.rotation.keep(&mut self.journal, &self.clock.now()).context("the journal's data key cannot be changed")?;
-        self.commit(group)
+        self.rotation.keep(&mut self.journal, &self.clock.now()).context("the journal's data key cannot be changed")
     }
 }
 

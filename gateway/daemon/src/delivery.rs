@@ -170,6 +170,10 @@ impl DeliveryLoop {
     }
 
     fn read(&self, lane: Lane, from: Sequence, until: Sequence, entries_max: usize) -> DeliveryEvent {
+        if self.facts().settling_waits.load(Ordering::Relaxed) {
+            // What is held would be settled at once, and waits with the rest.
+            return DeliveryEvent::ReadFailed { lane };
+        }
         match self.reader.read(from, until, entries_max, READ_BYTES_MAX) {
             Ok(outcome) => {
                 self.shared.add_damage(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vitalgate_domain::{DeadLetter, DecodedSample, DeviceId, RawSample};
+use vitalgate_domain::{DeadLetter, DecodedSample, DeviceId, DeviceTime, Flags, RawSample, Received};
 use vitalgate_mqtt::{Credentials, Shown};
 use vitalgate_profile::{Kind, Profile, decode_block_again, decode_publish};
 use vitalgate_trust::DeviceRegistry;
@@ -33,6 +33,11 @@ impl Devices {
             Kind::Publish(_) => Some(decode_publish(profile, sample)),
             Kind::Polled(_) => decode_block_again(profile, &reason, &sample),
         }
+    }
+
+    /// The marks of a device's time beside its arrival. One that no profile speaks of is doubted.
+    pub(crate) fn doubts(&self, device: &DeviceId, time: DeviceTime, received: &Received) -> Flags {
+        self.0.get(device).map_or(Flags::CLOCK_DOUBTFUL, |profile| profile.doubts(time, received))
     }
 
     /// The device's profile.

@@ -35,7 +35,7 @@ pub(crate) use profiles::profiles;
 
 use crate::beacon::Beacon;
 use crate::clock::{Clock, TrustFile, monotonic_ms};
-use crate::commit::{COMMANDS_MAX, Command, CommitLoop, Kept};
+use crate::commit::{COMMANDS_MAX, Command, CommitLoop, Kept, LetterLog};
 use crate::delivery::DeliveryLoop;
 use crate::devices::Devices;
 use crate::growth::Growth;
@@ -121,8 +121,7 @@ impl<'a> Gateway<'a> {
         let Opened { mut journal, reader, keyed, state, report } = self.opened;
         let unwritten = destinations::announce(self.config, &mut journal, &reader)?;
         let conditional = journal.state().conditional.clone();
-        self.shared
-            .set_settlement(Settlement { settled: journal.state().settled.clone(), dead_letters: journal.state().unresolved.clone() });
+        self.shared.set_settlement(Settlement::from(journal.state()));
 
         let (committed, committed_seen) = watch::channel(reader.committed());
         let commit = CommitLoop {
@@ -151,6 +150,7 @@ impl<'a> Gateway<'a> {
             undated: crate::undated::Undated::of_journal(&reader),
             rotation: Rotation::new(monotonic_ms()),
             kept: Kept::new(unwritten),
+            letters: LetterLog::default(),
             beacon: Beacon::new("commit"),
         };
         let loops = Loops {
@@ -260,8 +260,9 @@ impl Loops<'_> {
     }
 
     fn fhir_client(&self, destination: &Destination, fhir: &Fhir, registry: &mut Registry) -> anyhow::Result<FhirClient> {
-        let conditional = self.conditional.contains(&destination.id);
-        if conditional && fhir.write == WriteMode::Put {
+        // Nothing has been committed since the start: whatever an earlier process sent is not after this.
+        let conditional = self.conditional.contains(&destination.id).then(|| self.reader.committed());
+        if conditional.is_some() && fhir.write == WriteMode::Put {
             tracing::warn!(
                 destination = %destination.id,
                 "write = \"put\", and readings were written there by conditional create before: those that it has and did not confirm \
@@ -388,7 +389,7 @@ fn delivery_policy(fhir: &Fhir) -> DeliveryPolicy {
     }
 }
 
-fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, conditional: bool) -> anyhow::Result<FhirClient> {
+fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, conditional: Option<Sequence>) -> anyhow::Result<FhirClient> {
     let credential = fhir.client_key_credential.as_deref().map(credential_file).transpose();
     let key_file = credential.with_context(|| format!("destination {}: client_key_credential", destination.id))?;
     let profile = ClientProfile {

@@ -1,11 +1,12 @@
 //! What the loops tell each other: small facts for status, metrics and trace. No loop waits on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use vitalgate_domain::{DestinationId, DeviceId, SequenceRanges};
 use vitalgate_pipeline::{Alarm, AlarmKind};
+use vitalgate_store::State;
 
 use crate::clock::monotonic_ms;
 
@@ -40,6 +41,8 @@ pub(crate) struct DestinationFacts {
     pub(crate) accepted_items: AtomicU64,
     /// Readings that it refused since the start; those that are held count elsewhere.
     pub(crate) refused_readings: AtomicU64,
+    /// So much of what it settled waits for room on the disk that it reads no further.
+    pub(crate) settling_waits: AtomicBool,
 }
 
 /// What is settled and what is not, as the journal last said.
@@ -49,6 +52,15 @@ pub(crate) struct Settlement {
     pub(crate) settled: BTreeMap<DestinationId, SequenceRanges>,
     /// Dead letters, held and rejected readings that nobody resolved.
     pub(crate) dead_letters: SequenceRanges,
+    /// Destinations that may hold entries under ids of their own.
+    pub(crate) conditional: BTreeSet<DestinationId>,
+}
+
+impl From<&State> for Settlement {
+    fn from(state: &State) -> Self {
+        let State { settled, unresolved, conditional, .. } = state;
+        Self { settled: settled.clone(), dead_letters: unresolved.clone(), conditional: conditional.clone() }
+    }
 }
 
 /// Everything that is shared.

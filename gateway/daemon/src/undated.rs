@@ -1,10 +1,10 @@
-//! Readings whose moment is not known, because the clock was never set since power-on. They wait
-//! until it is. The list is in memory; what it lacks is found again in the journal.
+//! Readings whose moment is not known, or not believed, because the clock was never set since power-on.
+//! They wait until it is. The list is in memory; what it lacks is found again in the journal.
 
 use std::collections::BTreeSet;
 
 use vitalgate_domain::limits::READINGS_PER_SAMPLE_MAX;
-use vitalgate_domain::{BootId, Entry, Record, Sequence};
+use vitalgate_domain::{BootId, ClockTrust, Entry, Reading, ReadingTime, Record, Sequence, Subject};
 use vitalgate_store::{ReadOutcome, Reader, State};
 
 /// Most readings that are remembered by their places; more are looked for in the journal.
@@ -109,7 +109,9 @@ fn next_open(state: &State, from: Sequence) -> Sequence {
     dead_letter.map_or(unsettled, |dead_letter| dead_letter.min(unsettled))
 }
 
-/// A reading of this power-on without a moment.
+/// A reading of this power-on that is nobody's as long as there is no clock: it has no moment, or its device's time was compared with
+/// none.
 fn is_undated(entry: &Entry, boot: BootId) -> bool {
-    matches!(entry, Entry::Reading(reading) if reading.time.effective().is_none() && reading.time.received.boot == boot)
+    let Entry::Reading(Reading { time: ReadingTime { received, .. }, subject, .. }) = entry else { return false };
+    received.trust == ClockTrust::Unset && received.boot == boot && *subject == Subject::Unassigned
 }

@@ -5,7 +5,8 @@ mod rig;
 use proptest::prelude::*;
 use rig::{Rig, SubjectPatient as _, all_accepted, at, heart_rates, reading, transient};
 use vitalgate_domain::{
-    Answer, Batch, BatchMode, DeadLetterKind, DeviceEvent, DeviceEventKind, DeviceId, Entry, ItemAnswer, Metric, Sequence, Subject,
+    Answer, Batch, BatchMode, DeadLetterKind, DeviceEvent, DeviceEventKind, DeviceId, Entry, Flags, ItemAnswer, Metric, Sequence,
+    SequenceRanges, Subject,
 };
 use vitalgate_pipeline::delivery::{
     BREAKER_FAILURES, HOLES_MAX, PAUSED_WAIT_MAX_MS, PROBE_WAIT_MAX_MS, READ_AHEAD_READINGS_MAX, RETRY_AFTER_MAX_MS,
@@ -372,6 +373,61 @@ fn forbidden_readings_stop_nobody() {
     assert_eq!((held_up, rig.alarms.len()), (20, stops), "nothing else is held up, and nothing stops after the first minutes");
     rig.drain(all_accepted);
     assert!(rig.rejected.is_empty());
+}
+
+/// Promise: a reading that a destination refuses together with all that is beside it, without saying that it is the reading, holds back
+/// neither what was beside it nor what comes after it, also where nobody else has anything to send: it is found, and still tried.
+#[test]
+fn a_reading_that_is_refused_without_a_word_is_isolated() {
+    const LONGEST_MS: u64 = 3_600_000;
+    let refused = |batch: &Batch| numbers(batch).contains(&37);
+    let answer = |batch: &Batch| if refused(batch) { Answer::Paused { detail: "400: no FHIR server".into() } } else { all_accepted(batch) };
+    let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..51, 1));
+    rig.tick();
+    assert_eq!(numbers(&rig.batches()[0]).len(), 50, "all of them stand together");
+    let start = rig.now_ms;
+    while rig.delivery.status().unsettled > 1 {
+        assert!(rig.now_ms - start < LONGEST_MS, "{} are still held back", rig.delivery.status().unsettled);
+        rig.answer_all(answer);
+        assert!(!rig.sent.is_empty() || rig.sleep());
+    }
+    let found = rig.now_ms;
+    for number in 51..=1_000u64 {
+        rig.commit([reading(Metric::HeartRate, number, 0, rig.now_ms)]);
+        rig.answer_all(answer);
+        rig.pass(1_000);
+        rig.answer_all(answer);
+    }
+    let waiting = (1..=1_000).filter(|number| !rig.settled.contains(Sequence(*number))).count();
+    assert!(waiting <= 60, "{waiting} wait; found after {} ms", found - start);
+    assert!(rig.rejected.is_empty(), "nobody said that it is the reading");
+    rig.drain(all_accepted);
+    assert!(rig.rejected.is_empty() && rig.delivery.status().alarms.is_empty());
+}
+
+/// Promise 1: what was moved before a destination came is sent to it from where it stands now. What it answered for itself is not sent
+/// again: what moves while it is here has its answer with it.
+#[test]
+fn what_was_moved_is_sent_to_a_destination_that_never_answered_for_it() {
+    let carried = |number| {
+        let mut reading = reading(Metric::HeartRate, number, 1, 1_000);
+        reading.flags = reading.flags.with(Flags::CARRIED);
+        reading
+    };
+    let mut entries = heart_rates(1..4, 1);
+    entries.extend([4, 5].map(|number| Entry::Reading(carried(number))));
+    let mut settled = SequenceRanges::new();
+    settled.insert(Sequence(5), Sequence(5));
+    let mut rig = Rig::restarted(DeliveryPolicy::default(), entries, settled, 10_000);
+    rig.tick();
+    rig.commit([carried(6)]);
+    let mut sent = Vec::new();
+    while !rig.sent.is_empty() {
+        sent.extend(rig.batches().iter().flat_map(numbers));
+        rig.answer_all(all_accepted);
+    }
+    sent.sort_unstable();
+    assert_eq!((sent, rig.delivery.status().unsettled), (vec![1, 2, 3, 4], 0));
 }
 
 /// Promise: what a destination says without taking anything is no sign that it takes readings: during its outage nobody's readings

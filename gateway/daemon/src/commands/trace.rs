@@ -74,7 +74,7 @@ fn words(standing: &TraceDestination, resolved: Option<&str>) -> String {
     let reason = standing.reason.as_deref().unwrap_or("no reason kept");
     match (standing.state, &standing.remote_id) {
         (DeliveryState::Delivered, Some(id)) => format!("delivered as {id}"),
-        (DeliveryState::Delivered, None) => "taken; under which id is not at hand now, ask again".to_owned(),
+        (DeliveryState::Delivered, None) => "taken; under which id is not at hand".to_owned(),
         (DeliveryState::Queued, _) => "queued".to_owned(),
         (DeliveryState::DeadLetter, _) => format!("dead letter: {reason}"),
         (DeliveryState::Resolved, _) => format!("was a dead letter ({reason}), {}", resolved.unwrap_or(RESOLVED)),

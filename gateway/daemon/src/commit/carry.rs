@@ -27,7 +27,8 @@ impl CommitLoop {
             return Ok(());
         }
         self.carry_at_ms = now_ms + CARRY_INTERVAL_MS;
-        let planned = self.replay.carry(held, self.journal.state(), self.journal.next_sequence(), &*self.told);
+        let (state, next) = (self.journal.state(), self.journal.next_sequence());
+        let planned = self.replay.carry(held, state, next, &*self.told, &self.clock.now());
         let carried = match planned {
             Ok(carried) => carried,
             Err(error) => {

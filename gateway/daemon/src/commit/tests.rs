@@ -1,6 +1,10 @@
+mod again;
 mod carry;
+mod full;
 mod load;
 mod told;
+mod two;
+mod upkeep;
 
 use std::path::Path;
 
@@ -11,7 +15,7 @@ use vitalgate_domain::{
 };
 use vitalgate_pipeline::AdmissionPolicy;
 use vitalgate_profile::Profiles;
-use vitalgate_store::{Reader, RealFiles, StoreOptions};
+use vitalgate_store::{FileSystem, Reader, RealFiles, StoreOptions};
 
 use super::*;
 use crate::clock::TrustFile;
@@ -19,6 +23,7 @@ use crate::devices::Devices;
 
 const MONITOR: &str = "monitor-01";
 const EHR: &str = "ehr";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct PlainWrap;
 
@@ -89,12 +94,16 @@ fn rig(folder: &Path, profile: &str, floor_bytes: u64) -> Rig {
 }
 
 fn rig_with(folder: &Path, profile: &str, options: StoreOptions) -> Rig {
+    rig_on(folder, profile, options, Arc::new(RealFiles))
+}
+
+fn rig_on(folder: &Path, profile: &str, options: StoreOptions, files: Arc<dyn FileSystem>) -> Rig {
     let mut profiles = Profiles::default();
     let id = profiles.load("test.toml", profile).unwrap();
     let device = DeviceId::new(MONITOR).unwrap();
     let devices = Arc::new(Devices::new([(device.clone(), profiles.get(&id).unwrap())]));
     let options = StoreOptions { background: false, ..options };
-    let opened = vitalgate_store::open(options, Arc::new(PlainWrap), Arc::new(RealFiles)).unwrap();
+    let opened = vitalgate_store::open(options, Arc::new(PlainWrap), files).unwrap();
     let (mut journal, reader) = (opened.journal, opened.reader);
     if opened.state.settled.is_empty() {
         let present = vec![DestinationId::new(EHR).unwrap()];
@@ -122,6 +131,7 @@ fn rig_with(folder: &Path, profile: &str, options: StoreOptions) -> Rig {
         not_carried: None,
         rotation: Rotation::new(0),
         kept: Kept::default(),
+        letters: LetterLog::default(),
         beacon: Beacon::new("commit"),
     };
     Rig { commit, reader, intake, keyed: opened.keyed }
@@ -254,7 +264,8 @@ fn a_dead_letter_is_replayed_once_in_a_commit() {
 #[test]
 fn a_corrected_patient_waits_until_no_destination_has_the_wrong_one_before_it() {
     let folder = folder("free");
-    let mut rig = rig(folder.path(), &list_profile("pulse"), 0);
+    let sends_at_once = list_profile("pulse").replace("[publish]", "[publish]\n        arrival_is_moment = true");
+    let mut rig = rig(folder.path(), &sends_at_once, 0);
     let [ehr, archive] = [EHR, "archive"].map(|id| DestinationId::new(id).unwrap());
     let present = Change::Destinations { present: vec![ehr, archive.clone()], from: Sequence::FIRST };
     rig.commit(|_, group| group.changes.push(present));
@@ -483,79 +494,6 @@ fn only_a_stored_reading_is_a_last_reading() {
     drop(again);
     let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
     assert_eq!((full.submit(SAMPLE), full.last_reading_age_s()), (Receipt::Refused, None));
-}
-
-/// Promise 1: as long as nothing can be acknowledged the gateway says so, whatever is settled meanwhile; and no longer.
-#[test]
-fn a_full_disk_is_said_to_be_full_until_there_is_room() {
-    let folder = folder("free");
-    let mut before = rig(folder.path(), &list_profile("pr"), 0);
-    assert_eq!(before.submit(SAMPLE), Receipt::Committed);
-    drop(before);
-    let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
-    assert_eq!((full.submit(SAMPLE), full.is_full()), (Receipt::Refused, true));
-    full.settle([]);
-    full.commit.upkeep(&mut Group::default()).unwrap();
-    assert!(full.commit.journal.state().settled_everywhere(Sequence(1), Sequence(3)));
-    assert!(full.is_full(), "settling needs no room");
-    drop(full);
-    let mut roomy = rig(folder.path(), &list_profile("pr"), 0);
-    roomy.commit.shared.below_floor.store(true, Ordering::Relaxed);
-    roomy.commit.upkeep(&mut Group::default()).unwrap();
-    assert!(!roomy.is_full(), "there is room again, and no device has come yet");
-}
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Promise 2: what the EHR answers on a full disk is kept, although a dead letter in the oldest segment keeps every segment and the room for
-/// settling is used up; and with the dead letter discarded they go.
-#[test]
-fn a_full_disk_that_one_dead_letter_holds_goes_on_when_it_is_discarded() {
-    let folder = folder("free");
-    let options = |free_space_floor_bytes| StoreOptions {
-        free_space_floor_bytes,
-        retention_ms: 0,
-        segment_bytes: 64 * 1024,
-        ..StoreOptions::new(folder.path().join("store"))
-    };
-    let mut before = rig_with(folder.path(), &list_profile("pr"), options(0));
-    before.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, before.received(500));
-    before.publish(SAMPLE, before.received(400));
-    let template = before.readings();
-    for _ in 0..4 {
-        let entries: Vec<_> = template.iter().cycle().take(1_500).cloned().map(Entry::Reading).collect();
-        before.commit(|_, group| group.entries.extend(entries));
-    }
-    let last = before.reader.committed();
-    drop(before);
-
-    let mut full = rig_with(folder.path(), &list_profile("pr"), options(u64::MAX / 2));
-    full.commit.upkeep(&mut Group::default()).unwrap();
-    let ranges = vec![(Sequence::FIRST, Sequence::FIRST)];
-    let settled = Change::Settled { destination: DestinationId::new(EHR).unwrap(), ranges, rejected: vec![], remote_ids: vec![] };
-    while full.commit.journal.append(&[], std::slice::from_ref(&settled)).is_ok() {}
-    full.settle([]);
-    full.commit.upkeep(&mut Group::default()).unwrap();
-    assert!(!full.commit.journal.state().settled_everywhere(Sequence::FIRST, last), "there is no room for it");
-
-    let sample = full.sample(SAMPLE, full.received(0));
-    let (asker, mut answer) = oneshot::channel();
-    let request = ResolveRequest { sequences: vec![1], among: None, resolution: Resolution::Discard };
-    let receipt = full.commit(|commit, group| {
-        commit.admit(sample, group);
-        commit.obey(Command::Resolve(request, asker), group);
-    });
-    let answer = answer.try_recv().unwrap();
-    assert!(receipt == Receipt::Refused && answer.is_ok(), "a reading beside it is refused, the discarding is not: {answer:?}");
-    full.commit.upkeep(&mut Group::default()).unwrap();
-    assert!(full.commit.journal.state().settled_everywhere(Sequence::FIRST, last), "it was kept");
-    let end = std::time::Instant::now() + PATIENCE;
-    while full.reader.oldest() == Sequence::FIRST {
-        assert!(std::time::Instant::now() < end, "nothing is reclaimed: {:?}", full.keyed.status());
-        let next = vitalgate_store::KeyedCopy::applied(&*full.keyed).ordinal.next();
-        let _progress = full.keyed.wait_reached(next, true, Duration::from_millis(100));
-        full.commit.upkeep(&mut Group::default()).unwrap();
-    }
 }
 
 /// Promise 2: what a full disk or a power cut lets through of a replay, without what resolves its dead letters, is the same readings when

@@ -130,7 +130,8 @@ impl Model {
         }
         let standing = |destination| {
             let (state, reason) = standing(destination, sequence, settlement, refusals);
-            let remote_id = (state == DeliveryState::Delivered).then(|| self.remote_id(destination, sequence, reading)).flatten();
+            let remote_id =
+                (state == DeliveryState::Delivered).then(|| self.remote_id(destination, sequence, reading, settlement)).flatten();
             TraceDestination { destination: destination.to_string(), state, remote_id, reason }
         };
         Trace {
@@ -147,9 +148,11 @@ impl Model {
     }
 
     /// `None` where it is not at hand.
-    fn remote_id(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading) -> Option<String> {
-        let given = self.keyed.remote_id(sequence, destination).ok()?;
-        Some(given.map_or_else(|| format!("Observation/{}", reading.id), |id| id.to_string()))
+    fn remote_id(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading, settlement: &Settlement) -> Option<String> {
+        match self.keyed.remote_id(sequence, destination).ok()? {
+            Some(noted) => Some(noted.to_string()),
+            None => own_id(destination, reading, settlement),
+        }
     }
 
     /// What became of the dead letters among them that are none any more.
@@ -182,6 +185,13 @@ fn joined<T>(mut above: Search<T>, below: Search<T>, join: impl Fn(T, T) -> T) -
     Search { found: join(above.found, below.found), below: below.below, lost: above.lost }
 }
 
+/// The id of ours that a destination knows a reading by. What is settled on a full disk has its id not noted: `None` where that
+/// would have been another one.
+fn own_id(destination: &DestinationId, reading: &Reading, settlement: &Settlement) -> Option<String> {
+    let has_another = settlement.conditional.contains(destination) || reading.metric.definition().panel.is_some();
+    (!has_another).then(|| format!("Observation/{}", reading.id))
+}
+
 /// How an entry stands with a destination. What is not known for certain is never called delivered.
 fn standing(
     destination: &DestinationId,
@@ -200,6 +210,8 @@ fn standing(
     }
     match (is_settled, refusals.complete) {
         (false, _) => (DeliveryState::Queued, None),
+        // Somebody refused it, and nobody knows any more who.
+        (true, true) if is_dead_letter && refusals.known.is_empty() => (DeliveryState::DeadLetter, None),
         (true, true) => (DeliveryState::Delivered, None),
         // One of the destinations refused it, and which one is not known yet.
         (true, false) if is_dead_letter => (DeliveryState::DeadLetter, Some(REASON_NOT_AT_HAND.to_owned())),
@@ -209,7 +221,10 @@ fn standing(
 
 #[cfg(test)]
 mod tests {
-    use vitalgate_domain::{DeadLetterKind, SequenceRanges};
+    use vitalgate_domain::{
+        BootId, ClockTrust, DeadLetterKind, DeviceId, Flags, Metric, NoReading, ReadingTime, Received, SequenceRanges, Subject, UnixMs,
+        Value,
+    };
 
     use super::*;
 
@@ -223,7 +238,7 @@ mod tests {
             }
             ranges
         };
-        Settlement { settled: [(ehr(), ranges(settled))].into(), dead_letters: ranges(dead_letter) }
+        Settlement { settled: [(ehr(), ranges(settled))].into(), dead_letters: ranges(dead_letter), ..Settlement::default() }
     }
 
     fn ehr() -> DestinationId {
@@ -244,11 +259,41 @@ mod tests {
         assert_eq!(state(true, false, refused_by("other"), true), DeliveryState::Delivered);
         assert_eq!(state(true, false, vec![], false), DeliveryState::Unknown, "its refusal may not be in the buffer yet");
         assert_eq!(state(true, false, refused_by("other"), false), DeliveryState::Unknown);
+        assert_eq!(state(true, true, vec![], true), DeliveryState::DeadLetter, "somebody refused it, and no copy says who");
+        assert_eq!(state(true, true, refused_by("other"), true), DeliveryState::Delivered);
         assert_eq!(state(true, true, refused_by("ehr"), false), DeliveryState::DeadLetter);
         assert_eq!(state(true, false, refused_by("ehr"), false), DeliveryState::Resolved);
         assert_eq!(state(true, false, refused_by("ehr"), true), DeliveryState::Resolved);
         assert_eq!(state(true, true, vec![], false), DeliveryState::DeadLetter, "one of the destinations has refused it");
         assert_eq!(state(false, false, vec![], true), DeliveryState::Queued);
         assert_eq!(state(false, false, refused_by("ehr"), true), DeliveryState::Queued, "the refusal came after the question");
+    }
+
+    fn reading(metric: Metric) -> Reading {
+        let received =
+            Received { wall: UnixMs(1_795_341_600_000), monotonic_ms: 0, boot: BootId::from_bytes([1; 16]), trust: ClockTrust::Free };
+        Reading {
+            id: ReadingId::from_bytes([7; 16]),
+            device: DeviceId::new("m1").unwrap(),
+            metric,
+            slot: 0,
+            value: Value::Absent(NoReading::NotAvailable),
+            reported: None,
+            time: ReadingTime { device: None, received, correction_ms: 0 },
+            device_sequence: None,
+            flags: Flags::default(),
+            subject: Subject::Unassigned,
+        }
+    }
+
+    /// Promise 5: whoever looks a reading up in the EHR by its id finds it there, or is told that the id is not known.
+    #[test]
+    fn an_id_is_only_told_where_the_destination_knows_it() {
+        let by_put = settlement(true, false);
+        let pulse = reading(Metric::HeartRate);
+        assert_eq!(own_id(&ehr(), &pulse, &by_put), Some(format!("Observation/{}", pulse.id)));
+        assert_eq!(own_id(&ehr(), &reading(Metric::SystolicCuff), &by_put), None, "it stands in the panel");
+        let by_conditional_create = Settlement { conditional: [ehr()].into(), ..by_put };
+        assert_eq!(own_id(&ehr(), &pulse, &by_conditional_create), None, "the EHR gave an id of its own");
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vitalgate_domain::{Change, DeadLetterKind, DeadLetterReason, DestinationId, Entry, Flags, RejectedReading, Sequence};
+use vitalgate_domain::{
+    Change, DeadLetter, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, Entry, Flags, Now, RejectedReading, Sequence,
+    SequenceRanges, Subject,
+};
 use vitalgate_store::keyed::Keyed;
 use vitalgate_store::{KeyedCopy as _, KeyedError, Ordinal, State};
 
@@ -14,27 +17,35 @@ use super::window::Window;
 pub(crate) const CARRIED_ENTRIES_MAX: usize = 1_024;
 /// Most bytes of them, about: a part of a segment, and of what one flush writes whole.
 const CARRIED_BYTES_MAX: usize = 512 * 1024;
-/// What a reading takes, about, and a dead letter beside its payload, in bytes.
+/// What a reading takes, about, and a dead letter or a reason beside its text, in bytes.
 const ENTRY_BYTES: usize = 256;
+/// Most places of dead letters that are looked at: a stretch that cannot be read takes one entry, however long it is.
+const LETTERS_MAX: usize = 8 * CARRIED_ENTRIES_MAX;
+/// Most refusals that are read: some came more than once.
+const REFUSALS_MAX: usize = 64 * CARRIED_ENTRIES_MAX;
+/// Most bytes of the reasons that are moved, about: with the entries they fit into a segment.
+const REASONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What is said where nobody knows any more why a reading was set aside.
 const REASON_LOST: &str = "set aside before; the reason was lost with a damaged file";
+/// Who is named where nobody knows any more what stood there.
+const NO_DEVICE: &str = "unknown";
 
 /// What is known of readings beside the journal's entries.
 pub(crate) trait Told: Send {
     /// Whether it knows all that was committed up to this record.
     fn reaches(&self, ordinal: Ordinal) -> bool;
 
-    /// Why destinations refused or held readings in a range, at most `max`.
+    /// Why destinations refused or held these readings, the newest reason last, at most `max`.
     ///
     /// # Errors
     /// When it cannot be said now.
-    fn rejected(&self, from: Sequence, until: Sequence, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError>;
+    fn refusals(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError>;
 
-    /// The id that a destination gave.
+    /// The ids that a destination gave to these.
     ///
     /// # Errors
     /// When it cannot be said now.
-    fn remote_id(&self, sequence: Sequence, destination: &DestinationId) -> Result<Option<Arc<str>>, KeyedError>;
+    fn ids_given(&self, of: &SequenceRanges, destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError>;
 }
 
 impl Told for Arc<Keyed> {
@@ -42,22 +53,18 @@ impl Told for Arc<Keyed> {
         self.applied().ordinal >= ordinal
     }
 
-    fn rejected(&self, from: Sequence, until: Sequence, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
-        Keyed::rejected(self, from, until, max)
+    fn refusals(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        self.rejected_among(of.clone(), max)
     }
 
-    fn remote_id(&self, sequence: Sequence, destination: &DestinationId) -> Result<Option<Arc<str>>, KeyedError> {
-        Keyed::remote_id(self, sequence, destination)
+    fn ids_given(&self, of: &SequenceRanges, destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
+        self.remote_ids(of.clone(), destination)
     }
 }
 
 /// What is said where more would be moved than may be.
 fn too_many() -> anyhow::Error {
     anyhow::anyhow!("more than {CARRIED_ENTRIES_MAX} entries, or {CARRIED_BYTES_MAX} bytes; replay or discard dead letters")
-}
-
-fn not_whole(sequence: Sequence) -> anyhow::Error {
-    anyhow::anyhow!("entry {sequence} or its message is not whole any more; replay or discard it")
 }
 
 /// What one commit writes.
@@ -68,6 +75,9 @@ pub(crate) struct Carried {
     /// Their standing, as it was.
     pub(crate) changes: Vec<Change>,
 }
+
+/// By old place, the last that each destination said.
+type Refusals = BTreeMap<Sequence, BTreeMap<DestinationId, RejectedReading>>;
 
 impl Replay {
     /// Plans to move the dead letters in `first..=last`, which everything else may leave, to `next` and behind it. Nothing
@@ -82,88 +92,140 @@ impl Replay {
         state: &State,
         next: Sequence,
         told: &dyn Told,
+        now: &Now,
     ) -> anyhow::Result<Carried> {
         let letters = unresolved_in(state, first, last)?;
-        let entries = self.entries_of(&letters)?;
+        let mut entries = self.entries_of(&letters, now)?;
+        let readings = entries.iter().filter(|(_, entry)| matches!(entry, Entry::Reading(_)));
+        let mut of = SequenceRanges::new();
+        readings.for_each(|(sequence, _)| of.insert(*sequence, *sequence));
+        let refusals = refusals_of(&of, told)?;
+        for (sequence, entry) in &mut entries {
+            let Entry::Reading(reading) = entry else { continue };
+            reading.flags = reading.flags.with(Flags::CARRIED);
+            // The rest of a message that was refused and went again since, to another patient perhaps: a destination that comes
+            // later asks for its patient anew.
+            if !letters.contains(sequence) && refusals.contains_key(sequence) {
+                reading.subject = Subject::Unassigned;
+            }
+        }
         let places: BTreeMap<Sequence, Sequence> = entries.keys().copied().zip((0..).map(|offset| next.plus(offset))).collect();
-        let mut changes = self.standing_of(&entries, &letters, &places, state, told)?;
-        let (to, until) = places.values().next().zip(places.values().next_back()).ok_or_else(too_many)?;
+        let (to, until) = places.values().next().copied().zip(places.values().next_back().copied()).ok_or_else(too_many)?;
+        let rejected = rejected_by(&entries, &letters, &places, refusals, state);
+        let mut changes = Vec::new();
+        for destination in state.settled.keys() {
+            let remote_ids = told.ids_given(&of, destination)?;
+            let remote_ids = remote_ids.into_iter().filter_map(|(old, id)| Some((*places.get(&old)?, id))).collect();
+            let rejected = rejected.get(destination).cloned().unwrap_or_default();
+            changes.push(Change::Settled { destination: destination.clone(), ranges: vec![(to, until)], rejected, remote_ids });
+        }
+        changes.extend(self.of_departed(rejected, state));
         let note = Arc::from(format!("carried forward to {to} to {until}"));
         changes.push(Change::DeadLettersResolved { sequences: letters.into_iter().collect(), note });
         Ok(Carried { entries: entries.into_values().collect(), changes })
     }
 
-    fn entries_of(&self, letters: &BTreeSet<Sequence>) -> anyhow::Result<BTreeMap<Sequence, Entry>> {
+    /// What destinations said that have left the configuration keeps their names. The journal must not wait for them again: the
+    /// last change says who is configured.
+    fn of_departed(&self, rejected: BTreeMap<DestinationId, Vec<RejectedReading>>, state: &State) -> Vec<Change> {
+        let departed = rejected.into_iter().filter(|(destination, _)| !state.settled.contains_key(destination));
+        let mut changes: Vec<Change> =
+            departed.map(|(destination, rejected)| Change::Settled { destination, ranges: vec![], rejected, remote_ids: vec![] }).collect();
+        if !changes.is_empty() {
+            let present = state.settled.keys().cloned().collect();
+            changes.push(Change::Destinations { present, from: self.reader.oldest() });
+        }
+        changes
+    }
+
+    fn entries_of(&self, letters: &BTreeSet<Sequence>, now: &Now) -> anyhow::Result<BTreeMap<Sequence, Entry>> {
         let mut window = Window::new(&self.reader);
         let mut entries = BTreeMap::new();
+        let mut unreadable = SequenceRanges::new();
         let mut bytes = 0;
         for letter in letters {
-            let entry = window.come_to(*letter)?.ok_or_else(|| not_whole(*letter))?;
-            if let Entry::DeadLetter(dead) = &entry {
-                bytes += dead.bytes.len();
-                for (sequence, reading) in window.rest_of_sample().ok_or_else(|| not_whole(*letter))? {
-                    entries.insert(sequence, Entry::Reading(reading.clone()));
+            match window.come_to(*letter)? {
+                None => unreadable.insert(*letter, *letter),
+                Some(Entry::DeadLetter(mut dead)) => {
+                    bytes += dead.bytes.len();
+                    match window.rest_of_sample() {
+                        Some(rest) => entries.extend(rest.into_iter().map(|(place, reading)| (place, Entry::Reading(reading.clone())))),
+                        None => dead.reason = without_rest(&dead.reason),
+                    }
+                    entries.insert(*letter, Entry::DeadLetter(dead));
+                }
+                Some(entry) => {
+                    entries.insert(*letter, entry);
                 }
             }
-            entries.insert(*letter, entry);
-            if entries.len() > CARRIED_ENTRIES_MAX || bytes + entries.len() * ENTRY_BYTES > CARRIED_BYTES_MAX {
+            let count = entries.len() + unreadable.ranges().len();
+            if count > CARRIED_ENTRIES_MAX || bytes + count * ENTRY_BYTES > CARRIED_BYTES_MAX {
                 return Err(too_many());
             }
         }
-        for entry in entries.values_mut() {
-            if let Entry::Reading(reading) = entry {
-                reading.flags = reading.flags.with(Flags::CARRIED);
-            }
+        for (first, last) in unreadable.ranges() {
+            entries.insert(*first, Entry::DeadLetter(stand_in(*first, *last, now)?));
         }
         Ok(entries)
     }
+}
 
-    /// The destinations' answers, for the new places. One that is not configured any more has its answers told by another:
-    /// to keep a name would make the journal wait for it.
-    fn standing_of(
-        &self,
-        entries: &BTreeMap<Sequence, Entry>,
-        letters: &BTreeSet<Sequence>,
-        places: &BTreeMap<Sequence, Sequence>,
-        state: &State,
-        told: &dyn Told,
-    ) -> anyhow::Result<Vec<Change>> {
-        let known_max = CARRIED_ENTRIES_MAX * state.settled.len().max(1);
-        let range = entries.keys().next().zip(entries.keys().next_back());
-        let known = range.map(|(from, until)| told.rejected(*from, *until, known_max)).transpose()?.unwrap_or_default();
-        if known.len() >= known_max {
-            return Err(too_many());
-        }
-        let mut lost: BTreeSet<Sequence> = letters.clone();
-        for (_, rejected) in &known {
-            lost.remove(&rejected.sequence);
-        }
-        let ranges: Vec<_> = places.values().next().copied().zip(places.values().next_back().copied()).into_iter().collect();
-        let mut changes = Vec::new();
-        for (index, destination) in state.settled.keys().enumerate() {
-            let is_theirs = |of: &DestinationId| of == destination || index == 0 && !state.settled.contains_key(of);
-            let mut rejected: Vec<RejectedReading> = Vec::new();
-            for (old, new) in places {
-                let here = known.iter().filter(|(of, rejected)| rejected.sequence == *old && letters.contains(old) && is_theirs(of));
-                rejected.extend(here.map(|(_, rejected)| RejectedReading { sequence: *new, ..rejected.clone() }));
-                if let Some(Entry::Reading(reading)) = entries.get(old).filter(|_| index == 0 && lost.contains(old)) {
-                    let reason = DeadLetterReason::new(DeadLetterKind::Rejected, REASON_LOST);
-                    rejected.push(RejectedReading { sequence: *new, id: reading.id, reason });
-                }
-            }
-            let mut remote_ids = Vec::new();
-            for (old, new) in places.iter().filter(|(old, _)| !letters.contains(old)) {
-                remote_ids.extend(told.remote_id(*old, destination)?.map(|id| (*new, id)));
-            }
-            changes.push(Change::Settled { destination: destination.clone(), ranges: ranges.clone(), rejected, remote_ids });
-        }
-        Ok(changes)
+/// A letter that is left alone says so: a replay must not take it for the whole message.
+fn without_rest(reason: &DeadLetterReason) -> DeadLetterReason {
+    if reason.kind == DeadLetterKind::Damaged {
+        return reason.clone();
     }
+    let detail = format!("what came with it cannot be read any more; {}: {}", reason.kind.word(), reason.detail);
+    DeadLetterReason::new(DeadLetterKind::Damaged, &detail)
+}
+
+/// What stands for dead letters that no copy holds any more: they must not keep what can be read.
+fn stand_in(first: Sequence, last: Sequence, now: &Now) -> anyhow::Result<DeadLetter> {
+    let detail = format!("number {first} to {last}: every copy on disk is damaged; see `vitalgate store check`; nothing brings it back");
+    let reason = DeadLetterReason::new(DeadLetterKind::Damaged, &detail);
+    Ok(DeadLetter { device: DeviceId::new(NO_DEVICE)?, channel: Arc::from(""), received: *now, reason, bytes: Vec::new() })
+}
+
+fn refusals_of(of: &SequenceRanges, told: &dyn Told) -> anyhow::Result<Refusals> {
+    let told = told.refusals(of, REFUSALS_MAX)?;
+    if told.len() >= REFUSALS_MAX {
+        return Err(too_many());
+    }
+    let mut refusals = Refusals::new();
+    for (destination, rejected) in told {
+        refusals.entry(rejected.sequence).or_default().insert(destination, rejected);
+    }
+    let each = refusals.values().flat_map(BTreeMap::values);
+    let bytes: usize = each.map(|rejected| ENTRY_BYTES + rejected.reason.detail.len()).sum();
+    if bytes > REASONS_BYTES_MAX { Err(too_many()) } else { Ok(refusals) }
+}
+
+/// Who refused the letters, for the new places. Where nobody knows that any more, no destination is said to have it.
+fn rejected_by(
+    entries: &BTreeMap<Sequence, Entry>,
+    letters: &BTreeSet<Sequence>,
+    places: &BTreeMap<Sequence, Sequence>,
+    mut refusals: Refusals,
+    state: &State,
+) -> BTreeMap<DestinationId, Vec<RejectedReading>> {
+    let mut rejected: BTreeMap<DestinationId, Vec<RejectedReading>> = BTreeMap::new();
+    for (old, new) in places.iter().filter(|(old, _)| letters.contains(old)) {
+        let Some(Entry::Reading(reading)) = entries.get(old) else { continue };
+        let here = refusals.remove(old).unwrap_or_else(|| {
+            let reason = DeadLetterReason::new(DeadLetterKind::Rejected, REASON_LOST);
+            let lost = RejectedReading { sequence: *old, id: reading.id, reason };
+            state.settled.keys().map(|destination| (destination.clone(), lost.clone())).collect()
+        });
+        for (destination, refused) in here {
+            rejected.entry(destination).or_default().push(RejectedReading { sequence: *new, ..refused });
+        }
+    }
+    rejected
 }
 
 fn unresolved_in(state: &State, first: Sequence, last: Sequence) -> anyhow::Result<BTreeSet<Sequence>> {
     let within = state.unresolved.ranges().iter().map(|(from, until)| ((*from).max(first), (*until).min(last)));
     let each = within.filter(|(from, until)| from <= until).flat_map(|(from, until)| (from.0..=until.0).map(Sequence));
-    let letters: BTreeSet<Sequence> = each.take(CARRIED_ENTRIES_MAX + 1).collect();
-    if letters.len() > CARRIED_ENTRIES_MAX { Err(too_many()) } else { Ok(letters) }
+    let letters: BTreeSet<Sequence> = each.take(LETTERS_MAX + 1).collect();
+    if letters.len() > LETTERS_MAX { Err(too_many()) } else { Ok(letters) }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use vitalgate_domain::limits::READINGS_PER_SAMPLE_MAX;
 use vitalgate_domain::{
-    DecodedReading, DecodedSample, DeviceId, DeviceNamespace, DeviceTime, Entry, Metric, Reading, ReadingId, Received, Record, Sequence,
+    DeadLetterKind, DecodedReading, DecodedSample, DeviceId, DeviceNamespace, Entry, Reading, ReadingId, Received, Record, Sequence,
     SourceIdentity,
 };
 use vitalgate_store::{ReadError, Reader};
@@ -35,6 +35,8 @@ struct Stood {
     device: DeviceId,
     received: Received,
     reading: Option<Reading>,
+    /// A dead letter of which nobody knows any more what came with it.
+    is_alone: bool,
 }
 
 /// What of a sample is in the journal already.
@@ -79,7 +81,8 @@ impl<'a> Window<'a> {
     fn pass(&mut self, record: &Record) {
         let (device, received) = record.entry.origin();
         let reading = if let Entry::Reading(reading) = &record.entry { Some(reading.clone()) } else { None };
-        self.past.push_back(Stood { sequence: record.sequence, device: device.clone(), received: *received, reading });
+        let is_alone = matches!(&record.entry, Entry::DeadLetter(letter) if letter.reason.kind == DeadLetterKind::Damaged);
+        self.past.push_back(Stood { sequence: record.sequence, device: device.clone(), received: *received, reading, is_alone });
         // The last one and those before it.
         if self.past.len() > LOOKED_BACK_MAX + 1 {
             self.past.pop_front();
@@ -105,8 +108,9 @@ impl<'a> Window<'a> {
         let same: Vec<&Stood> = self.before_last().collect();
         let place_before = |stood: &Stood| Sequence(stood.sequence.0.saturating_sub(1));
         let before = same.last().copied().or_else(|| self.past.back()).map(place_before).unwrap_or_default();
-        let complete =
+        let is_whole =
             before < self.oldest || same.len() >= LOOKED_BACK_MAX || self.past.iter().rev().any(|stood| stood.sequence == before);
+        let complete = is_whole && self.past.back().is_none_or(|last| !last.is_alone);
         Standing { readings: same.into_iter().filter_map(|stood| stood.reading.as_ref()).collect(), complete }
     }
 
@@ -128,12 +132,12 @@ impl Standing<'_> {
         let mut doubt = false;
         let DecodedSample { device, readings, .. } = &mut sample;
         let ids: Vec<_> = readings.iter().filter_map(|decoded| own_id(namespace, device, decoded)).collect();
-        // It was stored under another namespace of its device, so that no id says what it is.
+        // It was stored under another namespace of its device, or by its time and not by its counter, so that no id says what it is.
         let of_before = !self.readings.iter().any(|reading| ids.contains(&reading.id));
         readings.retain(|decoded| {
             let id = own_id(namespace, device, decoded);
             let same = |reading: &&&Reading| match id {
-                Some(id) => reading.id == id || (of_before && said_in_journal(reading) == said_by_source(decoded)),
+                Some(id) => reading.id == id || (of_before && is_same(reading, decoded)),
                 None => (reading.metric, reading.slot) == (decoded.metric, decoded.slot),
             };
             let stands = self.readings.iter().find(same);
@@ -149,7 +153,7 @@ impl Standing<'_> {
 }
 
 /// The identity that the source itself gives.
-fn own_id(namespace: &DeviceNamespace, device: &DeviceId, decoded: &DecodedReading) -> Option<ReadingId> {
+pub(super) fn own_id(namespace: &DeviceNamespace, device: &DeviceId, decoded: &DecodedReading) -> Option<ReadingId> {
     match &decoded.identity {
         SourceIdentity::Time(text) => Some(ReadingId::from_device_time(namespace, device, decoded.metric, text, decoded.slot)),
         SourceIdentity::Counter { epoch, sequence } => {
@@ -159,14 +163,10 @@ fn own_id(namespace: &DeviceNamespace, device: &DeviceId, decoded: &DecodedReadi
     }
 }
 
-/// What tells a value of a message from the others in it, without what its device is unique within.
-type Said = (Metric, u16, Option<DeviceTime>, Option<u64>);
-
-fn said_by_source(decoded: &DecodedReading) -> Said {
+/// Whether the journal's reading is this value of its message, whatever the ids of either are made of. A counter that was not
+/// the identity is not in the journal.
+fn is_same(reading: &Reading, decoded: &DecodedReading) -> bool {
     let count = if let SourceIdentity::Counter { sequence, .. } = &decoded.identity { Some(*sequence) } else { None };
-    (decoded.metric, decoded.slot, decoded.device_time, count)
-}
-
-fn said_in_journal(reading: &Reading) -> Said {
-    (reading.metric, reading.slot, reading.time.device, reading.device_sequence)
+    let counts_differ = reading.device_sequence.zip(count).is_some_and(|(stored, said)| stored != said);
+    (reading.metric, reading.slot, reading.time.device) == (decoded.metric, decoded.slot, decoded.device_time) && !counts_differ
 }

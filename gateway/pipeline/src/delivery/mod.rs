@@ -33,8 +33,8 @@ pub use policy::{
     READ_AHEAD_READINGS_MAX, REJECTIONS_IN_A_ROW,
 };
 use vitalgate_domain::{
-    DeadLetterKind, DeadLetterReason, DestinationId, Entry, Flags, Item, Now, PatientReference, Reading, ReadingId, Record, Sequence,
-    SequenceRanges, Subject,
+    ClockTrust, DeadLetterKind, DeadLetterReason, DestinationId, Entry, Flags, Item, Now, PatientReference, Reading, ReadingId, Record,
+    Sequence, SequenceRanges, Subject,
 };
 
 use gate::{Gate, Permission};
@@ -69,6 +69,8 @@ pub struct Delivery {
     policy: DeliveryPolicy,
     settled: SequenceRanges,
     committed: Sequence,
+    /// The last on disk at the start: what was settled up to there was known then.
+    begun_after: Sequence,
     jitter: Jitter,
     gate: Gate,
     lanes: Lanes,
@@ -95,6 +97,8 @@ pub struct Delivery {
     alarms: Vec<Alarm>,
     unassigned: DeadLetterReason,
     moment_doubted: DeadLetterReason,
+    dated_by_arrival: DeadLetterReason,
+    not_compared: DeadLetterReason,
     time_unknown: DeadLetterReason,
 }
 
@@ -126,6 +130,7 @@ impl Delivery {
             lanes: Lanes::new(&settled, committed),
             settled,
             committed,
+            begun_after: committed,
             jitter: Jitter::new(jitter_seed),
             gate: Gate::new(),
             join: Join::new(policy.join_window_ms),
@@ -151,6 +156,16 @@ impl Delivery {
                 DeadLetterKind::Unassigned,
                 "no patient was associated with the device for certain at that moment: its clock differs from ours; \
                  set the device's clock, and replay once it is stated since when the patient has the device",
+            ),
+            dated_by_arrival: DeadLetterReason::new(
+                DeadLetterKind::Unassigned,
+                "no patient was associated with the device for certain: the message says no time, and the device may have kept it since \
+                 before it was at the patient; let the device send its time",
+            ),
+            not_compared: DeadLetterReason::new(
+                DeadLetterKind::Unassigned,
+                "no patient was associated with the device for certain: the gateway's clock was not set, so that the device's is not known \
+                 to be right; it goes on when the clock is set",
             ),
             time_unknown: DeadLetterReason::new(
                 DeadLetterKind::TimeUnknown,
@@ -291,8 +306,9 @@ impl Delivery {
             turn.settlement.settle(sequence);
             return;
         };
-        if reading.flags.contains(Flags::CARRIED) {
-            // It was answered for where it stood before, and its answer moved with it.
+        if reading.flags.contains(Flags::CARRIED) && sequence > self.begun_after {
+            // It was answered for where it stood before, and its answer moves with it. One from before the start that is not settled
+            // was moved before this destination came.
             turn.settlement.settle(sequence);
             return;
         }
@@ -301,13 +317,23 @@ impl Delivery {
             return;
         }
         let Subject::Patient(patient) = &reading.subject else {
-            let doubted = reading.flags.contains(Flags::CLOCK_DOUBTFUL);
-            let reason = if doubted { &self.moment_doubted } else { &self.unassigned };
-            turn.settlement.reject(sequence, reading.id, reason.clone());
+            turn.settlement.reject(sequence, reading.id, self.why_unassigned(&reading).clone());
             return;
         };
         let patient = patient.clone();
         self.take_reading(lane, sequence, patient, reading);
+    }
+
+    fn why_unassigned(&self, reading: &Reading) -> &DeadLetterReason {
+        if reading.time.received.trust == ClockTrust::Unset {
+            &self.not_compared
+        } else if reading.flags.contains(Flags::DATED_BY_ARRIVAL) {
+            &self.dated_by_arrival
+        } else if reading.flags.contains(Flags::CLOCK_DOUBTFUL) {
+            &self.moment_doubted
+        } else {
+            &self.unassigned
+        }
     }
 
     fn take_reading(&mut self, lane: Lane, sequence: Sequence, patient: PatientReference, reading: Reading) {

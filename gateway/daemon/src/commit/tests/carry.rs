@@ -1,6 +1,9 @@
 //! Dead letters that are older than everything else.
 
-use vitalgate_domain::{Flags, ReadingId};
+use std::collections::BTreeMap;
+
+use vitalgate_domain::{Answer, Flags, ItemAnswer, ReadingId, SequenceRanges, Subject};
+use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy};
 
 use super::*;
 
@@ -27,11 +30,36 @@ fn set_aside(rig: &mut Rig) {
 }
 
 fn refuse(rig: &mut Rig, sequence: u64, id: ReadingId) {
+    answer(rig, EHR, &[(sequence, id)], &[]);
+}
+
+/// A destination takes everything but these, some under ids of its own.
+fn answer(rig: &mut Rig, destination: &str, refused: &[(u64, ReadingId)], given: &[(u64, &str)]) {
     let reason = DeadLetterReason::new(DeadLetterKind::Rejected, "the EHR's own words");
-    let rejected = vec![RejectedReading { sequence: Sequence(sequence), id, reason }];
+    let rejected =
+        refused.iter().map(|(sequence, id)| RejectedReading { sequence: Sequence(*sequence), id: *id, reason: reason.clone() }).collect();
+    let remote_ids = given.iter().map(|(sequence, id)| (Sequence(*sequence), (*id).into())).collect();
     let ranges = vec![(Sequence::FIRST, rig.reader.committed())];
-    let change = Change::Settled { destination: DestinationId::new(EHR).unwrap(), ranges, rejected, remote_ids: vec![] };
+    let change = Change::Settled { destination: DestinationId::new(destination).unwrap(), ranges, rejected, remote_ids };
     rig.commit(|_, group| group.changes.push(change));
+}
+
+fn configure(rig: &mut Rig, destinations: &[&str]) {
+    let present = destinations.iter().map(|destination| DestinationId::new(destination).unwrap()).collect();
+    let change = Change::Destinations { present, from: rig.reader.oldest() };
+    rig.commit(|_, group| group.changes.push(change));
+}
+
+fn follow(rig: &Rig, checkpointed: bool) {
+    let reached = rig.reader.committed_record();
+    assert!(rig.keyed.wait_reached(reached, checkpointed, PATIENCE), "the keyed store: {:?}", rig.keyed.status());
+}
+
+/// Who refused the entry at a place, and with which words.
+fn refusals_of(rig: &Rig, place: u64) -> Vec<(String, String)> {
+    follow(rig, false);
+    let told = rig.keyed.rejected(Sequence(place), Sequence(place), 100).unwrap();
+    told.iter().map(|(destination, rejected)| (destination.to_string(), rejected.reason.detail.to_string())).collect()
 }
 
 /// Stores so much after it that its segment is not the last, and has it taken.
@@ -41,12 +69,9 @@ fn go_on(rig: &mut Rig) {
         let received = Received { monotonic_ms: 1_000_000 + from + number, ..rig.received(0) };
         rig.publish(r#"{"values": [{"name": "hr", "value": 80}]}"#, received);
     }
-    let ranges = vec![(Sequence::FIRST, rig.reader.committed())];
-    let change = Change::Settled { destination: DestinationId::new(EHR).unwrap(), ranges, rejected: vec![], remote_ids: vec![] };
-    rig.commit(|_, group| group.changes.push(change));
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
-    let reached = rig.reader.committed_record();
-    assert!(rig.keyed.wait_reached(reached, true, deadline.saturating_duration_since(std::time::Instant::now())), "the keyed store");
+    let destinations: Vec<_> = rig.commit.journal.state().settled.keys().map(ToString::to_string).collect();
+    destinations.iter().for_each(|destination| answer(rig, destination, &[], &[]));
+    follow(rig, true);
 }
 
 fn upkeep(rig: &mut Rig) {
@@ -101,11 +126,11 @@ impl Told for Behind {
     fn reaches(&self, _: vitalgate_store::Ordinal) -> bool {
         false
     }
-    fn rejected(&self, _: Sequence, _: Sequence, _: usize) -> Result<Vec<(DestinationId, RejectedReading)>, vitalgate_store::KeyedError> {
+    fn refusals(&self, _: &SequenceRanges, _: usize) -> Result<Vec<(DestinationId, RejectedReading)>, vitalgate_store::KeyedError> {
         Ok(Vec::new())
     }
-    fn remote_id(&self, _: Sequence, _: &DestinationId) -> Result<Option<Arc<str>>, vitalgate_store::KeyedError> {
-        Ok(None)
+    fn ids_given(&self, _: &SequenceRanges, _: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, vitalgate_store::KeyedError> {
+        Ok(BTreeMap::new())
     }
 }
 
@@ -134,9 +159,189 @@ fn too_many_dead_letters_stay_where_they_are() {
         let received = Received { monotonic_ms: number, ..rig.received(0) };
         rig.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, received);
     }
-    let held = rig.commit.replay.carry((Sequence(1), Sequence(1_100)), rig.commit.journal.state(), Sequence(1_101), &*rig.commit.told);
-    assert!(held.is_err());
-    let some =
-        rig.commit.replay.carry((Sequence(1), Sequence(500)), rig.commit.journal.state(), Sequence(1_101), &*rig.commit.told).unwrap();
+    assert!(planned(&rig, 1_100).is_err());
+    let some = planned(&rig, 500).unwrap();
     assert_eq!((some.entries.len(), some.changes.len()), (500, 2));
+}
+
+fn planned(rig: &Rig, last: u64) -> anyhow::Result<crate::replay::Carried> {
+    follow(rig, false);
+    let (commit, next) = (&rig.commit, rig.commit.journal.next_sequence());
+    commit.replay.carry((Sequence::FIRST, Sequence(last)), commit.journal.state(), next, &*commit.told, &rig.received(0))
+}
+
+/// A rig with so many readings.
+fn with_readings(folder: &Path, count: usize) -> (Rig, ReadingId) {
+    let mut rig = rig_with(folder, &list_profile("pr"), StoreOptions { segment_bytes: 4 << 20, ..small(folder) });
+    rig.publish(r#"{"values": [{"name": "hr", "value": 75}]}"#, rig.received(700));
+    let reading = rig.readings().remove(0);
+    let entries = std::iter::repeat_n(Entry::Reading(reading.clone()), count - 1);
+    rig.commit(|_, group| group.entries.extend(entries));
+    (rig, reading.id)
+}
+
+/// What a plan says that destinations refused, with the words.
+fn refused_in(carried: &crate::replay::Carried) -> Vec<(String, usize, BTreeSet<String>)> {
+    let settled = carried.changes.iter().filter_map(|change| match change {
+        Change::Settled { destination, rejected, .. } => Some((destination.to_string(), rejected)),
+        _ => None,
+    });
+    let words = |rejected: &[RejectedReading]| rejected.iter().map(|rejected| rejected.reason.detail.to_string()).collect();
+    settled.map(|(destination, rejected)| (destination, rejected.len(), words(rejected))).collect()
+}
+
+const WORDS: &str = "the EHR's own words";
+
+/// Promise 1: however many were resolved between two dead letters, and however many destinations refused them, they move with every
+/// reason.
+#[test]
+fn only_what_is_unresolved_counts() {
+    let folder = folder("free");
+    let (mut rig, id) = with_readings(folder.path(), 1_102);
+    answer(&mut rig, EHR, &(1..=1_102).map(|place| (place, id)).collect::<Vec<_>>(), &[]);
+    let sequences = (2..=1_101).map(Sequence).collect();
+    rig.commit(|_, group| group.changes.push(Change::DeadLettersResolved { sequences, note: "replayed".into() }));
+    let two = planned(&rig, 1_102).unwrap();
+    assert_eq!((two.entries.len(), refused_in(&two)), (2, vec![(EHR.to_owned(), 2, [WORDS.to_owned()].into())]));
+
+    let folder = super::folder("free");
+    let (mut rig, id) = with_readings(folder.path(), 1_024);
+    let names = ["a", "b", "c", "d", "e"];
+    configure(&mut rig, &names);
+    names.iter().for_each(|name| answer(&mut rig, name, &(1..=1_024).map(|place| (place, id)).collect::<Vec<_>>(), &[]));
+    let all = planned(&rig, 1_024).unwrap();
+    assert_eq!(refused_in(&all), names.map(|name| (name.to_owned(), 1_024, [WORDS.to_owned()].into())));
+}
+
+/// What a delivery that starts now sends.
+fn sent_to(rig: &Rig, destination: &str) -> Vec<ReadingId> {
+    let destination = DestinationId::new(destination).unwrap();
+    let settled = rig.commit.journal.state().settled[&destination].clone();
+    let mut delivery = Delivery::new(destination, DeliveryPolicy::default(), settled, rig.reader.committed(), 1);
+    let mut events = vec![DeliveryEvent::Tick];
+    let mut sent = Vec::new();
+    while let Some(event) = events.pop() {
+        for action in delivery.handle(event, &rig.received(0)) {
+            match action {
+                DeliveryAction::Read { lane, from, until, entries_max } => {
+                    let outcome = rig.reader.read(from, until, entries_max, usize::MAX).unwrap();
+                    events.push(DeliveryEvent::Read { lane, records: outcome.records, reached: outcome.reached });
+                }
+                DeliveryAction::Send { request, batch } => {
+                    sent.extend(batch.items.iter().map(|item| item.id));
+                    let answer = Answer::Items(batch.items.iter().map(|_| ItemAnswer::Accepted { remote_id: None }).collect());
+                    events.push(DeliveryEvent::Answered { request, answer });
+                }
+                _ => {}
+            }
+        }
+    }
+    sent
+}
+
+/// Promise 1: a destination that comes after a dead letter was moved gets it all the same; who has answered for it is not asked again.
+/// Promise 3: what was refused with its message and went again since, to another patient perhaps, does not come under the patient of
+/// before.
+#[test]
+fn a_destination_that_comes_later_gets_what_was_moved() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    set_aside(&mut rig);
+    let [rest, _, refused] = &rig.readings()[..] else { panic!("{:?}", rig.readings()) };
+    refuse(&mut rig, 2, rest.id);
+    rig.commit(|_, group| group.changes.push(Change::DeadLettersResolved { sequences: vec![Sequence(2)], note: "replayed".into() }));
+    go_on(&mut rig);
+    upkeep(&mut rig);
+    let oldest = rig.reader.oldest();
+    assert!(oldest > Sequence(5), "it was not moved");
+    configure(&mut rig, &[EHR, "archive"]);
+    let sent = sent_to(&rig, "archive");
+    assert!(sent.contains(&refused.id) && sent.len() > 1, "{}", sent.len());
+    assert!(!sent.contains(&rest.id), "its patient may be another one since");
+    assert_eq!(sent_to(&rig, EHR), []);
+    let records = rig.reader.read(oldest, rig.reader.committed(), usize::MAX, usize::MAX).unwrap().records;
+    let moved = records.iter().find_map(|record| match &record.entry {
+        Entry::Reading(reading) if reading.id == rest.id => Some(reading.subject.clone()),
+        _ => None,
+    });
+    assert_eq!(moved, Some(Subject::Unassigned));
+}
+
+/// Promise 5: after the move each destination's answer is told as it was: the ids that it gave, also where another one refused the
+/// reading, and the words of one that is not configured any more, under its own name.
+#[test]
+fn every_answer_is_told_after_the_move_as_before() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    configure(&mut rig, &[EHR, "archive", "departed"]);
+    for value in [75, 76] {
+        rig.publish(&format!(r#"{{"values": [{{"name": "hr", "value": {value}}}]}}"#), rig.received(700 - value));
+    }
+    let [first, second] = [0, 1].map(|index| rig.readings()[index].id);
+    answer(&mut rig, EHR, &[], &[(1, "server-7"), (2, "server-8")]);
+    answer(&mut rig, "archive", &[(1, first)], &[]);
+    answer(&mut rig, "departed", &[(2, second)], &[]);
+    configure(&mut rig, &[EHR, "archive"]);
+    go_on(&mut rig);
+    upkeep(&mut rig);
+    let [(place, last)] = rig.unresolved()[..] else { panic!("{:?}", rig.unresolved()) };
+    assert!(place > 2 && last == place + 1, "they were not moved");
+    let by = |name: &str| vec![(name.to_owned(), WORDS.to_owned())];
+    assert_eq!([refusals_of(&rig, place), refusals_of(&rig, last)], [by("archive"), by("departed")]);
+    let ehr = DestinationId::new(EHR).unwrap();
+    let id = |place| rig.keyed.remote_id(Sequence(place), &ehr).unwrap();
+    assert_eq!([id(place), id(last)], [Some("server-7".into()), Some("server-8".into())]);
+    let configured = |rig: &Rig| rig.commit.journal.state().settled.keys().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(configured(&rig), ["archive", EHR], "nobody waits for one that is gone");
+    drop(rig);
+    let again = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    assert_eq!(configured(&again), ["archive", EHR]);
+}
+
+/// Damages every copy of some of the oldest letters, and leaves those around them.
+fn damage(folder: &Path) {
+    let store = folder.join("store");
+    for lost in ["shadow", "sled"] {
+        std::fs::remove_dir_all(store.join(lost)).unwrap();
+    }
+    let files = std::fs::read_dir(store.join("journal")).unwrap().map(|file| file.unwrap().path());
+    let oldest = files.filter(|file| file.extension().is_some()).min().unwrap();
+    let mut bytes = std::fs::read(&oldest).unwrap();
+    bytes[7_000..9_000].fill(0x55);
+    std::fs::write(oldest, bytes).unwrap();
+}
+
+/// Promise 1: one bad block keeps nothing that came after it. Promise 4: what stood there is counted and named, and what can be read
+/// stays what it was. Promise 2: a letter whose message nobody can see whole any more gives no value a second identity.
+#[test]
+fn what_no_copy_holds_keeps_nothing_that_can_be_read() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    for ago in 0..40 {
+        rig.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, rig.received(900 - ago));
+    }
+    go_on(&mut rig);
+    drop(rig);
+    damage(folder.path());
+    let mut rig = rig_with(folder.path(), &list_profile("pulse"), small(folder.path()));
+    let read = rig.reader.read(Sequence::FIRST, Sequence(40), usize::MAX, usize::MAX).unwrap();
+    let [(first, last)] = read.damaged[..] else { panic!("{:?}", read.damaged) };
+    assert!(first > Sequence::FIRST && last < Sequence(40) && first < last, "{first} to {last}");
+    // The letters stand in a few segments.
+    for _ in 0..4 {
+        follow(&rig, true);
+        upkeep(&mut rig);
+    }
+    assert!(rig.reader.oldest() > Sequence(40), "the bad block keeps it");
+    let places = rig.unresolved();
+    let records = rig.reader.read(Sequence(places[0].0), rig.reader.committed(), usize::MAX, usize::MAX).unwrap().records;
+    let letters: Vec<_> =
+        records.iter().filter_map(|record| if let Entry::DeadLetter(letter) = &record.entry { Some(letter) } else { None }).collect();
+    assert_eq!(letters.len(), read.records.len() + 1);
+    let damaged: Vec<_> = letters.iter().filter(|letter| letter.reason.kind == DeadLetterKind::Damaged).collect();
+    assert_eq!(damaged.iter().map(|letter| letter.bytes.is_empty()).collect::<Vec<_>>(), [true, false]);
+    assert!(damaged[0].reason.detail.starts_with(&format!("number {first} to {last}: ")), "{}", damaged[0].reason.detail);
+
+    let left = read.records.len() as u64 - 1;
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(left, 2)], "the one behind the bad block may have had values that went already");
 }
