@@ -8,12 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use vitalgate_layout::path;
-use vitalgate_layout::state::{Part, PartState, StateWord};
+use vitalgate_layout::state::{Part, PartState, STATE_BYTES_MAX, StateWord};
 
 use crate::places::Places;
-
-/// Largest state file that is read back, in bytes.
-const STATE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The folder of the state files.
 #[derive(Debug, Clone)]

@@ -7,8 +7,8 @@ mod verdict;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use vitalgate_layout::path;
 use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{Rejection, path};
 
 use crate::boot::{Esp, Mounted, Rollback, Running, Trial, data_is_open, record, show};
 use crate::cli::{say, say_error};
@@ -149,6 +149,7 @@ fn known(places: &Places, esp: &Esp<'_>, running: Running, trial: Option<&Trial>
         data_was_open: trial.is_some_and(|trial| trial.data_was_open),
         way_back: esp.can_go_back_to(running.slot.other())?,
         before: Before::read(places).unwrap_or_default(),
+        not_unwell_s: 0,
     })
 }
 
@@ -160,7 +161,9 @@ fn watch(places: &Places, known: &Known) -> Verdict {
     let mut known = known.clone();
     loop {
         known.before = Before::read(places).unwrap_or_default();
-        match decide(&known, &look(places), begun.elapsed().as_secs()) {
+        let (seen, elapsed_s) = (look(places), begun.elapsed().as_secs());
+        known.note(&seen, elapsed_s);
+        match decide(&known, &seen, elapsed_s) {
             Verdict::Wait(reason) if reason == waiting_for => {}
             Verdict::Wait(reason) => {
                 say(&format!("waiting: {reason}"));
@@ -179,6 +182,7 @@ fn look(places: &Places) -> Seen {
         data,
         data_given_up: !data && data_given_up(places, &System),
         site: places.at(path::SITE_FILE).exists(),
+        site_for_another: site_is_for_another(places),
         daemon_ends: if daemon.is_some() { 0 } else { daemon_ends(&System) },
         daemon,
     }
@@ -188,6 +192,11 @@ fn look(places: &Places) -> Seen {
 fn data_given_up(places: &Places, programs: &impl Programs) -> bool {
     let said = StateFiles::of(places).read(Part::Data).is_some_and(|state| state.word == StateWord::Tamper);
     said || property(programs, DATA_UNIT, "ActiveState").as_deref() == Some("failed")
+}
+
+/// Whether the site file was turned down for its serial number. Anything else that it is turned down for may be the version's fault.
+fn site_is_for_another(places: &Places) -> bool {
+    StateFiles::of(places).read(Part::Provision).is_some_and(|state| state.code == Some(Rejection::OtherSerial.code()))
 }
 
 /// How often the service manager started the daemon again.

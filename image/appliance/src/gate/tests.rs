@@ -8,6 +8,7 @@ use vitalgate_layout::{Slot, Version, entry};
 use super::*;
 use crate::boot::undone;
 use crate::command::{Answer, CommandError};
+use crate::state_file::Said;
 
 /// The reason is on record before the entry loses its tries, and both are there afterwards.
 #[test]
@@ -137,5 +138,18 @@ fn the_service_manager_is_asked_what_became_of_the_units() {
     for nothing in ["", "\n", "NRestarts=\n", "Failed to connect to bus\n"] {
         assert_eq!(daemon_ends(&Systemctl(nothing)), 0, "{nothing}");
         assert!(!data_given_up(&places, &Systemctl(nothing)), "{nothing}");
+    }
+}
+
+/// Only a site file for another serial number is no version's fault; one that this version does not take may be.
+#[test]
+fn a_site_file_for_another_board_is_told_from_one_that_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    assert!(!site_is_for_another(&places));
+    for (rejection, for_another) in [(Rejection::OtherSerial, true), (Rejection::ErrorsInText, false), (Rejection::NotApplied, false)] {
+        let said = Said { code: Some(rejection.code()), ..Said::new(StateWord::ProvisionRejected, "no") };
+        StateFiles::of(&places).say(Part::Provision, said).unwrap();
+        assert_eq!(site_is_for_another(&places), for_another, "{rejection}");
     }
 }

@@ -27,6 +27,17 @@ pub(crate) struct Known {
     pub(crate) way_back: bool,
     /// What was there before the update.
     pub(crate) before: Before,
+    /// When the daemon was last seen well, or had no storage yet, in seconds after the gate began.
+    pub(crate) not_unwell_s: u64,
+}
+
+impl Known {
+    /// Takes what is seen into account: the daemon has its time from when storage opens, and again from when it was well.
+    pub(crate) fn note(&mut self, seen: &Seen, elapsed_s: u64) {
+        if !seen.data || unwell(seen).is_none() {
+            self.not_unwell_s = elapsed_s;
+        }
+    }
 }
 
 /// What is seen now.
@@ -38,6 +49,8 @@ pub(crate) struct Seen {
     pub(crate) data_given_up: bool,
     /// A site file is in force.
     pub(crate) site: bool,
+    /// It is for another serial number: the board was replaced, and a site file for this one has to come.
+    pub(crate) site_for_another: bool,
     /// What the daemon says; `None`: it does not answer.
     pub(crate) daemon: Option<Status>,
     /// How often the service manager had to start the daemon again.
@@ -68,21 +81,20 @@ pub(crate) fn decide(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
         // Waiting for the technician is what a new appliance is for.
         return Verdict::Pass;
     }
-    let unwell = match &seen.daemon {
-        Some(status) if !status.health.ready => Some(format!("the gateway takes no readings ({})", status.health.state)),
-        Some(status) if status.uptime_s < STEADY_S => Some("the gateway has only just started".to_owned()),
-        Some(_) => None,
-        None => Some("the gateway does not answer".to_owned()),
-    };
-    if let Some(reason) = unwell {
+    if seen.site_for_another && !(known.on_trial && known.way_back) {
+        // No version would start the gateway with it. Only one on trial may be wrong about the serial number, and has to show.
+        return Verdict::Degraded("the site file is for another serial number".to_owned());
+    }
+    if let Some(reason) = unwell(seen) {
         // A full store is full in the other version as well.
         let full = seen.daemon.as_ref().is_some_and(|status| status.health.state == "STORE-FULL");
         if full {
             return Verdict::Degraded(reason);
         }
         let ended = seen.daemon_ends >= ENDS_MAX;
-        if ended || elapsed_s >= SERVICE_DEADLINE_S {
-            let ends = if ended { format!("; it ended {} times", seen.daemon_ends) } else { format!(" after {elapsed_s} s") };
+        let waited_s = elapsed_s.saturating_sub(known.not_unwell_s);
+        if ended || waited_s >= SERVICE_DEADLINE_S {
+            let ends = if ended { format!("; it ended {} times", seen.daemon_ends) } else { format!(" after {waited_s} s") };
             return failed(known, format!("{reason}{ends}"));
         }
         return Verdict::Wait(reason);
@@ -92,6 +104,16 @@ pub(crate) fn decide(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
         (true, Some(missing)) if known.way_back => Verdict::Return(format!("{missing} after {elapsed_s} s, and was there before")),
         (true, Some(missing)) => Verdict::Degraded(missing),
         _ => Verdict::Pass,
+    }
+}
+
+/// Why the daemon does not do its work.
+fn unwell(seen: &Seen) -> Option<String> {
+    match &seen.daemon {
+        Some(status) if !status.health.ready => Some(format!("the gateway takes no readings ({})", status.health.state)),
+        Some(status) if status.uptime_s < STEADY_S => Some("the gateway has only just started".to_owned()),
+        Some(_) => None,
+        None => Some("the gateway does not answer".to_owned()),
     }
 }
 
@@ -139,7 +161,7 @@ mod tests {
 
     fn trial() -> Known {
         let before = Before { at_unix_ms: 0, devices: vec!["m-1".into(), "m-2".into()], destinations: vec!["ehr".into()] };
-        Known { on_trial: true, data_was_open: true, way_back: true, before }
+        Known { on_trial: true, data_was_open: true, way_back: true, before, not_unwell_s: 0 }
     }
 
     fn well() -> Seen {
@@ -147,7 +169,7 @@ mod tests {
         let ehr = Destination { id: "ehr".into(), queued: 3, last_acknowledgement_age_s: Some(1), refused_readings: 0, alarm: None };
         let health = Health { ready: true, state: "READY".into() };
         let daemon = Status { uptime_s: 60, health, devices: vec![device("m-1"), device("m-2")], destinations: vec![ehr] };
-        Seen { data: true, data_given_up: false, site: true, daemon: Some(daemon), daemon_ends: 0 }
+        Seen { data: true, data_given_up: false, site: true, site_for_another: false, daemon: Some(daemon), daemon_ends: 0 }
     }
 
     fn silent() -> Seen {
@@ -184,6 +206,39 @@ mod tests {
         let mut young = well();
         young.daemon.as_mut().unwrap().uptime_s = STEADY_S - 1;
         assert!(is_wait(&decide(&trial(), &young, 5)));
+    }
+
+    /// One answer that is missing is no reason to leave a version that was well a moment ago, and the daemon's time does not begin before its
+    /// storage is open; a daemon that stays away is left all the same.
+    #[test]
+    fn a_daemon_has_its_time_from_when_it_could_be_well() {
+        let young = {
+            let mut young = well();
+            young.daemon.as_mut().unwrap().uptime_s = STEADY_S - 1;
+            young
+        };
+        for seen in [well(), Seen { data: false, ..silent() }] {
+            let mut known = trial();
+            known.note(&seen, 290);
+            for (unwell, at_s) in [(silent(), 350), (young.clone(), 400)] {
+                known.note(&unwell, at_s);
+                assert!(is_wait(&decide(&known, &unwell, at_s)), "{at_s}");
+            }
+            assert!(is_wait(&decide(&known, &silent(), 290 + SERVICE_DEADLINE_S - 1)));
+            assert!(matches!(decide(&known, &silent(), 290 + SERVICE_DEADLINE_S), Verdict::Return(_)));
+        }
+    }
+
+    /// Waiting for a site file for a new board takes no try from a version that was kept already. One that is on trial may itself be
+    /// wrong about the serial number: it is left like one that does not come up, where there is another.
+    #[test]
+    fn a_board_that_was_replaced_is_not_the_version_s_fault() {
+        let seen = Seen { site_for_another: true, ..silent() };
+        for known in [Known { on_trial: false, ..trial() }, Known { way_back: false, ..trial() }] {
+            assert!(matches!(decide(&known, &seen, SERVICE_DEADLINE_S), Verdict::Degraded(_)));
+        }
+        assert!(is_wait(&decide(&trial(), &seen, SERVICE_DEADLINE_S - 1)));
+        assert!(matches!(decide(&trial(), &seen, SERVICE_DEADLINE_S), Verdict::Return(_)));
     }
 
     /// What was there before the update must come back, each by its name.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use vitalgate_layout::{Rejection, path, stick};
-use vitalgate_site::{Action, Request, SiteRefusal, seal_report_text};
+use vitalgate_site::{Action, Request, SiteRefusal, open_report, seal_report_text};
 use vitalgate_trust::{ClientChain, ClientChainError};
 
 use super::{ISSUED, OWN, Shown, chain, facts, in_service, say, shown};
@@ -13,7 +13,7 @@ use crate::command::{Call, Programs};
 use crate::places::Places;
 use crate::report;
 use crate::state_file::{StateFiles, now_unix_ms, replace};
-use crate::stick::{Mounted, heading, refused_text, take, write_file};
+use crate::stick::{Mounted, heading, read_report, refused_below, take, write_file};
 use crate::text::for_windows;
 
 /// Takes the certificate of a mounted stick, if the request that it came in is signed and it is for this appliance.
@@ -26,15 +26,18 @@ pub(crate) fn take_certificate(places: &Places, programs: &dyn Programs, mounted
     let kept = taken.and_then(|taken| keep(places, &taken.request).map(|()| taken));
     let text = match &kept {
         Ok(taken) => format!("{}ACCEPTED: signed by {}\n", heading(places), taken.signed_by),
-        Err(refusal) => refused_text(refusal, places),
+        Err(refusal) => refused_below(refusal, places, || told_before(places, &*mounted)),
     };
     let told = tell(places, mounted.folder(), text).and_then(|()| Ok(mounted.finish()?));
     let states = StateFiles::of(places);
     let taken = match kept {
         Ok(taken) => taken,
         Err(refusal) => {
-            let why = format!("CERTIFICATE refused ({}): {}", refusal.rejection().code(), refusal.exactly());
-            say(&states, None, &why, facts(places))?;
+            // A stick that stays in through a restart is no news.
+            if refusal.rejection() != Rejection::CarriedOut {
+                let why = format!("CERTIFICATE refused ({}): {}", refusal.rejection().code(), refusal.exactly());
+                say(&states, None, &why, facts(places))?;
+            }
             told?;
             anyhow::bail!("CERTIFICATE: {refusal}");
         }
@@ -74,6 +77,13 @@ fn tell(places: &Places, folder: &Path, mut text: String) -> anyhow::Result<()> 
     }
     let signed = seal_report_text(&text, &report::key(places)?)?;
     Ok(write_file(&folder.join(stick::CERTIFICATE_REPORT), for_windows(&signed).as_bytes())?)
+}
+
+/// What the stick was told before, if it was by this appliance: it is signed once more.
+fn told_before(places: &Places, mounted: &dyn Mounted) -> Option<String> {
+    let report = open_report(&read_report(mounted, stick::CERTIFICATE_REPORT)?).ok()?;
+    let own = report::existing_key(places)?.public();
+    (report.signed_by == own).then_some(report.text)
 }
 
 fn described(shown: &Shown) -> String {

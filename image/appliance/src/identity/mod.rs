@@ -119,7 +119,10 @@ fn keep(folder: &Path, files: &[(&str, Vec<u8>)]) -> io::Result<()> {
 }
 
 /// The recovery key; the appliance has it until it is commissioned.
-fn recovery_key(places: &Places) -> anyhow::Result<Option<RecoveryKey>> {
+///
+/// # Errors
+/// When something is there that cannot be read as one.
+pub(crate) fn recovery_key(places: &Places) -> anyhow::Result<Option<RecoveryKey>> {
     match fs::read_to_string(places.at(path::RECOVERY_KEY)) {
         Ok(text) => Ok(Some(RecoveryKey::parse(&Zeroizing::new(text))?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -299,8 +299,18 @@ fn a_certificate_of_an_authority_takes_the_place_of_the_own_one() {
     let next = request(&issued(&own.request, &authority, 2095), 2, 1);
     appliance.plug("next", &next).0.unwrap();
     assert_eq!(appliance.said().facts["client_certificate_until"], "2095-01-01");
-    let (answer, report) = appliance.plug("next", &next);
-    assert!(answer.is_err() && report.contains("carried out already"), "{report}");
+    // It stays in through restarts: how it ended stands on the stick and the page, and the report does not grow with each start.
+    for _ in 0..2 {
+        let (answer, report) = appliance.plug("next", &next);
+        assert!(answer.is_err() && report.contains("ACCEPTED") && report.matches("carried out already").count() == 1, "{report}");
+        assert!(appliance.said().detail.contains("in use"), "{}", appliance.said().detail);
+    }
+    // What somebody else wrote is not signed as the appliance's own.
+    let stranger = Signer::root(SigningKey::generate().unwrap());
+    let forged = vitalgate_site::seal_report_text("ACCEPTED: nothing", &stranger).unwrap();
+    fs::write(appliance.rig.folder.path().join("next").join(stick::CERTIFICATE_REPORT), forged).unwrap();
+    let (_, report) = appliance.plug("next", &next);
+    assert!(!report.contains("ACCEPTED") && report.contains("carried out already"), "{report}");
     // With the next start too.
     crate::configure::apply(&site(), appliance.places(), &appliance.programs).unwrap();
     assert!(

@@ -11,6 +11,7 @@ use vitalgate_site::{Signer, Site};
 
 use super::credentials::Credentials;
 use super::{Provisioning, is_commissioned};
+use crate::identity::recovery_key;
 use crate::report::{self, Report};
 use crate::state_file::{now_unix_ms, remove, replace};
 use crate::stick::{Mounted, Plugged, StickError, read_file, write_file};
@@ -79,14 +80,17 @@ impl Provisioning<'_> {
     }
 
     fn write_recovery_key(&self, folder: &Path) -> anyhow::Result<()> {
+        let key = recovery_key(self.places).context(
+            "what is in place of the recovery key cannot be handed over: power off and on; if that stays so, begin anew with RESET",
+        )?;
         // Already taken away: the power went between the stick and the mark that the window is closed.
-        let Ok(key) = fs::read_to_string(self.places.at(path::RECOVERY_KEY)) else { return Ok(()) };
+        let Some(key) = key else { return Ok(()) };
         let text = format!(
             "Vitalgate {}\n\nRecovery key. It opens the stored readings when the TPM does not. Print it or copy it\n\
              to a safe place, then delete this file; the appliance has no copy.\n\n{}\n\n\
              To use it, put this file on a stick labelled RECOVERY and power the appliance on.\n",
             machine::serial(self.places),
-            key.trim()
+            key.text().as_str()
         );
         Ok(write_file(&folder.join(stick::RECOVERY_KEY), for_windows(&text).as_bytes())?)
     }

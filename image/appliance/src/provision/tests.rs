@@ -1,5 +1,6 @@
 //! Both steps against sticks as technicians bring them.
 
+mod pulled;
 mod successor;
 
 use std::cell::{Cell, RefCell};
@@ -24,11 +25,13 @@ struct Programs {
     /// What each device would be let in with.
     certificates: RefCell<BTreeMap<String, u32>>,
     restarts: Cell<u32>,
+    /// A stick that is pulled while credentials are made: its folder.
+    pulls: RefCell<Option<PathBuf>>,
 }
 
 impl Programs {
     fn at(places: Places) -> Self {
-        Self { places, added: Cell::default(), certificates: RefCell::default(), restarts: Cell::default() }
+        Self { places, added: Cell::default(), certificates: RefCell::default(), restarts: Cell::default(), pulls: RefCell::default() }
     }
 
     /// As the gateway does it: the new certificate is good beside those of before, or in their place.
@@ -38,6 +41,14 @@ impl Programs {
         let earlier = if words.any(|word| word == "--replace") { 0 } else { self.certificates_of(&device) };
         self.added.set(self.added.get() + 1);
         self.certificates.borrow_mut().insert(device, earlier + 1);
+    }
+
+    /// What is unmounted leaves its folder empty.
+    fn pull(&self) {
+        if let Some(stick) = self.pulls.take() {
+            fs::rename(&stick, stick.with_extension("pulled")).unwrap();
+            fs::create_dir(stick).unwrap();
+        }
     }
 
     fn certificates_of(&self, device: &str) -> u32 {
@@ -56,6 +67,7 @@ impl crate::command::Programs for Programs {
             "systemctl" => "",
             "/usr/bin/vitalgate" => {
                 self.add(&line);
+                self.pull();
                 let folder = PathBuf::from(line.rsplit(' ').next().unwrap());
                 for (name, text) in [("ca.pem", "authority"), ("certificate.pem", "certificate"), ("key.pem", "key")] {
                     fs::write(folder.join(name), text).unwrap();

@@ -18,7 +18,7 @@ use vitalgate_site::Action;
 use crate::command::{Call, Programs};
 use crate::errand::{self, Errand};
 use crate::places::Places;
-use crate::stick::{Mounted, heading, refused_text, take, write_file};
+use crate::stick::{Mounted, heading, take, tell_refused, write_file};
 use crate::text::for_windows;
 
 /// What the gateway may take: it answers for a thousand at a time.
@@ -51,7 +51,7 @@ pub(crate) fn replay(places: &Places, programs: &dyn Programs, mounted: Box<dyn 
     let taken = match take(places, &*mounted, stick::REPLAY_REQUEST, &[Action::Replay]) {
         Ok(taken) => taken,
         Err(refusal) => {
-            tell(&refused_text(&refusal, places))?;
+            tell_refused(&refusal, places, &*mounted, stick::REPLAY_REPORT)?;
             mounted.finish()?;
             anyhow::bail!("REPLAY: {refusal}");
         }

@@ -14,15 +14,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use vitalgate_layout::{Rejection, path, stick};
-use vitalgate_site::{Action, ReportError, Signer, SigningKey, SiteRefusal, seal_report_json, seal_report_text};
+use vitalgate_layout::{path, stick};
+use vitalgate_site::{Action, ReportError, Signer, SigningKey, seal_report_json, seal_report_text};
 
 use crate::command::{Call, Programs};
 use crate::machine;
 use crate::places::Places;
 use crate::report;
 use crate::state_file::{now_unix_ms, remove};
-use crate::stick::{Mounted, Taken, heading, read_file, refused_text, take, write_file};
+use crate::stick::{Mounted, Taken, heading, take, tell_refused, write_file};
 use crate::storage::{self, Partition};
 use crate::text::for_windows;
 
@@ -40,8 +40,6 @@ const ERASE_DEADLINE_S: u64 = 1800;
 
 /// Said of a certificate that something else signs than the reports of before.
 const KEY_FOR_THIS: &str = "a key made for this certificate: the appliance's own was not accessible";
-/// Largest report that is kept below a later one, in bytes.
-const REPORT_BYTES_MAX: u64 = 64 * 1024;
 const ANOTHER_REQUEST: &str = "Each request is carried out once: for another try let imagectl make a new one.";
 
 /// What was erased.
@@ -71,9 +69,7 @@ pub(crate) fn reset(places: &Places, programs: &dyn Programs, mounted: Box<dyn M
     let taken = match take(places, &*mounted, stick::RESET_REQUEST, &[Action::Reset, Action::Decommission]) {
         Ok(taken) => taken,
         Err(refusal) => {
-            mounted.check_writable()?;
-            let text = for_windows(&refused_text(&refusal, places));
-            write_file(&mounted.folder().join(REPORT), [outcome_of(&refusal, &*mounted), text.into_bytes()].concat().as_slice())?;
+            tell_refused(&refusal, places, &*mounted, REPORT)?;
             mounted.finish()?;
             bail!("RESET: {refusal}");
         }
@@ -102,15 +98,6 @@ pub(crate) fn reset(places: &Places, programs: &dyn Programs, mounted: Box<dyn M
     tell_end(places, mounted, &text);
     // However it ended: what goes on running would store what is lost with the next start.
     leave(programs, action).and(ended)
-}
-
-/// What stands on a stick that stayed in, or that was cut off: a second start with it must not wipe out how it ended.
-fn outcome_of(refusal: &SiteRefusal, mounted: &dyn Mounted) -> Vec<u8> {
-    if refusal.rejection() != Rejection::CarriedOut {
-        return Vec::new();
-    }
-    let before = read_file(mounted.folder(), REPORT, REPORT_BYTES_MAX).ok().flatten();
-    before.map(|text| [&text[..], b"\r\n\r\n"].concat()).unwrap_or_default()
 }
 
 /// Calls the partition unfinished: what it holds is not used again, whatever becomes of the rest.

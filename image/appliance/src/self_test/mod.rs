@@ -19,6 +19,9 @@ use crate::state_file::{Said, StateFiles};
 
 /// How long what may still come is waited for, in seconds.
 const WAIT_S: u64 = 60;
+/// Most devices that the state names, of those that were not reached; with the other checks they are fewer than a state's
+/// facts. The report has all of them.
+const DEVICES_NAMED_MAX: usize = 32;
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +102,7 @@ fn comes_later(check: &str) -> bool {
 /// Shows the outcome. The word is for what stays until the next start; nobody would take another one back.
 pub(crate) fn say(outcome: &Outcome, states: &StateFiles) -> anyhow::Result<()> {
     let failed: Vec<_> = outcome.failed().into_iter().filter(|name| !comes_later(name)).collect();
-    let facts: BTreeMap<_, _> = outcome.lines().map(|(name, text)| (name.to_owned(), text)).collect();
+    let facts = facts(outcome);
     let (word, detail) = match failed.as_slice() {
         [] => (StateWord::Ready, String::new()),
         names => (StateWord::Degraded, format!("self test: {}", names.join(", "))),
@@ -108,8 +111,33 @@ pub(crate) fn say(outcome: &Outcome, states: &StateFiles) -> anyhow::Result<()> 
     states.say(Part::SelfTest, said).context("the state file cannot be written; restart the appliance")
 }
 
+/// For the status page, which shows few facts of a part: every check, and of the devices those that were not reached.
+fn facts(outcome: &Outcome) -> BTreeMap<String, String> {
+    let (devices, checks): (Vec<_>, Vec<_>) = outcome.0.iter().partition(|(name, _)| name.starts_with(fact::DEVICE_PREFIX));
+    let failed = devices.iter().filter(|(_, finding)| matches!(finding, Finding::Failed(_)));
+    let mut facts: BTreeMap<_, _> =
+        checks.iter().chain(failed.take(DEVICES_NAMED_MAX)).map(|(name, finding)| (name.clone(), finding.text())).collect();
+    if !devices.is_empty() {
+        facts.insert(fact::DEVICES.to_owned(), count(&devices));
+    }
+    facts
+}
+
+fn count(devices: &[&(String, Finding)]) -> String {
+    let of = |kind: fn(&Finding) -> bool| devices.iter().filter(|(_, finding)| kind(finding)).count();
+    let failed = of(|finding| matches!(finding, Finding::Failed(_)));
+    let reached = of(|finding| matches!(finding, Finding::Passed(_)));
+    let skipped = devices.len() - failed - reached;
+    match failed {
+        0 => format!("{reached} reached, {skipped} skipped"),
+        failed => format!("{}: {failed} not reached, {reached} reached, {skipped} skipped", fact::FAILED),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use vitalgate_layout::state::{FACTS_MAX, STATE_BYTES_MAX};
+
     use super::*;
 
     fn word_of(failed: &[&str]) -> (StateWord, String, BTreeMap<String, String>) {
@@ -138,5 +166,33 @@ mod tests {
             let (word, detail, _) = word_of(&[stays, fact::CLOCK]);
             assert_eq!((word, detail), (StateWord::Degraded, format!("self test: {stays}")));
         }
+    }
+    /// However many devices there are, the page reads the state and shows each check: the root, the disk, and how many devices
+    /// were not reached.
+    #[test]
+    fn many_devices_hide_no_check() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::under(folder.path());
+        let why = format!("192.0.2.9:502 is not reached ({}); check its cable, its address and that it is on", "x".repeat(200));
+        let device = |number: usize| match number % 3 {
+            0 => Finding::Failed(why.clone()),
+            1 => Finding::Passed("reached".to_owned()),
+            _ => Finding::Skipped("it publishes by itself"),
+        };
+        let checks = [fact::VERITY, fact::SECURE_BOOT, fact::TPM, fact::DISK, fact::INTERFACES, fact::CLOCK];
+        let checks = checks.map(|name| (name.to_owned(), Finding::Passed(String::new())));
+        let devices = (0..900).map(|number| (format!("{}{number:064}", fact::DEVICE_PREFIX), device(number)));
+        let outcome = Outcome(checks.into_iter().chain(devices).collect());
+        say(&outcome, &StateFiles::of(&places)).unwrap();
+        let state = StateFiles::of(&places).read(Part::SelfTest).unwrap();
+        assert!(state.facts.len() <= FACTS_MAX, "{}", state.facts.len());
+        let length = std::fs::metadata(places.at(vitalgate_layout::path::STATE_FOLDER).join(Part::SelfTest.file_name())).unwrap().len();
+        assert!(length < STATE_BYTES_MAX, "{length}");
+        for check in [fact::VERITY, fact::SECURE_BOOT, fact::TPM, fact::DISK, fact::INTERFACES, fact::CLOCK] {
+            assert_eq!(state.facts[check], fact::OK);
+        }
+        assert_eq!(state.facts[fact::DEVICES], "failed: 300 not reached, 300 reached, 300 skipped");
+        let named = state.facts.keys().filter(|name| name.starts_with(fact::DEVICE_PREFIX)).count();
+        assert_eq!((named, outcome.lines().count()), (DEVICES_NAMED_MAX, 906), "the report has all of them");
     }
 }

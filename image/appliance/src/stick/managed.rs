@@ -4,12 +4,13 @@
 //! hash guards; a step only says that it wants one now. So no step that reads what somebody brought
 //! needs the right to mount anything, or sees a device.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::stat::{major, minor};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::port::{Mounted, Plugged, StickError, Sticks};
@@ -20,9 +21,13 @@ use crate::places::Places;
 const LOOK_EVERY_MS: u64 = 1000;
 /// What the service manager may take to mount or unmount, in seconds: a slow stick takes what was written.
 const MOUNT_DEADLINE_S: u64 = 120;
-const LABELS: &str = "/dev/disk/by-label";
+pub(super) const LABELS: &str = "/dev/disk/by-label";
 /// Where the mount units put sticks, by their label.
-const STICKS: &str = "/run/sticks";
+pub(super) const STICKS: &str = "/run/sticks";
+/// What the kernel says of each device, by its name: seen also where no device is.
+pub(super) const DEVICES: &str = "/sys/class/block";
+/// The file of it that holds the device's number.
+pub(super) const NUMBER: &str = "dev";
 /// Where `run-recovered.mount` puts the opened data volume.
 const RECOVERED: &str = "/run/recovered";
 const REMEDY: &str = "plug it in once more";
@@ -41,6 +46,14 @@ impl ManagedSticks<System> {
     }
 }
 
+#[cfg(test)]
+impl<P> ManagedSticks<P> {
+    /// Those that this service manager mounts.
+    pub(crate) fn of_manager(places: &Places, programs: P) -> Self {
+        Self { places: places.clone(), programs }
+    }
+}
+
 impl<P: Programs + Clone + 'static> Sticks for ManagedSticks<P> {
     fn find(&self, label: &str) -> Option<Plugged> {
         let link = self.places.at(LABELS).join(label);
@@ -54,7 +67,8 @@ impl<P: Programs + Clone + 'static> Sticks for ManagedSticks<P> {
     fn mount(&self, stick: &Plugged) -> Result<Box<dyn Mounted>, StickError> {
         let unit = format!("run-sticks-{}.mount", stick.label);
         let folder = self.places.at(STICKS).join(&stick.label);
-        Ok(Box::new(ManagedMount::start(self.programs.clone(), unit, folder, &stick.device)?))
+        let number = self.places.at(DEVICES).join(stick.device.file_name().unwrap_or_default()).join(NUMBER);
+        Ok(Box::new(ManagedMount::start(self.programs.clone(), unit, folder, &stick.device, Some(number))?))
     }
 
     fn pause(&self) {
@@ -67,7 +81,7 @@ impl<P: Programs + Clone + 'static> Sticks for ManagedSticks<P> {
 /// # Errors
 /// When it is not mounted.
 pub(crate) fn mount_data(places: &Places, mapping: &Path) -> Result<Box<dyn Mounted>, StickError> {
-    Ok(Box::new(ManagedMount::start(System, "run-recovered.mount".to_owned(), places.at(RECOVERED), mapping)?))
+    Ok(Box::new(ManagedMount::start(System, "run-recovered.mount".to_owned(), places.at(RECOVERED), mapping, None)?))
 }
 
 /// What the service manager mounted for us.
@@ -75,23 +89,45 @@ struct ManagedMount<P: Programs> {
     programs: P,
     unit: String,
     folder: PathBuf,
+    /// The mounted folder, held open: a stick that is pulled stays mounted and refuses what is written, which would else go into the
+    /// memory below it and pass for written.
+    held: Option<File>,
+    /// The file that holds the device's number while it is plugged in; none for what cannot be pulled.
+    number: Option<PathBuf>,
     mounted: bool,
 }
 
 impl<P: Programs> ManagedMount<P> {
-    fn start(programs: P, unit: String, folder: PathBuf, device: &Path) -> Result<Self, StickError> {
+    fn start(programs: P, unit: String, folder: PathBuf, device: &Path, number: Option<PathBuf>) -> Result<Self, StickError> {
         let started = programs.run(manager("start", &unit));
+        let held = match started {
+            Ok(_) => File::open(&folder).ok(),
+            Err(error) => {
+                crate::cli::say(&error.to_string());
+                None
+            }
+        };
         // A start that came to nothing may still be under way: dropping it stops that too.
-        let mount = Self { programs, unit, folder, mounted: true };
-        if let Err(error) = started {
-            crate::cli::say(&error.to_string());
+        let mount = Self { programs, unit, folder, held, number, mounted: true };
+        if !mount.is_there() {
             let reason = io::Error::other("it has no such file system, or was pulled");
             return Err(StickError::Mount { device: device.to_owned(), reason });
         }
         Ok(mount)
     }
 
+    /// Whether the folder is still what was mounted, and its device still plugged in.
+    fn is_there(&self) -> bool {
+        let known = self.held.as_ref().and_then(|held| held.metadata().ok()).zip(fs::metadata(&self.folder).ok());
+        let Some((held, seen)) = known else { return false };
+        let numbered = || format!("{}:{}", major(held.dev()), minor(held.dev()));
+        let plugged = self.number.as_ref().is_none_or(|file| fs::read_to_string(file).is_ok_and(|number| number.trim() == numbered()));
+        (held.dev(), held.ino()) == (seen.dev(), seen.ino()) && plugged
+    }
+
     fn stop(&mut self) -> Result<(), StickError> {
+        // What is open is not unmounted.
+        self.held = None;
         self.mounted = false;
         self.programs.run(manager("stop", &self.unit)).map_err(|error| StickError::NotWritable(io::Error::other(error)))?;
         Ok(())
@@ -112,8 +148,12 @@ impl<P: Programs> Mounted for ManagedMount<P> {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), StickError> {
-        let synchronised = fs::File::open(&self.folder).and_then(|folder| nix::unistd::syncfs(&folder).map_err(io::Error::from));
+        let synchronised = self.held.as_ref().map_or(Ok(()), |held| nix::unistd::syncfs(held).map_err(io::Error::from));
+        let there = self.is_there();
         let stopped = self.stop();
+        if !there {
+            return Err(StickError::Pulled);
+        }
         synchronised.map_err(StickError::NotWritable)?;
         stopped
     }
@@ -138,11 +178,11 @@ fn manager(verb: &str, unit: &str) -> Call {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::os::unix::fs::symlink;
     use std::rc::Rc;
 
     use super::*;
     use crate::command::{Answer, CommandError};
+    use crate::stick::rig::plug;
 
     /// A service manager that mounts, or does not, and remembers what it was asked.
     #[derive(Clone, Default)]
@@ -160,9 +200,7 @@ mod tests {
 
     fn plugged(folder: &Path, programs: Manager) -> (ManagedSticks<Manager>, Plugged) {
         let places = Places::under(folder);
-        fs::create_dir_all(places.at(LABELS)).unwrap();
-        fs::create_dir_all(places.at("/run/sticks/UPDATE")).unwrap();
-        symlink("../../sdb1", places.at(LABELS).join("UPDATE")).unwrap();
+        plug(&places, "UPDATE");
         let sticks = ManagedSticks { places, programs };
         let found = sticks.find("UPDATE").unwrap();
         (sticks, found)
@@ -192,6 +230,41 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let manager = Manager { refuses: true, ..Manager::default() };
         let (sticks, found) = plugged(folder.path(), manager.clone());
+        assert!(matches!(sticks.mount(&found), Err(StickError::Mount { .. })));
+        assert_eq!(*manager.asked.borrow(), ["start run-sticks-UPDATE.mount", "stop run-sticks-UPDATE.mount"]);
+    }
+
+    /// A stick that is pulled counts as written in none of the ways in which that can show: another folder in its place (the memory
+    /// below it, or another stick), or a device that is gone while it is still mounted. It is let go of all the same.
+    #[test]
+    fn a_stick_that_was_pulled_has_nothing() {
+        let ways: [fn(&Path); 3] = [
+            |root| {
+                let mounted = root.join("run/sticks/UPDATE");
+                fs::rename(&mounted, root.join("pulled")).unwrap();
+                fs::create_dir(mounted).unwrap();
+            },
+            |root| fs::remove_file(root.join("sys/class/block/sdb1/dev")).unwrap(),
+            |root| fs::write(root.join("sys/class/block/sdb1/dev"), "8:33\n").unwrap(),
+        ];
+        for pull in ways {
+            let folder = tempfile::tempdir().unwrap();
+            let manager = Manager::default();
+            let (sticks, found) = plugged(folder.path(), manager.clone());
+            let mounted = sticks.mount(&found).unwrap();
+            pull(folder.path());
+            assert!(matches!(mounted.finish(), Err(StickError::Pulled)));
+            assert_eq!(*manager.asked.borrow(), ["start run-sticks-UPDATE.mount", "stop run-sticks-UPDATE.mount"]);
+        }
+    }
+
+    /// What is mounted from before, of a device that is gone, is not taken for the stick that is plugged in now.
+    #[test]
+    fn what_another_device_left_mounted_is_not_the_stick() {
+        let folder = tempfile::tempdir().unwrap();
+        let manager = Manager::default();
+        let (sticks, found) = plugged(folder.path(), manager.clone());
+        fs::write(folder.path().join("sys/class/block/sdb1/dev"), "8:33\n").unwrap();
         assert!(matches!(sticks.mount(&found), Err(StickError::Mount { .. })));
         assert_eq!(*manager.asked.borrow(), ["start run-sticks-UPDATE.mount", "stop run-sticks-UPDATE.mount"]);
     }

@@ -16,7 +16,7 @@ use vitalgate_layout::stick;
 
 pub(crate) use managed::{ManagedSticks, mount_data};
 pub(crate) use port::{Mounted, Plugged, StickError, Sticks, read_file, write_file};
-pub(crate) use request::{Taken, heading, refused_text, take};
+pub(crate) use request::{Taken, heading, read_report, refused_below, refused_text, take, tell_refused};
 
 use crate::command::System;
 use crate::places::Places;

@@ -32,6 +32,9 @@ pub(crate) enum StickError {
     /// Not writable.
     #[error("the stick cannot be written to ({0}); open the write protection or take another stick")]
     NotWritable(io::Error),
+    /// Not there any more.
+    #[error("the stick was pulled before it had everything")]
+    Pulled,
     /// A file cannot be read.
     #[error("{name} cannot be read from the stick ({reason}); copy it again and eject the stick before pulling it")]
     Read {

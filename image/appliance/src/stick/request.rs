@@ -7,15 +7,20 @@ use std::path::{Path, PathBuf};
 use vitalgate_layout::{Rejection, path, stick};
 use vitalgate_site::{Action, Request, SignedBy, SiteRefusal, open_request};
 
-use super::port::{Mounted, StickError, read_file};
+use super::port::{Mounted, StickError, read_file, write_file};
 use crate::machine;
 use crate::places::Places;
 use crate::state_file::{now_unix_ms, replace};
+use crate::text::for_windows;
 
 /// Ids of requests that were done: beside the boot loader, since a reset erases everything else.
 const USED: &str = "vitalgate/used-requests";
 /// Most ids that are remembered; older requests have expired long since.
 const USED_MAX: usize = 256;
+/// Largest report that is kept above a refusal, in bytes.
+const REPORT_BYTES_MAX: u64 = 256 * 1024;
+/// Stands between what became of a request and the refusal of the same one.
+const ONCE_MORE: &str = "\n\n--- The same request once more: ---\n\n";
 const NOT_READ: &str = "which requests were carried out already cannot be read on the boot partition";
 const NOT_READ_REMEDY: &str = "power off and on; where that stays so, let it deliver what waits and flash the appliance anew";
 
@@ -96,6 +101,31 @@ pub(crate) fn refused_text(refusal: &SiteRefusal, places: &Places) -> String {
         text.push_str(&format!("\n{error}\n"));
     }
     text
+}
+
+/// Says on the stick why not, in the report of this name.
+///
+/// # Errors
+/// When the stick does not take it.
+pub(crate) fn tell_refused(refusal: &SiteRefusal, places: &Places, mounted: &dyn Mounted, report: &str) -> Result<(), StickError> {
+    mounted.check_writable()?;
+    let before = || read_report(mounted, report).map(|bytes| String::from_utf8_lossy(&bytes).replace("\r\n", "\n"));
+    write_file(&mounted.folder().join(report), for_windows(&refused_below(refusal, places, before)).as_bytes())
+}
+
+/// Why not, below what stands in the report of before where the request was carried out: a stick that stays in through a restart asks
+/// once more, and that must not wipe out how it ended.
+pub(crate) fn refused_below(refusal: &SiteRefusal, places: &Places, before: impl FnOnce() -> Option<String>) -> String {
+    let text = refused_text(refusal, places);
+    match before().filter(|_| refusal.rejection() == Rejection::CarriedOut) {
+        Some(before) => format!("{}{ONCE_MORE}{text}", before.split(ONCE_MORE).next().unwrap_or_default().trim_end()),
+        None => text,
+    }
+}
+
+/// A report that is on the stick.
+pub(crate) fn read_report(mounted: &dyn Mounted, report: &str) -> Option<Vec<u8>> {
+    read_file(mounted.folder(), report, REPORT_BYTES_MAX).ok().flatten()
 }
 
 #[cfg(test)]

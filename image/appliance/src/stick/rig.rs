@@ -1,15 +1,30 @@
 //! An appliance with keys of its own and signed requests, for tests.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::PathBuf;
 
+use nix::sys::stat::{major, minor};
 use vitalgate_layout::path;
 use vitalgate_site::age::Identity;
 use vitalgate_site::{Action, Day, Request, Serial, Signer, SigningKey, sign_request};
 
 use super::drawer::{Folder, stick_with};
+use super::managed::{DEVICES, LABELS, NUMBER, STICKS};
 use super::port::Mounted;
 use crate::places::Places;
+
+/// Plugs a stick in, as udev and the service manager show it; gives the folder in place of what is mounted.
+pub(crate) fn plug(places: &Places, label: &str) -> PathBuf {
+    let (links, device, folder) = (places.at(LABELS), places.at(DEVICES).join("sdb1"), places.at(STICKS).join(label));
+    for folder in [&links, &device, &folder] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    symlink("../../sdb1", links.join(label)).unwrap();
+    let number = fs::metadata(&folder).unwrap().dev();
+    fs::write(device.join(NUMBER), format!("{}:{}\n", major(number), minor(number))).unwrap();
+    folder
+}
 
 /// A folder in place of an appliance.
 pub(crate) struct Rig {

@@ -38,6 +38,11 @@ pub(crate) enum StorageError {
     /// The TPM does not seal, and the client key is made with a seal only.
     #[error("the appliance's client key cannot be kept without a TPM that seals: switch it on in the firmware and start again")]
     ClientKeyNotSealed,
+    /// There is a TPM now, and it does not seal.
+    #[error(
+        "storage was made without a seal, and the TPM that is there now does not seal it ({0}): switch the TPM off in the firmware and start again"
+    )]
+    TpmInTheWay(String),
     /// The TPM does not open what it sealed, or what another sealed.
     #[error("sealed storage does not open; plug in a stick labelled RECOVERY with recovery-key.txt, or RESET to begin anew ({0})")]
     DoesNotOpen(CommandError),

@@ -1,16 +1,18 @@
 //! Waiting for a person: a `RECOVERY` stick where storage does not open, a `PROVISION` stick whose site
 //! file allows to go without a seal where there is none.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
 
 use vitalgate_layout::{path, stick};
 
 use super::disk::{self, DataPartition};
-use super::key_wrap::KeyEncryptionKey;
+use super::key_wrap::{KeyEncryptionKey, check_taken};
 use super::recovery_key::{RecoveryKey, RecoveryKeyError};
-use super::volume::Volume;
+use super::volume::{Volume, has_tpm};
 use super::{Opened, Partition, Storage, StorageError, of_root};
-use crate::state_file::replace;
+use crate::state_file::{remove, replace};
 use crate::stick::{Plugged, read_file};
 
 /// Largest file with a recovery key, in bytes: a line, and what people write around it.
@@ -20,7 +22,7 @@ impl Storage<'_> {
     /// Waits for the stick that mends this error; gives back an error that no stick mends.
     pub(super) fn wait_for_help(&self, error: StorageError) -> Result<Opened, StorageError> {
         match error {
-            StorageError::DoesNotOpen(_) => self.wait_for(stick::RECOVERY, &|stick| self.recover(stick)),
+            StorageError::DoesNotOpen(_) | StorageError::TpmInTheWay(_) => self.wait_for(stick::RECOVERY, &|stick| self.recover(stick)),
             StorageError::NoTpm | StorageError::NotSealed(_) => self.wait_for(stick::PROVISION, &|stick| self.go_without_seal(stick)),
             other => Err(other),
         }
@@ -105,6 +107,62 @@ impl Storage<'_> {
         Ok(mounted.finish()?)
     }
 
+    /// Opens storage without a seal. A TPM that was switched on since seals it: beside a TPM the service manager may take no key
+    /// without a seal, and the gateway would not start.
+    pub(super) fn open_by_key_beside(&self, partition: &Partition, key: &str) -> Result<Opened, StorageError> {
+        let volume = self.volume(partition);
+        volume.open_by_key(key.as_bytes()).map_err(StorageError::DoesNotOpen)?;
+        if !has_tpm(self.places) {
+            return Ok(Opened::Unsealed(None));
+        }
+        match self.seal_since(partition, key) {
+            Ok(true) => Ok(self.without_key_beside(Opened::SealedSince)),
+            Ok(false) => Ok(Opened::Unsealed(None)),
+            Err(error) if self.gateway_has_its_key().is_ok() => {
+                crate::cli::say(&error.to_string());
+                Ok(Opened::Unsealed(None))
+            }
+            Err(error) => {
+                volume.close()?;
+                Err(StorageError::TpmInTheWay(error.to_string()))
+            }
+        }
+    }
+
+    /// Whether the TPM opens it from now on, which it shows before anybody relies on it.
+    fn seal_since(&self, partition: &Partition, key: &str) -> Result<bool, StorageError> {
+        let volume = self.volume(partition);
+        if !self.seal_anew(partition, &RecoveryKey::parse(key)?)? {
+            return Ok(false);
+        }
+        volume.close()?;
+        let shown = volume.attach();
+        if shown.is_err() {
+            volume.open_by_key(key.as_bytes()).map_err(StorageError::DoesNotOpen)?;
+        }
+        shown.map(|()| true)
+    }
+
+    /// Whether the service manager takes the key that lies in opened storage for the gateway.
+    fn gateway_has_its_key(&self) -> Result<(), StorageError> {
+        let mounted = (self.mount)(self.places, &Volume::mapping(self.places))?;
+        let file = mounted.folder().join(path::KEY_CREDENTIAL.trim_start_matches(path::DATA).trim_start_matches('/'));
+        let credential = fs::read(file).map_err(StorageError::Content)?;
+        check_taken(self.programs, path::KEY_CREDENTIAL_NAME, &credential)
+    }
+
+    /// Takes the key beside storage away, since the TPM opens it. While that key stays, storage is as good as not sealed.
+    pub(super) fn without_key_beside(&self, opened: Opened) -> Opened {
+        let key = self.places.at(path::UNSEALED_KEY);
+        match erase(&key) {
+            Ok(()) => opened,
+            Err(error) => {
+                crate::cli::say(&format!("the key beside the storage cannot be removed ({error})"));
+                Opened::Unsealed(None)
+            }
+        }
+    }
+
     /// Makes storage without a seal, if the site file on the stick is signed and allows it.
     fn go_without_seal(&self, stick: &Plugged) -> Result<Option<Opened>, StorageError> {
         let DataPartition::Unfinished(partition) = self.partition()? else { return Ok(None) };
@@ -114,4 +172,16 @@ impl Storage<'_> {
             None => Ok(None),
         }
     }
+}
+
+/// Takes a key away, and what it was from the free space of the disk.
+fn erase(key: &Path) -> io::Result<()> {
+    let mut opened = match OpenOptions::new().write(true).open(key) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let bytes = usize::try_from(opened.metadata()?.len().min(RECOVERY_FILE_BYTES_MAX)).unwrap_or(0);
+    opened.write_all(&vec![0; bytes])?;
+    opened.sync_all()?;
+    remove(key)
 }

@@ -85,7 +85,7 @@ pub(crate) fn credential(
 
 /// Whether the service manager opens a credential without a seal: under Secure Boot it does so only where the firmware
 /// has no TPM. The program asks the same question in the same way.
-fn check_taken(programs: &dyn Programs, name: &str, credential: &[u8]) -> Result<(), StorageError> {
+pub(super) fn check_taken(programs: &dyn Programs, name: &str, credential: &[u8]) -> Result<(), StorageError> {
     let call = Call::new("systemd-creds", REFUSED_REMEDY).arguments(["decrypt", &format!("--name={name}"), "-", "-"]);
     let opened = programs.run(call.deadline(tpm::DEADLINE).input(credential));
     opened.map(|answer| drop(Zeroizing::new(answer.output))).map_err(StorageError::NotSealed)

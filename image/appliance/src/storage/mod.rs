@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{fact, partition, path};
+use zeroize::Zeroizing;
 
 use crate::command::{Programs, System};
 use crate::places::Places;
@@ -125,6 +126,8 @@ enum Opened {
     Recovered(bool),
     /// By a key beside it, by the leave of whoever is named.
     Unsealed(Option<String>),
+    /// By that key for the last time: the TPM that is there now opens it from now on.
+    SealedSince,
 }
 
 impl Storage<'_> {
@@ -163,16 +166,17 @@ impl Storage<'_> {
         Volume { programs: self.programs, places: self.places, device: &partition.device }
     }
 
-    /// Opens a complete partition. Nothing here writes to it.
+    /// Opens a complete partition. Nothing here writes to it but keys, once there is a TPM to seal them to.
     fn attach(&self, partition: &Partition) -> Result<Opened, StorageError> {
         let unsealed = self.places.at(path::UNSEALED_KEY);
         if Volume::mapping(self.places).exists() {
             return Ok(if unsealed.exists() { Opened::Unsealed(None) } else { Opened::Sealed });
         }
         match self.volume(partition).attach() {
-            Ok(()) => Ok(Opened::Sealed),
-            Err(error) => match std::fs::read(unsealed) {
-                Ok(key) => self.volume(partition).open_by_key(&key).map(|()| Opened::Unsealed(None)).map_err(StorageError::DoesNotOpen),
+            // The power may have gone between the seal and the end of the key beside it.
+            Ok(()) => Ok(self.without_key_beside(Opened::Sealed)),
+            Err(error) => match std::fs::read_to_string(unsealed).map(Zeroizing::new) {
+                Ok(key) => self.open_by_key_beside(partition, &key),
                 Err(_) => Err(error),
             },
         }
@@ -242,6 +246,9 @@ impl Storage<'_> {
                 "opened with the recovery key; the TPM did not take a new seal, the next start needs the stick again".to_owned(),
                 "until the next start",
             ),
+            Opened::SealedSince => {
+                ("sealed to the TPM that is switched on now; the recovery key opens it as well".to_owned(), fact::SEALED_YES)
+            }
             Opened::Unsealed(signer) => {
                 let by = signer.as_ref().map(|signer| format!(" (allowed by {signer})")).unwrap_or_default();
                 (format!("storage is encrypted but not sealed{by}"), fact::SEALED_NO)

@@ -20,7 +20,7 @@ use crate::command::Programs;
 use crate::machine;
 use crate::places::Places;
 use crate::state_file::now_unix_ms;
-use crate::stick::{Mounted, Taken, heading, refused_text, take, write_file};
+use crate::stick::{Mounted, Taken, heading, take, tell_refused, write_file};
 use crate::text::for_windows;
 
 pub(crate) use parts::network;
@@ -38,8 +38,7 @@ pub(crate) fn support(places: &Places, programs: &dyn Programs, mounted: Box<dyn
     let taken = match take(places, &*mounted, stick::SUPPORT_REQUEST, &[Action::Support]) {
         Ok(taken) => taken,
         Err(refusal) => {
-            mounted.check_writable()?;
-            write_file(&mounted.folder().join(REPORT), for_windows(&refused_text(&refusal, places)).as_bytes())?;
+            tell_refused(&refusal, places, &*mounted, REPORT)?;
             mounted.finish()?;
             anyhow::bail!("SUPPORT: {refusal}");
         }

@@ -63,6 +63,16 @@ pub(crate) enum Refused {
         /// What runs.
         running: Version,
     },
+    /// It was left by hand, or is older than what was, and nobody asks for it.
+    #[error(
+        "version {version} does not come by itself: {left} was left by hand. Get a newer version; to go back to this one, bring it on a stick UPDATE without update-report.txt"
+    )]
+    LeftByHand {
+        /// The version.
+        version: Version,
+        /// The newest that was left.
+        left: Version,
+    },
     /// Wrong machine or too old.
     #[error("{0}")]
     NotForThis(String),
@@ -96,12 +106,19 @@ impl Offer {
     }
 
     /// Whether it is to be installed over what runs. A version that was undone is not tried again by itself, and none goes
-    /// back to an older one by itself: a stick that stays in would undo every update from the server. `asked` says that a
-    /// person wants it.
+    /// back to an older one by itself: a stick that stays in would undo every update from the server; nor comes back what a
+    /// person left for an older one. `asked` says that a person wants it.
     ///
     /// # Errors
     /// Says why not.
-    pub(crate) fn check(&self, running: Running, floor: Option<Version>, undone: Option<&Rollback>, asked: bool) -> Result<(), Refused> {
+    pub(crate) fn check(
+        &self,
+        running: Running,
+        floor: Option<Version>,
+        undone: Option<&Rollback>,
+        left: Option<Version>,
+        asked: bool,
+    ) -> Result<(), Refused> {
         check_version(&self.compatible, self.version, floor).map_err(|refusal| Refused::NotForThis(refusal.to_string()))?;
         if self.version == running.version {
             return Err(Refused::Running(self.version));
@@ -110,7 +127,10 @@ impl Offer {
             _ if asked => Ok(()),
             Some(undone) => Err(Refused::Undone { version: self.version, reason: undone.reason.clone() }),
             None if self.version < running.version => Err(Refused::Older { version: self.version, running: running.version }),
-            None => Ok(()),
+            None => match left.filter(|left| self.version <= *left) {
+                Some(left) => Err(Refused::LeftByHand { version: self.version, left }),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -171,7 +191,8 @@ mod tests {
         let running = Running { slot: Slot::A, version: Version::parse("0.3.0").unwrap() };
         let floor = Version::parse("0.2.0");
         let undone = Rollback::now(Slot::B, Version::parse("0.4.0").unwrap(), "no reading from m-2".into());
-        let check = |version: &str, asked| offer(version).check(running, floor, Some(&undone), asked);
+        let left = Version::parse("0.4.2");
+        let check = |version: &str, asked| offer(version).check(running, floor, Some(&undone), None, asked);
         assert!(check("0.4.1", false).is_ok());
         assert!(check("0.2.0", true).is_ok());
         assert!(check("0.2.0", false).unwrap_err().to_string().contains("older than 0.3.0, which runs"));
@@ -179,7 +200,10 @@ mod tests {
         assert!(check("0.1.9", true).unwrap_err().to_string().contains("older than 0.2.0"));
         assert!(check("0.4.0", false).unwrap_err().to_string().contains("no reading from m-2"));
         assert!(check("0.4.0", true).is_ok());
+        for (version, asked, comes) in [("0.4.2", false, false), ("0.3.1", false, false), ("0.4.2", true, true), ("0.4.3", false, true)] {
+            assert_eq!(offer(version).check(running, floor, None, left, asked).is_ok(), comes, "{version}");
+        }
         let other = Offer { compatible: "vitalgate-other".into(), ..offer("0.4.1") };
-        assert!(matches!(other.check(running, floor, None, false), Err(Refused::NotForThis(_))));
+        assert!(matches!(other.check(running, floor, None, None, false), Err(Refused::NotForThis(_))));
     }
 }

@@ -6,6 +6,7 @@
 //! sealed storage first, so that a stick may be pulled and a connection may break.
 
 mod bundle;
+mod by_hand;
 mod fetch;
 mod install;
 mod report;
@@ -181,6 +182,9 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         let kept_free_mib = room::kept_free_mib_by_hand(site_file::kept(&self.places).ok().as_ref(), free_mib);
         room::check(free_mib, kept_free_mib, fs::metadata(&bundle).with_context(unreadable)?.len())?;
         server::take_over(&bundle, &self.places.at(path::UPDATE_BUNDLE)).with_context(unreadable)?;
+        if offer.version < running.version {
+            by_hand::leave(&self.places, running.version).context("sealed storage does not take which version is left")?;
+        }
         self.install(&offer)?;
         self.say_restarting(offer.version);
         Ok(Outcome::Installed(offer))
@@ -287,7 +291,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     fn check(&self, offer: &Offer, running: Running, asked: bool) -> Result<(), Refused> {
         let disk = Mounted::at(&self.places.at(path::ESP));
         let undone = undone(&self.places, &Esp::on(&disk), running).map_err(|error| Refused::NotForThis(error.to_string()))?;
-        offer.check(running, version_floor(&self.places), undone.as_ref(), asked)
+        offer.check(running, version_floor(&self.places), undone.as_ref(), by_hand::left(&self.places), asked)
     }
 
     /// Whether an update that nobody waits for may restart the appliance now; else, for what it waits.
@@ -399,8 +403,13 @@ fn bundles(stick: &Path) -> anyhow::Result<Vec<PathBuf>> {
         // What other systems leave beside a copied file.
         .filter(|path| !name_of(path).starts_with('.'))
         .collect();
+    if found.len() > STICK_BUNDLES_MAX {
+        bail!(
+            "the stick holds {} bundles, and at most {STICK_BUNDLES_MAX} are looked at; leave on it what you want to install",
+            found.len()
+        );
+    }
     found.sort();
-    found.truncate(STICK_BUNDLES_MAX);
     Ok(found)
 }
 

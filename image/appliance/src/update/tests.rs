@@ -1,5 +1,7 @@
 //! The whole way of an update up to the restart, with real files and a stand-in for the updater.
 
+mod by_hand;
+
 use std::cell::{Cell, RefCell};
 
 use serde_json::{Value, json};
