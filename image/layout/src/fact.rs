@@ -64,6 +64,8 @@ pub const DISK: &str = "disk";
 pub const INTERFACES: &str = "interfaces";
 /// The time is known.
 pub const CLOCK: &str = "clock";
+/// How many devices were reached, were not, or come by themselves.
+pub const DEVICES: &str = "devices";
 /// A polled device is reached, before its name.
 pub const DEVICE_PREFIX: &str = "device_";
 

@@ -116,6 +116,11 @@ impl Part {
     }
 }
 
+/// Largest state file, in bytes; a larger one is not read.
+pub const STATE_BYTES_MAX: u64 = 64 * 1024;
+/// Most facts of a part that are shown.
+pub const FACTS_MAX: usize = 64;
+
 /// What a part says: its word, and a text without patient data and secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartState {

@@ -237,10 +237,13 @@ fn update(findings: &mut Findings, section: &Section<'_>) -> Option<Update> {
 
 fn mqtt_port(findings: &mut Findings, section: &Section<'_>) -> Option<u16> {
     let port = section.integer(findings, "port").and_then(|port| u16::try_from(port).ok());
-    if port == Some(vitalgate_layout::port::STATUS_HTTPS) {
-        findings.at(section.at, "port in [mqtt] is the status page's", "write another port, such as 8883");
-    }
-    port
+    let whose = match port? {
+        vitalgate_layout::port::STATUS_HTTPS => "the status page's",
+        vitalgate_layout::port::DAEMON_CONSOLE => "that of the gateway's own console",
+        free => return Some(free),
+    };
+    findings.at(section.at, format!("port in [mqtt] is {whose}"), "write another port, such as 8883");
+    None
 }
 
 /// `[ehr]` and `[[destination]]`: hands them on; gives their authorities, and the ids of those that demand a certificate.

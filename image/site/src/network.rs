@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::error::Findings;
 use crate::reader::{Section, Text, quoted};
 use crate::schema;
+use toml::de::DeValue;
 use vitalgate_config::is_dns_name;
 
 /// Longest name of a network port (Linux: `IFNAMSIZ` less its end), as a pattern a little more.
@@ -190,7 +191,8 @@ fn network(findings: &mut Findings, section: &Section<'_>) -> Option<Network> {
     let port = section.text(findings, "match").and_then(|text| port(findings, section, text));
     let addresses: Vec<_> = texts(findings, section, "address", "is no address with a prefix length", "192.0.2.10/24", Prefix::parse);
     let dhcp = section.boolean(findings, "dhcp").unwrap_or(!section.table.contains_key("address"));
-    if !dhcp && addresses.is_empty() && !section.table.contains_key("address") {
+    let written = section.table.get("address").map(|value| value.get_ref());
+    if !dhcp && written.is_none_or(|value| matches!(value, DeValue::Array(items) if items.is_empty())) {
         findings.at(section.at, "[[network]] has neither address nor dhcp", "add address = [\"192.0.2.10/24\"], or dhcp = true");
     }
     let dns = texts(findings, section, "dns", "is no IP address", "192.0.2.53", |text| text.parse().ok());

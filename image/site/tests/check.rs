@@ -142,6 +142,8 @@ fn an_error_is_not_said_twice() {
         "[mqtt]\nserver_names = [\"a b\"]\n",
         "[mqtt]\nport = 0\n",
         "[mqtt]\nport = \"x\"\n",
+        "[mqtt]\nport = 9464\n",
+        "[[network]]\nmatch = \"a\"\naddress = [\"192.0.2.10\"]\n",
         "[storage]\nretention_days = 99999\n",
         "[[device]]\nid = 5\nprofile = \"vitals-modbus\"\nmodbus = { address = \"h:1\", unit = 1 }\n",
     ] {
@@ -149,6 +151,34 @@ fn an_error_is_not_said_twice() {
         assert_eq!(said.lines().count(), 1, "{said}");
         assert!(!said.starts_with("site: "), "it has a line: {said}");
     }
+}
+
+/// Two ports are the appliance's own: who asks for one is told which key to change, not what a file says that nobody wrote.
+#[test]
+fn a_port_of_the_appliance_itself_is_refused() {
+    for (port, whose) in [(8443, "the status page's"), (9464, "the gateway's own console")] {
+        let said = errors(&format!("{SMALL}[mqtt]\nport = {port}\n"));
+        assert!(said.contains("port in [mqtt] is ") && said.contains(whose) && said.contains("write another port"), "{said}");
+    }
+}
+
+/// A name that ends in `.local` is asked only where its domain is named: it is noted before nobody finds the server.
+#[test]
+fn a_local_name_whose_domain_nobody_names_is_noted() {
+    let noted = |domains: &str| -> Vec<_> {
+        let text = format!(
+            "{SMALL}[[network]]\nmatch = \"a\"\n{domains}[time]\nntp = [\"time.example\", \"clock.LOCAL\"]\n\
+             [ehr]\nurl = \"https://ehr.clinic.local/fhir\"\n[[device]]\nid = \"m\"\nprofile = \"vitals-modbus\"\n\
+             modbus = {{ address = \"monitor.clinic.local:502\", unit = 1 }}\n"
+        );
+        site(&text).warnings().into_iter().filter(|note| note.contains(".local is found only")).collect()
+    };
+    let one = noted("");
+    assert!(one.len() == 1 && one[0].contains("clock.LOCAL, ehr.clinic.local, monitor.clinic.local:"), "{one:?}");
+    let some = noted("domains = [\"clinic.local\"]\n");
+    assert!(some.len() == 1 && some[0].contains(" clock.LOCAL:"), "{some:?}");
+    assert!(noted("domains = [\"linic.local\"]\n")[0].contains("ehr.clinic.local"), "only whole labels are a domain");
+    assert_eq!(noted("domains = [\"Local\"]\n"), Vec::<String>::new());
 }
 
 /// The gateway has no privileges: a port that it could never listen on is refused before anybody signs it.
@@ -205,6 +235,7 @@ fn contradictions_are_found() {
         ("[storage]\nunsealed_allowed = true\n", "gives no reason"),
         ("[storage]\nunsealed_reason = \"x\"\n", "is not true"),
         ("[[network]]\nmatch = \"a\"\ndhcp = false\n", "neither address nor dhcp"),
+        ("[[network]]\nmatch = \"a\"\naddress = []\n", "neither address nor dhcp"),
         ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.3.1\"\n", "in none of the networks"),
         ("[[network]]\nmatch = \"a\"\n[[network]]\nmatch = \"a\"\n", "stands twice"),
         ("[network]\nmatch = \"a\"\n", "write [[network]]"),

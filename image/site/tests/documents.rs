@@ -44,6 +44,17 @@ fn the_gateway_may_listen_on_every_port_that_is_taken() {
     assert_eq!((schema::MQTT_PORT.min, schema::MQTT_PORT.max), (1_024, 65_535));
 }
 
+/// `domains` means that the name servers of that network are asked: who knows one network from another listens, and is asked by
+/// every program.
+#[test]
+fn names_are_asked_of_the_network_that_knows_them() {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let link = std::fs::read_link(image.join("rootfs/etc/resolv.conf")).unwrap();
+    assert_eq!(link, Path::new("/run/systemd/resolve/stub-resolv.conf"), "any other list mixes the servers of all networks");
+    let resolver = std::fs::read_to_string(image.join("rootfs/usr/lib/systemd/resolved.conf.d/vitalgate.conf")).unwrap();
+    assert!(resolver.lines().any(|line| line == "DNSStubListener=yes"), "it names 127.0.0.53, where nobody would listen");
+}
+
 /// What a request may ask for stands in its schema, in the order of the manual.
 #[test]
 fn every_action_of_a_request_is_in_the_schema() {

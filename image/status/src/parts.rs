@@ -3,14 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use vitalgate_layout::state::{Part, PartState};
+use vitalgate_layout::state::{FACTS_MAX, Part, PartState, STATE_BYTES_MAX};
 
 use crate::text::{plain, read_file};
-
-/// Largest state file, in bytes.
-const STATE_BYTES_MAX: u64 = 64 * 1024;
-/// Most facts of a part that are shown.
-const FACTS_MAX: usize = 64;
 
 /// What a part's file says.
 #[derive(Debug, Clone, PartialEq, Eq)]

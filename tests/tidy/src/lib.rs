@@ -5,6 +5,7 @@
 
 mod arrows;
 mod documents;
+mod image;
 mod setup;
 mod sources;
 

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use crate::root;
 
-fn program(folder: &Path, name: &str, script: &str) {
+pub(crate) fn program(folder: &Path, name: &str, script: &str) {
     let path = folder.join(name);
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();

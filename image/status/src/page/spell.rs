@@ -52,6 +52,7 @@ pub(crate) fn fact(name: &str, language: Language) -> String {
         fact::REPORT_KEY => ("Signs reports with", "Signiert Berichte mit"),
         fact::REPORT_KEY_PLACE => ("Key of reports", "Schlüssel der Berichte"),
         fact::TPM => ("TPM", "TPM"),
+        fact::DEVICES => ("Devices", "Geräte"),
         other => return other_fact(other, language),
     };
     language.pick(english, german).to_owned()
