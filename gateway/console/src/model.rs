@@ -215,8 +215,14 @@ pub struct DeadLetterView {
     pub device: String,
     /// When it was received, RFC 3339.
     pub received: String,
+    /// Whether the clock was set then; otherwise nobody knows when that was.
+    #[serde(default)]
+    pub dated: bool,
     /// The kind.
     pub kind: String,
+    /// Further kinds, where destinations refused it for different reasons.
+    #[serde(default)]
+    pub other_kinds: Vec<String>,
     /// Place and remedy.
     pub detail: String,
     /// The destination that refused it; absent when it never became a reading.
@@ -233,6 +239,17 @@ pub enum Resolution {
     Discard,
 }
 
+impl Resolution {
+    /// What was done.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Replay => "replayed",
+            Self::Discard => "discarded",
+        }
+    }
+}
+
 /// Which dead letters, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResolveRequest {
@@ -243,6 +260,18 @@ pub struct ResolveRequest {
     pub among: Option<(u64, u64)>,
     /// What to do.
     pub resolution: Resolution,
+    /// Who wants it, at most [`RESOLVED_BY_BYTES_MAX`](vitalgate_domain::dead_letter::RESOLVED_BY_BYTES_MAX) bytes in one line; absent: the
+    /// administrator.
+    #[serde(default)]
+    pub by: Option<String>,
+}
+
+impl ResolveRequest {
+    /// What is kept with what it resolves.
+    #[must_use]
+    pub fn note(&self) -> String {
+        format!("{} by {}", self.resolution.word(), self.by.as_deref().unwrap_or("the administrator"))
+    }
 }
 
 /// How many dead letters were resolved.
@@ -281,11 +310,12 @@ pub trait ReadModel: Send + Sync + 'static {
     /// # Errors
     /// When the store cannot be asked.
     fn trace(&self, query: &TraceQuery) -> Result<Traced, ReadModelError>;
-    /// The newest unresolved dead letters; at most [`DEAD_LETTERS_PER_ANSWER_MAX`].
+    /// The newest unresolved dead letters, the newest first, or the oldest from a place on, the oldest first; at most
+    /// [`DEAD_LETTERS_PER_ANSWER_MAX`].
     ///
     /// # Errors
     /// When the store cannot be asked.
-    fn dead_letters(&self) -> Result<Vec<DeadLetterView>, ReadModelError>;
+    fn dead_letters(&self, from: Option<u64>) -> Result<Vec<DeadLetterView>, ReadModelError>;
     /// Replays or discards dead letters; returns when that is durable.
     ///
     /// # Errors

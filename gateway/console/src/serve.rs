@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
+use vitalgate_domain::dead_letter::RESOLVED_BY_BYTES_MAX;
 use vitalgate_domain::{DeviceId, UnixMs};
 
 use crate::model::{ReadModel, ReadModelError, ResolveRequest, TRACE_WINDOW_MS_MAX, TraceQuery};
@@ -150,12 +151,25 @@ async fn trace(State(model): State<Model>, Query(parameters): Query<TraceParamet
     }
 }
 
-async fn dead_letters(State(model): State<Model>) -> Response {
-    blocking(move || answer(model.dead_letters())).await
+#[derive(Debug, Deserialize)]
+struct DeadLetterParameters {
+    from: Option<u64>,
+}
+
+async fn dead_letters(State(model): State<Model>, Query(parameters): Query<DeadLetterParameters>) -> Response {
+    blocking(move || answer(model.dead_letters(parameters.from))).await
 }
 
 async fn resolve(State(model): State<Model>, Json(request): Json<ResolveRequest>) -> Response {
+    if !request.by.as_deref().is_none_or(is_name) {
+        let message = format!("by is no name; write 1 to {RESOLVED_BY_BYTES_MAX} bytes in one line");
+        return (StatusCode::BAD_REQUEST, message).into_response();
+    }
     blocking(move || answer(model.resolve(&request))).await
+}
+
+fn is_name(by: &str) -> bool {
+    (1..=RESOLVED_BY_BYTES_MAX).contains(&by.len()) && !by.chars().any(char::is_control)
 }
 
 fn answer<T: serde::Serialize>(result: Result<T, ReadModelError>) -> Response {
@@ -176,6 +190,15 @@ mod tests {
 
     fn parameters(id: Option<&str>, device: Option<&str>, at_unix_ms: Option<i64>) -> TraceParameters {
         TraceParameters { id: id.map(str::to_owned), device: device.map(str::to_owned), at_unix_ms, window_ms: None }
+    }
+
+    /// Promise 5: who resolves is one line of a trace and of the log.
+    #[test]
+    fn who_resolves_is_one_short_line() {
+        assert!(is_name("A. Example (root key 77a0-3c1f-90de-4b52)") && is_name(&"x".repeat(RESOLVED_BY_BYTES_MAX)));
+        for wrong in ["", "A\nREADY", &"x".repeat(RESOLVED_BY_BYTES_MAX + 1)] {
+            assert!(!is_name(wrong), "{wrong:?}");
+        }
     }
 
     #[test]

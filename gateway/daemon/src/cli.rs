@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Where the configuration is looked for when none is named.
 pub(crate) const CONFIGURATION_DEFAULT: &str = "/etc/vitalgate/vitalgate.toml";
@@ -85,10 +85,43 @@ pub(crate) enum DeadLetterAction {
     },
     /// Keep them on record as discarded.
     Discard {
-        /// Their sequences.
-        #[arg(required = true)]
+        /// Their sequences; otherwise say which ones by kind, device or moment, or all.
+        #[arg(required_unless_present_any = ["kind", "device", "before", "all"])]
+        #[arg(conflicts_with_all = ["kind", "device", "before", "all", "count", "json"])]
         sequences: Vec<u64>,
+        /// Which ones, where no sequences are given.
+        #[command(flatten)]
+        named: Named,
+        /// Only say how many they would be.
+        #[arg(long)]
+        count: bool,
+        /// Who wants it; `trace` shows it.
+        #[arg(long)]
+        by: Option<String>,
+        /// Answer as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Seconds after which it ends with what was done until then. For the appliance's own use.
+        #[arg(long, hide = true)]
+        within_s: Option<u64>,
     },
+}
+
+/// Which dead letters: those that are all that is given here.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Those of this kind, for example Undecodable.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Those of this device.
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Those received before this day (UTC) or moment, for example 2026-11-22 or 2026-11-22T10:00:00+01:00.
+    #[arg(long)]
+    pub(crate) before: Option<String>,
+    /// All of them.
+    #[arg(long, conflicts_with_all = ["kind", "device", "before"])]
+    pub(crate) all: bool,
 }
 
 /// What to do with devices.

@@ -246,8 +246,8 @@ impl CommitLoop {
         if ready.is_empty() {
             return;
         }
-        let request =
-            ResolveRequest { sequences: ready.iter().map(|sequence| sequence.0).collect(), among: None, resolution: Resolution::Replay };
+        let sequences = ready.iter().map(|sequence| sequence.0).collect();
+        let request = ResolveRequest { sequences, among: None, resolution: Resolution::Replay, by: None };
         match self.plan(&request, "dated when the clock was set", group) {
             Ok(plan) => {
                 // The rest with the next round of upkeep.
@@ -280,11 +280,7 @@ impl CommitLoop {
     }
 
     fn resolve(&mut self, request: &ResolveRequest, answer: oneshot::Sender<Result<Answered, ReadModelError>>, group: &mut Group) {
-        let note = match request.resolution {
-            Resolution::Replay => "replayed by the administrator",
-            Resolution::Discard => "discarded by the administrator",
-        };
-        match self.plan(request, note, group) {
+        match self.plan(request, &request.note(), group) {
             Ok(plan) => {
                 let answers = if plan.stores_nothing() { &mut group.answers_apart } else { &mut group.answers };
                 answers.push((answer, plan.answered.clone()));

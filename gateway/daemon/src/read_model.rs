@@ -2,6 +2,7 @@
 
 mod trace;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use vitalgate_console::{
     ResolveRequest, Status, StoreStatus, TraceQuery, Traced,
 };
 use vitalgate_domain::limits::DESTINATIONS_MAX;
-use vitalgate_domain::{ClockTrust, DeadLetterReason, DestinationId, Entry, GatewayId, Received, Sequence};
+use vitalgate_domain::{ClockTrust, DeadLetterKind, DeadLetterReason, DestinationId, Entry, GatewayId, Received, Sequence};
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_store::keyed::KeyedStatus;
@@ -122,11 +123,15 @@ impl ReadModel for Model {
         self.traced(query)
     }
 
-    fn dead_letters(&self) -> Result<Vec<DeadLetterView>, ReadModelError> {
+    fn dead_letters(&self, from: Option<u64>) -> Result<Vec<DeadLetterView>, ReadModelError> {
         let settlement = self.shared.settlement();
-        let newest = settlement.dead_letters.ranges().iter().rev().flat_map(|(first, last)| (first.0..=last.0).rev());
+        let ranges = settlement.dead_letters.ranges().iter();
+        let places: Vec<u64> = match from {
+            None => ranges.rev().flat_map(|(first, last)| (first.0..=last.0).rev()).take(DEAD_LETTERS_PER_ANSWER_MAX).collect(),
+            Some(from) => ranges.flat_map(|(first, last)| first.0.max(from)..=last.0).take(DEAD_LETTERS_PER_ANSWER_MAX).collect(),
+        };
         let mut views = Vec::new();
-        for sequence in newest.take(DEAD_LETTERS_PER_ANSWER_MAX).map(Sequence) {
+        for sequence in places.into_iter().map(Sequence) {
             let record = self.reader.get(sequence).map_err(|error| ReadModelError::Store(error.to_string()))?;
             views.push(self.dead_letter(sequence, record.map(|record| record.entry)));
         }
@@ -138,7 +143,14 @@ impl ReadModel for Model {
         self.commands.blocking_send(Command::Resolve(request.clone(), asker)).map_err(|_gone| ReadModelError::Stopping)?;
         let waited = tokio::runtime::Handle::current().block_on(tokio::time::timeout(RESOLVE_DEADLINE, answer));
         match waited {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => {
+                if let Ok(answered) = &result
+                    && answered.resolved > 0
+                {
+                    tracing::info!(dead_letters = answered.resolved, remaining = answered.remaining, "dead letters {}", request.note());
+                }
+                result
+            }
             Ok(Err(_gone)) => Err(ReadModelError::Stopping),
             Err(_elapsed) => Err(ReadModelError::Store("the commit loop did not answer in time".to_owned())),
         }
@@ -253,23 +265,25 @@ impl Model {
 
     fn dead_letter(&self, sequence: Sequence, entry: Option<Entry>) -> DeadLetterView {
         let (device, received, own_reason) = match entry {
-            Some(Entry::DeadLetter(letter)) => (letter.device.to_string(), letter.received.wall.rfc3339(0), Some(letter.reason)),
-            Some(Entry::Reading(reading)) => (reading.device.to_string(), reading.time.received.wall.rfc3339(0), None),
-            Some(Entry::DeviceEvent(event)) => (event.device.to_string(), event.received.wall.rfc3339(0), None),
-            None => (String::new(), String::new(), None),
+            Some(Entry::DeadLetter(letter)) => (letter.device.to_string(), Some(letter.received), Some(letter.reason)),
+            Some(Entry::Reading(reading)) => (reading.device.to_string(), Some(reading.time.received), None),
+            Some(Entry::DeviceEvent(event)) => (event.device.to_string(), Some(event.received), None),
+            None => (String::new(), None, None),
         };
-        let (destination, reason) = match own_reason {
-            Some(reason) => (None, Some(reason)),
-            None => self
-                .refusals(sequence)
-                .and_then(|refused| refused.into_iter().next())
-                .map_or((None, None), |(destination, reason)| (Some(destination.to_string()), Some(reason))),
+        let refused = match own_reason {
+            Some(reason) => vec![(None, reason)],
+            None => self.refusals(sequence).unwrap_or_default().into_iter().map(|(by, reason)| (Some(by.to_string()), reason)).collect(),
         };
+        let kinds: BTreeSet<DeadLetterKind> = refused.iter().map(|(_, reason)| reason.kind).collect();
+        let (destination, reason) = refused.into_iter().next().map_or((None, None), |(by, reason)| (by, Some(reason)));
+        let kind = reason.as_ref().map(|reason| reason.kind);
         DeadLetterView {
             sequence: sequence.0,
             device,
-            received,
-            kind: reason.as_ref().map_or_else(|| "Unknown".to_owned(), |reason| format!("{:?}", reason.kind)),
+            received: received.as_ref().map_or_else(String::new, |received| received.wall.rfc3339(0)),
+            dated: received.is_some_and(|received| received.trust != ClockTrust::Unset),
+            kind: kind.map_or("Unknown", DeadLetterKind::word).to_owned(),
+            other_kinds: kinds.into_iter().filter(|other| Some(*other) != kind).map(|other| other.word().to_owned()).collect(),
             detail: reason.map_or_else(|| REASON_NOT_AT_HAND.to_owned(), |reason| reason.detail.to_string()),
             destination,
         }

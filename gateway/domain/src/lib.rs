@@ -24,7 +24,7 @@ pub mod unit;
 
 pub use association::{Association, Associations};
 pub use catalogue::{Category, Metric, MetricDefinition};
-pub use dead_letter::{DeadLetter, DeadLetterKind, DeadLetterReason, RejectedReading};
+pub use dead_letter::{DeadLetter, DeadLetterKind, DeadLetterReason, DeadLetterSelector, RejectedReading};
 pub use delivery::{Answer, Batch, BatchMode, Item, ItemAnswer};
 pub use entry::{Change, DeviceEvent, DeviceEventKind, Entry, Record};
 pub use fault::{Fault, Origin, Permanence, Stage};

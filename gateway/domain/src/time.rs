@@ -41,6 +41,12 @@ impl UnixMs {
         text.parse::<jiff::Timestamp>().ok().map(|timestamp| Self(timestamp.as_millisecond()))
     }
 
+    /// The same, or the begin of a day (UTC) like `2026-12-31`.
+    #[must_use]
+    pub fn parse_day_or_rfc3339(text: &str) -> Option<Self> {
+        Self::parse_rfc3339(text).or_else(|| Self::parse_rfc3339(&format!("{text}T00:00:00Z")))
+    }
+
     /// The instant `milliseconds` later.
     #[must_use]
     pub fn plus_ms(self, milliseconds: i64) -> Self {

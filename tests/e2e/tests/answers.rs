@@ -106,6 +106,54 @@ async fn trace_names_a_message_that_became_a_dead_letter() {
     assert!(printed.contains("discarded by the administrator") && !printed.contains("waits to be"), "{printed}");
 }
 
+/// Promises 4 and 5: what nothing helps is counted and discarded by name, however much it is; `trace` says by whom, and never that it
+/// was delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_counted_and_discarded_by_name() {
+    let site = Site::start(device(None), |_| {}).await.unwrap();
+    let mut messages = set_messages(wall_now().plus_ms(-60_000), MESSAGES);
+    messages[0].payload = "nothing that a profile reads".into();
+    let asked = messages[MESSAGES / 2].time_unix_ms;
+    let readings = messages.iter().skip(1).map(|message| message.readings.len() as u64).sum::<u64>();
+    assert!(readings > 1_000, "{readings}");
+    publish(&site, messages).await;
+    held(&site, readings + 1).await;
+    let discard = async |more: &[&str]| {
+        let words: Vec<&str> = ["dead-letters", "discard", "--json"].into_iter().chain(more.iter().copied()).collect();
+        let said = command(site.gateway.config_file(), &words).await.unwrap();
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
+    };
+    let mut counted = serde_json::Value::Null;
+    let known = wait_until("the reasons to be at hand", DEADLINE, async || {
+        counted = discard(&["--kind", "Unassigned", "--count"]).await;
+        (counted["discarded"] == readings).then_some(())
+    });
+    known.await.unwrap_or_else(|error| panic!("{error}\n{counted}"));
+    assert!(counted["remain"] == 1 && counted["kinds"]["Undecodable"]["remain"] == 1, "{counted}");
+    for other in [["--device", "monitor-99"], ["--before", "2026-01-01"]] {
+        let none = discard(&other).await;
+        assert!(none["discarded"] == 0 && none["remain"] == readings + 1, "{none}");
+    }
+    for refused in [["discard"].as_slice(), &["discard", "--count"], &["discard", "--all", "--kind", "Unassigned"]] {
+        let words: Vec<&str> = ["dead-letters"].into_iter().chain(refused.iter().copied()).collect();
+        assert!(command(site.gateway.config_file(), &words).await.is_err(), "nothing named is not everything: {refused:?}");
+    }
+    held(&site, readings + 1).await;
+
+    let done = discard(&["--kind", "Unassigned", "--device", "monitor-01", "--by", "A. Example (root key 77a0)"]).await;
+    assert!(done["discarded"] == readings && done["remain"] == 1 && done["stopped"].is_null(), "{done}");
+    held(&site, 1).await;
+    let printed = traced(&site, asked).await.unwrap();
+    assert!(printed.contains("discarded by A. Example (root key 77a0)") && !printed.contains("delivered"), "{printed}");
+    let log = std::fs::read_to_string(site.gateway.log_file()).unwrap();
+    assert!(log.contains("discarded by A. Example"), "{}", site.gateway.log_end());
+
+    let done = discard(&["--before", &wall_now().plus_ms(60_000).rfc3339(0)]).await;
+    assert!(done["discarded"] == 1 && done["kinds"]["Undecodable"]["discarded"] == 1 && done["remain"] == 0, "{done}");
+    let said = command(site.gateway.config_file(), &["dead-letters", "discard", "--all"]).await.unwrap();
+    assert!(said.contains("0 discarded, 0 remain"), "{said}");
+}
+
 /// The gateway without its buffer, as after damage: it is filled again from the journal.
 async fn begin_buffer_anew(site: &mut Site) {
     site.gateway.terminate().await.unwrap();

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use vitalgate_console::{Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, Resolution, ResolveRequest, Status};
+use vitalgate_domain::DeadLetterSelector;
 
+use super::discard::{Wish, discard};
 use super::print_json;
 use crate::admin::Admin;
 use crate::cli::DeadLetterAction;
@@ -12,8 +14,19 @@ use crate::cli::DeadLetterAction;
 pub(super) async fn dead_letters(admin: &Admin, action: DeadLetterAction) -> anyhow::Result<ExitCode> {
     match action {
         DeadLetterAction::List { json } => list(admin, json).await,
-        DeadLetterAction::Replay { sequences } => resolve(admin, sequences, Resolution::Replay).await,
-        DeadLetterAction::Discard { sequences } => resolve(admin, sequences, Resolution::Discard).await,
+        DeadLetterAction::Replay { sequences } => resolve(admin, sequences, Resolution::Replay, None).await,
+        DeadLetterAction::Discard { sequences, by, .. } if !sequences.is_empty() => {
+            resolve(admin, sequences, Resolution::Discard, by).await
+        }
+        DeadLetterAction::Discard { named, count, by, json, within_s, .. } => {
+            let selector = DeadLetterSelector::parse(named.kind.as_deref(), named.device.as_deref(), named.before.as_deref())?;
+            let told = discard(admin, &Wish { selector, count, by, within_s }).await?;
+            if json {
+                print_json(&told)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            told.say(count)
+        }
     }
 }
 
@@ -40,16 +53,25 @@ async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution) -> anyhow::Result<ExitCode> {
-    let mut request = ResolveRequest { sequences, among: None, resolution };
-    let mut answered: Answered = admin.post("/dead-letters/resolve", &request).await?;
-    let mut resolved = answered.resolved;
-    while answered.not_reached.is_some() {
-        request.among = answered.not_reached;
-        answered = admin.post("/dead-letters/resolve", &request).await?;
-        resolved += answered.resolved;
-    }
-    let word = if resolution == Resolution::Replay { "replayed" } else { "discarded" };
-    println!("{resolved} {word}, {} remain", answered.remaining);
+async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution, by: Option<String>) -> anyhow::Result<ExitCode> {
+    let Answered { resolved, remaining, .. } = resolved(admin, sequences, resolution, by).await?;
+    println!("{resolved} {}, {remaining} remain", resolution.word());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replays or discards, request after request until each was come to.
+///
+/// # Errors
+/// When the gateway does not answer.
+pub(super) async fn resolved(admin: &Admin, sequences: Vec<u64>, resolution: Resolution, by: Option<String>) -> anyhow::Result<Answered> {
+    let mut request = ResolveRequest { sequences, among: None, resolution, by };
+    let mut resolved = 0;
+    loop {
+        let answered: Answered = admin.post("/dead-letters/resolve", &request).await?;
+        resolved += answered.resolved;
+        if answered.not_reached.is_none() {
+            return Ok(Answered { resolved, ..answered });
+        }
+        request.among = answered.not_reached;
+    }
 }

@@ -12,6 +12,7 @@ macro_rules! eprintln {
 mod check;
 mod dead_letters;
 mod device;
+mod discard;
 mod output;
 mod status;
 mod store;

@@ -206,7 +206,7 @@ impl Rig {
         self.commit(|commit, group| {
             for (sequences, resolution) in requests {
                 let (asker, answer) = oneshot::channel();
-                let request = ResolveRequest { sequences: sequences.to_vec(), among: None, resolution: *resolution };
+                let request = ResolveRequest { sequences: sequences.to_vec(), among: None, resolution: *resolution, by: None };
                 commit.obey(Command::Resolve(request, asker), group);
                 answers.push(answer);
             }
@@ -378,7 +378,7 @@ fn a_round_and_a_request_end_where_a_sample_ends() {
     assert_eq!(rig.unresolved(), [(1_000, 1_200)]);
     assert_eq!(dated(&mut rig), 1_200);
     rig.settle(1_201..=2_400);
-    let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY };
+    let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY, by: None };
     let plan = rig.commit.plan(&request, "test", &Group::default()).unwrap();
     assert_eq!((plan.entries.len(), plan.answered.not_reached), (999, Some((2_200, 2_400))));
 }
@@ -507,7 +507,7 @@ fn a_replay_that_was_cut_short_gives_no_reading_a_second_identity() {
     }
     drop(before);
     let mut rig = rig(folder.path(), &list_profile("pulse"), 0);
-    let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY };
+    let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY, by: None };
     let mut group = Group::default();
     let plan = rig.commit.plan(&request, "test", &group).unwrap();
     rig.commit.carry_out(plan, &mut group);

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn request(sequences: Vec<u64>) -> ResolveRequest {
-        ResolveRequest { sequences, among: None, resolution: Resolution::Replay }
+        ResolveRequest { sequences, among: None, resolution: Resolution::Replay, by: None }
     }
 
     /// Promise 4: all means all, also behind a thousand that cannot be read again, and what comes meanwhile is not waited for.

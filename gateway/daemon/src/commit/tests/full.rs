@@ -122,7 +122,7 @@ fn what_finds_no_room_at_all_waits_and_holds_only_its_destination_back() {
     }
     assert!(!is_settled_up_to(&rig, 2) && rig.unresolved() == [(1, 1)], "there is no room for it");
     let (asker, mut answer) = oneshot::channel();
-    let request = ResolveRequest { sequences: vec![1], among: None, resolution: Resolution::Discard };
+    let request = ResolveRequest { sequences: vec![1], among: None, resolution: Resolution::Discard, by: None };
     rig.commit(|commit, group| commit.obey(Command::Resolve(request, asker), group));
     assert!(answer.try_recv().unwrap().is_ok());
 
@@ -210,7 +210,7 @@ fn a_full_disk_that_one_dead_letter_holds_goes_on_when_it_is_discarded() {
 
     let sample = full.sample(SAMPLE, full.received(0));
     let (asker, mut answer) = oneshot::channel();
-    let request = ResolveRequest { sequences: vec![1], among: None, resolution: Resolution::Discard };
+    let request = ResolveRequest { sequences: vec![1], among: None, resolution: Resolution::Discard, by: None };
     let receipt = full.commit(|commit, group| {
         commit.admit(sample, group);
         commit.obey(Command::Resolve(request, asker), group);

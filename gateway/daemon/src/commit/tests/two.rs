@@ -47,7 +47,7 @@ fn what_was_replayed_is_no_dead_letter_of_the_next_destination() {
 
         let mut rig = super::rig(folder.path(), &list_profile("pr"), 0);
         let late = settled(&rig, ARCHIVE, DeadLetterKind::Unassigned, 1..=3);
-        let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY };
+        let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY, by: None };
         let (asker, mut answer) = oneshot::channel();
         rig.commit(|commit, group| {
             commit.obey(Command::Resolve(request, asker), group);
