@@ -167,7 +167,7 @@ pub(crate) struct Delegate {
 pub(crate) enum Right {
     /// Site files
     Site,
-    /// Support, reset, decommission, certificate, replay
+    /// Support, reset, decommission, certificate, replay, discard
     Request,
 }
 
@@ -210,10 +210,32 @@ pub(crate) struct Request {
     #[arg(long, requires = "certificate")]
     pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) discard: Discard,
+    #[command(flatten)]
     pub(crate) signer: Signer,
     /// Where to write; otherwise the name that the stick wants
     #[arg(long, short)]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// Which dead letters are discarded: those that are all that is given.
+#[derive(Args)]
+pub(crate) struct Discard {
+    /// With the action discard: dead letters of this kind, such as Undecodable
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// With the action discard: dead letters of this device
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// With the action discard: dead letters received before this day (UTC) or moment, such as 2026-11-01 or 2026-11-01T10:00:00+01:00
+    #[arg(long)]
+    pub(crate) before: Option<String>,
+    /// With the action discard: all dead letters
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// With the action discard: only say how many they are
+    #[arg(long)]
+    pub(crate) count: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -228,6 +250,8 @@ pub(crate) enum RequestAction {
     Certificate,
     /// Send all dead letters again, on a stick REPLAY
     Replay,
+    /// Discard the dead letters that --kind, --device and --before name, or --all of them, or --count them; on a stick REPLAY
+    Discard,
 }
 
 #[derive(Subcommand)]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use vitalgate_layout::stick::{CERTIFICATE, CERTIFICATE_REQUEST, REPLAY, REPLAY_REQUEST, RESET, RESET_REQUEST, SUPPORT, SUPPORT_REQUEST};
-use vitalgate_site::{Action, Purpose, Request, Serial, sign_request};
+use vitalgate_site::{Action, DeadLetterSelector, Discard, Purpose, Request, Serial, sign_request};
 use vitalgate_trust::{ClientChain, ClientChainError};
 
 use crate::cli::{self, RequestAction};
@@ -21,6 +21,7 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
         RequestAction::Decommission => (Action::Decommission, RESET, RESET_REQUEST),
         RequestAction::Certificate => (Action::Certificate, CERTIFICATE, CERTIFICATE_REQUEST),
         RequestAction::Replay => (Action::Replay, REPLAY, REPLAY_REQUEST),
+        RequestAction::Discard => (Action::Discard, REPLAY, REPLAY_REQUEST),
     };
     let expires = files::day(&arguments.expires)?;
     if expires < files::today() {
@@ -41,6 +42,7 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
         Some(file) => Some(issued(file, arguments.report.as_deref())?),
         None => None,
     };
+    let discard = discard(action, &arguments.discard)?;
     let mut id = [0; 16];
     SystemRandom::new()
         .fill(&mut id)
@@ -53,17 +55,41 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
         technician: arguments.technician.clone(),
         reason: arguments.reason.clone(),
         certificate_pem: chain.as_ref().map(|chain| chain.pem.clone()),
+        discard,
     };
     let text = sign_request(&request, &signer).map_err(|error| signer::unsigned(&error))?;
     let output = arguments.output.clone().unwrap_or_else(|| PathBuf::from(name));
     files::write(&output, text.as_bytes())?;
     say::result(format_args!("signed {}: copy it as {name} to a FAT stick with the label {label}", output.display()));
     say::result(format_args!("  {action} of {}, until {expires}, request {}", request.serial, request.id));
+    if let Some(Discard { selector, count }) = &request.discard {
+        let does = if *count { "counts" } else { "discards" };
+        say::result(format_args!("  {does} dead letters: {selector}"));
+    }
     signer::note_early_end(&signer, expires);
     if let Some(chain) = chain {
         client_certificate::describe(&chain);
     }
     Ok(())
+}
+
+/// Which dead letters, with the one action that discards. Nothing named is not everything.
+fn discard(action: Action, given: &cli::Discard) -> Outcome<Option<Discard>> {
+    let cli::Discard { kind, device, before, all, count } = given;
+    let named = kind.is_some() || device.is_some() || before.is_some();
+    match (action, named, *all) {
+        (Action::Discard, true, true) => Err(Failure::refused("--all is more than the others name", "leave --all or the others out")),
+        (Action::Discard, false, false) => {
+            Err(Failure::refused("nothing says which dead letters to discard", "give --kind, --device or --before, or else --all"))
+        }
+        (Action::Discard, _, _) => {
+            let selector = DeadLetterSelector::parse(kind.as_deref(), device.as_deref(), before.as_deref())
+                .map_err(|error| Failure::refused(format!("--{} cannot be read", error.name), error.remedy))?;
+            Ok(Some(Discard { selector, count: *count }))
+        }
+        (_, false, false) if !count => Ok(None),
+        _ => Err(Failure::refused(format!("a {action} names no dead letters"), "leave --kind, --device, --before, --all and --count out")),
+    }
 }
 
 /// The certificate that an authority issued, judged as the appliance does.

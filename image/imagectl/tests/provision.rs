@@ -243,6 +243,41 @@ fn a_request_is_made_for_named_appliances() {
     ok(request("support", "any"));
 }
 
+/// Promise 4: a request that discards names what, for one appliance, and no other request does.
+#[test]
+fn a_request_to_discard_names_dead_letters() {
+    let folder = folder();
+    let output = folder.text("replay.request");
+    let request = |action: &str, serial: &str, more: &[&str]| {
+        let parts = ["request", action, "--serial", serial, "--expires", "2099-01-01", "--technician", "A", "--reason", "old", "--key"];
+        let files = [folder.text("root.key"), "--output".to_owned(), output.clone()];
+        let more = more.iter().map(|&part| part.to_owned());
+        parts.into_iter().map(str::to_owned).chain(files).chain(more).collect::<Vec<_>>()
+    };
+    let discard = || {
+        let (read, _) = open_request(&folder.read("replay.request"), &[root(&folder)], "VG-0001", today()).unwrap();
+        assert_eq!(read.action.word(), "discard");
+        read.discard.unwrap()
+    };
+    let named = ["--kind", "Undecodable", "--device", "monitor-03", "--before", "2026-11-01", "--count"];
+    let said = ok(request("discard", "VG-0001", &named));
+    assert!(said.contains("as replay.request to a FAT stick with the label REPLAY"), "{said}");
+    assert!(said.contains("counts dead letters: those of the kind Undecodable, of monitor-03, received before 2026-11-01"), "{said}");
+    assert!(discard().count && !discard().selector.is_all());
+    let said = ok(request("discard", "VG-0001", &["--all"]));
+    assert!(said.contains("discards dead letters: all") && discard().selector.is_all() && !discard().count, "{said}");
+
+    refused(1, "nothing says which", request("discard", "VG-0001", &["--count"]));
+    refused(1, "is more than", request("discard", "VG-0001", &["--all", "--kind", "Undecodable"]));
+    refused(1, "is for any appliance", request("discard", "any", &["--all"]));
+    refused(1, "ImpossibleTime", request("discard", "VG-0001", &["--kind", "Unreadable"]));
+    refused(1, "a name may hold", request("discard", "VG-0001", &["--device", "a b"]));
+    refused(1, "2026-12-31", request("discard", "VG-0001", &["--before", "yesterday"]));
+    for more in [["--kind", "Undecodable"].as_slice(), &["--all"], &["--count"]] {
+        refused(1, "a replay names no dead letters", request("replay", "VG-0001", more));
+    }
+}
+
 #[test]
 fn a_report_is_proven_and_printed() {
     let folder = Folder::new();

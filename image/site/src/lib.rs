@@ -39,8 +39,9 @@ pub use render::{
     OwnCertificate, Places, extra_files, render_daemon_config, render_daemon_config_in, render_firewall, render_network, render_time,
 };
 pub use report::{REPORT_BYTES_MAX, Report, ReportError, open_report, seal_report_json, seal_report_text};
-pub use request::{Action, Request, check_request, open_request, sign_request};
+pub use request::{Action, Discard, Request, check_request, open_request, sign_request};
 pub use signature::{Delegation, Purpose, SignElsewhere, SignedBy, Signer};
 pub use signed::{SignError, open_for_any_serial, open_signed, sign};
 pub use site::{Authority, Mqtt, Serial, Site, SiteFile, Storage, Time, Update};
+pub use vitalgate_domain::DeadLetterSelector;
 pub use window::Window;

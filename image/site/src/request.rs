@@ -1,14 +1,16 @@
-//! Signed requests on a stick: support data, factory reset, decommissioning, a certificate for the appliance, dead letters again.
+//! Signed requests on a stick: support data, factory reset, decommissioning, a certificate for the appliance, dead letters
+//! sent again or discarded.
 
 use std::fmt;
 
+use vitalgate_domain::DeadLetterSelector;
 use vitalgate_layout::Rejection;
 
 use crate::check::{certificates, day, one_line, serials};
 use crate::day::Day;
 use crate::error::{Findings, SiteError};
 use crate::key::{PublicKey, from_hex};
-use crate::reader::{Section, parse, quoted};
+use crate::reader::{Section, Text, parse, quoted};
 use crate::refusal::SiteRefusal;
 use crate::schema;
 use crate::signature::{Purpose, SignedBy, Signer, open_text, sign_text};
@@ -28,11 +30,13 @@ pub enum Action {
     Certificate,
     /// Decode, admit and send all dead letters again.
     Replay,
+    /// Discard dead letters.
+    Discard,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Support, Self::Reset, Self::Decommission, Self::Certificate, Self::Replay];
+    pub const ALL: [Self; 6] = [Self::Support, Self::Reset, Self::Decommission, Self::Certificate, Self::Replay, Self::Discard];
 
     /// As it is written.
     pub const fn word(self) -> &'static str {
@@ -42,6 +46,7 @@ impl Action {
             Self::Decommission => "decommission",
             Self::Certificate => "certificate",
             Self::Replay => "replay",
+            Self::Discard => "discard",
         }
     }
 
@@ -54,6 +59,38 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.word())
+    }
+}
+
+/// What is discarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discard {
+    /// These dead letters. That all are meant stands in the request as such.
+    pub selector: DeadLetterSelector,
+    /// Only say how many they are.
+    pub count: bool,
+}
+
+const KIND: &str = "kind";
+const DEVICE: &str = "device";
+const BEFORE: &str = "before";
+const ALL: &str = "all";
+const COUNT: &str = "count";
+
+impl Discard {
+    /// What stands in the request.
+    fn to_text(&self) -> String {
+        let DeadLetterSelector { kind, device, before } = &self.selector;
+        let text = |key: &str, value: Option<String>| value.map(|value| format!("{key} = {}\n", toml::Value::from(value)));
+        let flag = |key: &str, flag: bool| flag.then(|| format!("{key} = true\n"));
+        let lines = [
+            text(KIND, kind.map(|kind| kind.word().to_owned())),
+            text(DEVICE, device.as_ref().map(ToString::to_string)),
+            text(BEFORE, before.map(|before| before.rfc3339(0))),
+            flag(ALL, self.selector.is_all()),
+            flag(COUNT, self.count),
+        ];
+        lines.into_iter().flatten().collect()
     }
 }
 
@@ -74,6 +111,8 @@ pub struct Request {
     pub reason: String,
     /// The certificate and those that issued it, PEM; with [`Action::Certificate`] and with no other.
     pub certificate_pem: Option<String>,
+    /// What is discarded; with [`Action::Discard`] and with no other.
+    pub discard: Option<Discard>,
 }
 
 impl Request {
@@ -85,8 +124,9 @@ impl Request {
             Serial::OneOf(serials) => format!("[{}]", serials.iter().map(|one| text(one)).collect::<Vec<_>>().join(", ")),
         };
         let certificate = self.certificate_pem.as_ref().map(|pem| format!("certificate_pem = {}\n", text(pem))).unwrap_or_default();
+        let discard = self.discard.as_ref().map(Discard::to_text).unwrap_or_default();
         format!(
-            "[request]\naction = {}\nid = {}\nserial = {serial}\nexpires = {}\ntechnician = {}\nreason = {}\n{certificate}",
+            "[request]\naction = {}\nid = {}\nserial = {serial}\nexpires = {}\ntechnician = {}\nreason = {}\n{certificate}{discard}",
             text(self.action.word()),
             text(&self.id),
             text(&self.expires.to_string()),
@@ -126,7 +166,7 @@ fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
                 text.at,
                 "action",
                 &what,
-                "write \"support\", \"reset\", \"decommission\", \"certificate\" or \"replay\"",
+                "write \"support\", \"reset\", \"decommission\", \"certificate\", \"replay\" or \"discard\"",
             );
         }
         action
@@ -143,6 +183,7 @@ fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
     let technician = one_line(findings, section, "technician");
     let reason = one_line(findings, section, "reason");
     let certificate_pem = certificate(findings, section, action);
+    let discard = discard(findings, section, action);
     Some(Request {
         action: action?,
         id: id?,
@@ -151,7 +192,40 @@ fn read(findings: &mut Findings, section: &Section<'_>) -> Option<Request> {
         technician: technician?,
         reason: reason?,
         certificate_pem,
+        discard,
     })
+}
+
+/// What is discarded, with the one action that discards. Nothing named is an error, not everything.
+fn discard<'a>(findings: &mut Findings, section: &Section<'a>, action: Option<Action>) -> Option<Discard> {
+    let action = action?;
+    if action != Action::Discard {
+        for key in [KIND, DEVICE, BEFORE, ALL, COUNT] {
+            if let Some(value) = section.value(findings, key) {
+                let what = format!("belongs to no {action}");
+                section.wrong(findings, value.span().start, key, &what, "remove it, or write action = \"discard\"");
+            }
+        }
+        return None;
+    }
+    let named = [KIND, DEVICE, BEFORE].into_iter().any(|key| section.table.contains_key(key));
+    if section.boolean(findings, ALL).unwrap_or(false) == named {
+        let what = if named { "the request names all dead letters, and some of them" } else { "the request names no dead letters" };
+        findings.at(section.at, what, "add kind, device or before, or else all = true");
+    }
+    let texts @ [kind, device, before] = [KIND, DEVICE, BEFORE].map(|key| section.text(findings, key));
+    let word = |text: Option<Text<'a>>| text.map(|text| text.text);
+    let count = section.boolean(findings, COUNT).unwrap_or(false);
+    match DeadLetterSelector::parse(word(kind), word(device), word(before)) {
+        Ok(selector) => Some(Discard { selector, count }),
+        Err(error) => {
+            let wrong = [KIND, DEVICE, BEFORE].into_iter().zip(texts).find(|(key, _)| *key == error.name);
+            if let Some((key, Some(text))) = wrong {
+                section.wrong(findings, text.at, key, &format!("is {}", quoted(text.text)), error.remedy);
+            }
+            None
+        }
+    }
 }
 
 /// The certificate, with the one action that takes one. Whether an appliance can use it is the appliance's to judge.

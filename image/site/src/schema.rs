@@ -132,11 +132,11 @@ pub const ROOT: SectionSpec = SectionSpec {
     ],
 };
 
-/// `[request]`: the file on a stick `SUPPORT`, `RESET` or `CERTIFICATE`.
+/// `[request]`: the file on a stick `SUPPORT`, `RESET`, `REPLAY` or `CERTIFICATE`.
 pub const REQUEST: SectionSpec = SectionSpec {
     title: "[request]",
     keys: &[
-        key("action", OneOf(&["support", "reset", "decommission", "certificate", "replay"]), Required),
+        key("action", OneOf(&["support", "reset", "decommission", "certificate", "replay", "discard"]), Required),
         key("id", Text("32 hex digits"), Required),
         key("serial", TextList("\"any\", or serial numbers; a * at the end stands for the rest"), Required),
         key("expires", Text("YYYY-MM-DD"), Required),
@@ -147,6 +147,11 @@ pub const REQUEST: SectionSpec = SectionSpec {
             Text("the appliance's certificate and those of its authorities in PEM, with action = \"certificate\""),
             Optional,
         ),
+        key("kind", Text("the kind of the dead letters, with action = \"discard\""), Optional),
+        key("device", Text("the id of their device, with action = \"discard\""), Optional),
+        key("before", Text("a day or a moment before which they were received, with action = \"discard\""), Optional),
+        key("all", Boolean, Default("false")),
+        key("count", Boolean, Default("false")),
     ],
 };
 /// The request's file itself.

@@ -186,6 +186,7 @@ fn request() -> Request {
         technician: "A. \"Example\"".to_owned(),
         reason: "moved to another site".to_owned(),
         certificate_pem: None,
+        discard: None,
     }
 }
 

@@ -264,6 +264,7 @@ fn request(pem: &str, id: u8, signer: u8) -> String {
         technician: "A. Example".into(),
         reason: "the EHR's authority".into(),
         certificate_pem: Some(pem.to_owned()),
+        discard: None,
     };
     sign_request(&request, &Signer::root(SigningKey::parse(&format!("{signer:02x}").repeat(32)).unwrap())).unwrap()
 }

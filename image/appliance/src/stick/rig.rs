@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::sys::stat::{major, minor};
 use vitalgate_layout::path;
 use vitalgate_site::age::Identity;
-use vitalgate_site::{Action, Day, Request, Serial, Signer, SigningKey, sign_request};
+use vitalgate_site::{Action, Day, Discard, Request, Serial, Signer, SigningKey, sign_request};
 
 use super::drawer::{Folder, stick_with};
 use super::managed::{DEVICES, LABELS, NUMBER, STICKS};
@@ -58,6 +58,11 @@ impl Rig {
 
     /// A signed request.
     pub(crate) fn request(action: Action, id: u8, signer: u8) -> String {
+        Self::request_with(action, id, signer, None)
+    }
+
+    /// The same, with what is discarded.
+    pub(crate) fn request_with(action: Action, id: u8, signer: u8, discard: Option<Discard>) -> String {
         let request = Request {
             action,
             id: format!("{id:02x}").repeat(16),
@@ -66,6 +71,7 @@ impl Rig {
             technician: "A. Example".into(),
             reason: "a test".into(),
             certificate_pem: None,
+            discard,
         };
         sign_request(&request, &Signer::root(SigningKey::parse(&format!("{signer:02x}").repeat(32)).unwrap())).unwrap()
     }
