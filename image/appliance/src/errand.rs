@@ -45,7 +45,7 @@ pub(crate) enum Errand {
     Network,
     /// Reach devices by TCP.
     Reach,
-    /// Have the daemon send dead letters again, as its account.
+    /// Have the daemon send dead letters again or discard them, as its account.
     Replay,
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn run(errand: Errand, places: &Places, programs: &dyn Programs) -> a
         Errand::Fetch => answer(errand, places, |wanted: update::Wanted| update::fetch(places, &wanted)),
         Errand::Network => answer(errand, places, |(): ()| support::network(programs)),
         Errand::Reach => answer(errand, places, |devices| Ok(self_test::reach(devices))),
-        Errand::Replay => answer(errand, places, |(): ()| replay::send_again(places, programs)),
+        Errand::Replay => answer(errand, places, |wanted: replay::Wanted| replay::ask_gateway(places, programs, &wanted)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use vitalgate_layout::{Rejection, path, stick};
-use vitalgate_site::{Action, Request, SiteRefusal, open_report, seal_report_text};
+use vitalgate_site::{Action, Request, SiteRefusal, seal_report_text};
 use vitalgate_trust::{ClientChain, ClientChainError};
 
 use super::{ISSUED, OWN, Shown, chain, facts, in_service, say, shown};
@@ -81,9 +81,7 @@ fn tell(places: &Places, folder: &Path, mut text: String) -> anyhow::Result<()> 
 
 /// What the stick was told before, if it was by this appliance: it is signed once more.
 fn told_before(places: &Places, mounted: &dyn Mounted) -> Option<String> {
-    let report = open_report(&read_report(mounted, stick::CERTIFICATE_REPORT)?).ok()?;
-    let own = report::existing_key(places)?.public();
-    (report.signed_by == own).then_some(report.text)
+    report::text_of_own(places, &read_report(mounted, stick::CERTIFICATE_REPORT)?)
 }
 
 fn described(shown: &Shown) -> String {

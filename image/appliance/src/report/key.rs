@@ -13,7 +13,7 @@ use std::io::{self, Read as _};
 use anyhow::Context as _;
 use aws_lc_rs::rand;
 use vitalgate_layout::{fact, path};
-use vitalgate_site::{PublicKey, Signer, SigningKey};
+use vitalgate_site::{PublicKey, Signer, SigningKey, open_report};
 use zeroize::Zeroizing;
 
 use crate::cli::say;
@@ -66,6 +66,12 @@ pub(crate) fn existing_key(places: &Places) -> Option<Signer> {
         Kept::File(key) => Some(Signer::root(key)),
         Kept::InTpm(kept) => kept.is_there(places).is_ok_and(|there| there).then(|| kept.signer(places)),
     }
+}
+
+/// What a report says that this appliance signed with the key that it has now.
+pub(crate) fn text_of_own(places: &Places, report: &[u8]) -> Option<String> {
+    let report = open_report(report).ok()?;
+    (report.signed_by == existing_key(places)?.public()).then_some(report.text)
 }
 
 /// What the status page shows of it. What a report is compared with: `imagectl report verify` prints the key that signed it.
@@ -176,7 +182,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use vitalgate_site::{open_report, seal_report_json, seal_report_text};
+    use vitalgate_site::{seal_report_json, seal_report_text};
 
     use super::*;
     use crate::tpm::DEVICE;

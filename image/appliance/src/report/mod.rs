@@ -16,7 +16,7 @@ use vitalgate_layout::state::Part;
 use vitalgate_layout::{fact, path};
 use vitalgate_site::{Signer, Site, seal_report_json, seal_report_text};
 
-pub(crate) use key::{existing_key, facts, key};
+pub(crate) use key::{existing_key, facts, key, text_of_own};
 
 use crate::places::Places;
 use crate::self_test;

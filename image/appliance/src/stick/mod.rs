@@ -40,7 +40,7 @@ enum Label {
     /// To tell support how it is.
     #[value(name = "SUPPORT")]
     Support,
-    /// To send dead letters again.
+    /// To send dead letters again, or discard them.
     #[value(name = "REPLAY")]
     Replay,
     /// To be erased.
