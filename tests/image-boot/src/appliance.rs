@@ -14,7 +14,7 @@ use crate::machine::console::Heard;
 use crate::machine::model::Model;
 use crate::machine::{Machine, Running, Surroundings, patience};
 use crate::page::{Page, fingerprint_in};
-use crate::practice::{Devices, PUBLISHERS, Practice};
+use crate::practice::{self, Devices, PUBLISHERS, Practice};
 use crate::stick::Stick;
 
 /// The appliance takes readings.
@@ -169,6 +169,15 @@ impl Appliance {
     /// When there are none.
     pub(crate) fn devices(&self) -> anyhow::Result<Devices> {
         Devices::start(&self.handed_over.join(labels::DEVICES), self.machine.mqtt_port)
+    }
+
+    /// Lets a device that is not publishing say something that no profile reads.
+    ///
+    /// # Errors
+    /// When that is not acknowledged in time.
+    pub(crate) async fn publish_unreadable(&self, device: &str, within: Duration) -> anyhow::Result<()> {
+        let folder = self.handed_over.join(labels::DEVICES).join(device);
+        practice::publish_unreadable(device, &folder, self.machine.mqtt_port, within).await
     }
 
     /// Boots until it is in service.

@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use vitalgate_domain::{DeviceId, DeviceNamespace};
-use vitalgate_simulator::{Acknowledged, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet, Transport};
+use vitalgate_simulator::replay::wall_now;
+use vitalgate_simulator::{Acknowledged, Message, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet, Transport};
 use vitalgate_test_support::{DeviceLine, Ehr, EhrOptions, Oracle, Verdict, free_port, wait_until};
 use vitalgate_trust::{ClientProfile, client_config};
 
@@ -319,6 +320,25 @@ impl Devices {
         let _ = wait_until("every acknowledged reading in the EHR", patience(DRAIN_WITHIN), arrived).await;
         self.oracle.compare(&practice.ehr.sightings())
     }
+}
+
+/// Publishes something that no profile reads, with the credentials in `folder`, and waits until it is acknowledged.
+///
+/// # Errors
+/// When it is not in time.
+pub(crate) async fn publish_unreadable(device: &str, folder: &Path, mqtt_port: u16, within: Duration) -> anyhow::Result<()> {
+    let monitor = MqttMonitor::new(DeviceId::new(device)?, SocketAddr::from(([127, 0, 0, 1], mqtt_port)), transport(folder)?);
+    let (channel, time) = (Arc::from("vitals"), Arc::from(""));
+    let message = Message { channel, payload: "nothing that a profile reads".into(), time, time_unix_ms: wall_now(), readings: Vec::new() };
+    let (source, messages) = mpsc::channel(1);
+    source.send(message).await?;
+    drop(source);
+    let (acknowledge, _acknowledged) = mpsc::unbounded_channel();
+    let (_stop, never) = watch::channel(false);
+    let published = tokio::time::timeout(patience(within), monitor.run(messages, acknowledge, never)).await;
+    let report = published.with_context(|| format!("{device} still waits for an acknowledgement"))?;
+    ensure!(report.acknowledged == 1, "{device} was not acknowledged");
+    Ok(())
 }
 
 fn transport(folder: &Path) -> anyhow::Result<Transport> {

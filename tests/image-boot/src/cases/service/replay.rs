@@ -1,18 +1,22 @@
 //! A device without a patient: its readings are held, not dropped. Another site file says whose they are, a signed request
-//! sends them again, and then each is in the EHR once.
+//! sends them again, and then each is in the EHR once. What nobody can read is counted and discarded by signed requests.
 
 use serde_json::Value;
 use vitalgate_layout::stick as labels;
 
 use super::site::{RESTART_WITHIN, site_stick};
-use super::{Asked, READINGS_WITHIN, SERIAL, SOME, STICK_WITHIN, answered, exactly_once, stick};
+use super::{Asked, READINGS_WITHIN, SERIAL, SOME, STICK_WITHIN, answered, exactly_once, request_with, stick};
 use crate::appliance::{Appliance, Order, practice};
 use crate::evidence::Evidence;
-use crate::image::{DISK_BYTES, Image};
-use crate::machine::Surroundings;
+use crate::image::{self, DISK_BYTES, Image};
+use crate::machine::{Running, Surroundings};
 use crate::practice::device_text;
+use crate::stick::Stick;
 
 const REPLAY: Asked = Asked { action: "replay", label: labels::REPLAY, file: labels::REPLAY_REQUEST };
+const DISCARD: Asked = Asked { action: "discard", ..REPLAY };
+/// The device that says something that no profile reads.
+const GARBLED: &str = "monitor-01";
 /// The device that nobody has a patient for at first.
 const HELD: &str = "monitor-03";
 
@@ -51,7 +55,33 @@ pub(super) async fn run(first: &Image, evidence: &mut Evidence) -> anyhow::Resul
     evidence.outcome("nothing is held any more", none);
     // What was held as well: each in the EHR, once.
     exactly_once(&appliance, &mut devices, evidence).await?;
+    counted_and_discarded(&mut running, &appliance, evidence).await?;
     running.cut().await
+}
+
+/// A message that nobody can read is set aside, counted by one request and discarded by another.
+async fn counted_and_discarded(running: &mut Running, appliance: &Appliance, evidence: &mut Evidence) -> anyhow::Result<()> {
+    appliance.publish_unreadable(GARBLED, READINGS_WITHIN).await?;
+    let held = appliance.status(running, "a dead letter", |status| dead_letters(status) == 1).await;
+    evidence.outcome("what nobody can read is set aside", held);
+    for (name, with, answer, left) in [
+        ("count", "--count", "COUNTED: 1 dead letters would be discarded, 0 would remain", 1),
+        ("discard", "--device=monitor-01", "DONE: 1 dead letters discarded, 0 remain", 0),
+    ] {
+        let file = evidence.folder().join(format!("{name}.request"));
+        request_with(DISCARD, SERIAL, &file, &["--kind=Undecodable".into(), with.into()]).await?;
+        let asking = Stick::new(&evidence.folder().join(format!("{name}.img")), DISCARD.label, &[(DISCARD.file, &file)]).await?;
+        let said = answered(running, &asking, labels::REPLAY_REPORT).await?;
+        evidence.say(&said.lines().collect::<Vec<_>>().join(" | "));
+        evidence.check(&format!("{name}: the request is carried out"), said.contains(answer));
+        let report = evidence.folder().join(format!("{name}-report.txt"));
+        std::fs::write(&report, said)?;
+        let signed = image::imagectl(["report".into(), "verify".into(), report.into_os_string()]).await;
+        evidence.outcome(&format!("{name}: the appliance signed the report"), signed);
+        let counted = appliance.status(running, "the dead letters", |status| status["queue"]["dead_letters"] == left).await;
+        evidence.outcome(&format!("{name}: the page counts {left}"), counted);
+    }
+    Ok(())
 }
 
 fn dead_letters(status: &Value) -> u64 {
