@@ -117,7 +117,7 @@ impl Refusal<'_> {
     fn may_go_on(&self, context: &EncodeContext) -> bool {
         let gave_up = match self.status {
             502 | 504 => true,
-            408 | 500 => !self.outcome.is_stated(),
+            408 => !self.outcome.is_stated(),
             _ => false,
         };
         gave_up && context.write == WriteMode::ConditionalCreate

@@ -130,14 +130,31 @@ impl FhirClient {
         if batch.mode == BatchMode::Together && !ways.transaction {
             batch.to_mut().mode = BatchMode::Separately;
         }
-        if batch.mode == BatchMode::Separately && !ways.batch && batch.items.len() > 1 {
-            // In one transaction they would stand or fall together.
-            return Ok(Answer::RejectedWhole { detail: "the server takes no batches".into() });
-        }
         if ways.observation == WriteMode::ConditionalCreate {
             self.outwait_earlier_process(&batch).await;
         }
+        if batch.mode == BatchMode::Separately && !ways.batch && batch.items.len() > 1 {
+            return self.one_by_one(&batch, ways).await;
+        }
         self.attempts(&batch, ways).await
+    }
+
+    /// The server takes no batches, and in one transaction they would stand or fall together. What is said of more than one of them
+    /// ends it.
+    async fn one_by_one(&self, batch: &Batch, ways: Ways) -> Result<Answer, Answer> {
+        let mut answers = Vec::with_capacity(batch.items.len());
+        for item in &batch.items {
+            let alone = Batch { patient: batch.patient.clone(), items: vec![item.clone()], mode: batch.mode };
+            match self.attempts(&alone, ways).await {
+                Ok(Answer::Items(answer)) => answers.extend(answer),
+                Ok(Answer::RejectedWhole { detail }) => answers.push(ItemAnswer::Rejected { detail }),
+                ended if answers.is_empty() => return ended,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        let missing = || ItemAnswer::Transient { detail: "not sent: what went before it was not answered".into() };
+        answers.resize_with(batch.items.len(), missing);
+        Ok(Answer::Items(answers))
     }
 
     /// A request that an earlier process left under way may still be worked on, and a conditional create beside it could make a second

@@ -71,8 +71,9 @@ async fn one(exchange: &Exchange, id: &ReadingId, context: &EncodeContext, whose
                     true => Some(ItemAnswer::Accepted { remote_id: None }),
                     false => of_another(),
                 },
-                // What we may not read is not taken for a reading that is there: a PUT may be sent again.
-                403 | 404 | 405 | 410 => absent(),
+                408 | 429 => None,
+                // What we may not read, or what is not offered, is not taken for a reading that is there: a PUT may be sent again.
+                400..=499 | 501 => absent(),
                 _ => None,
             }
         }
