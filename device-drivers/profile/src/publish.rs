@@ -200,6 +200,10 @@ fn common(profile: &PublishProfile, message: &Message<'_>, sample: &RawSample) -
         None => (None, None, Flags::DATED_BY_ARRIVAL),
     };
     let (identity, flags) = match (counter, text) {
+        // Of both: a counter that begins anew, or wraps, comes with another time.
+        (Some(SourceIdentity::Counter { epoch, sequence }), Some(text)) => {
+            (SourceIdentity::Counter { epoch: format!("{epoch}\u{1f}{text}").into(), sequence }, flags)
+        }
         (Some(counter), _) => (counter, flags),
         (None, Some(text)) => (SourceIdentity::Time(text), flags),
         (None, None) if profile.resend_indistinct => (SourceIdentity::None, flags.with(Flags::RESEND_INDISTINCT)),

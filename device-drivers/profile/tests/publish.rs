@@ -109,8 +109,11 @@ fn a_profile_says_what_dates_and_what_tells_a_message() {
     let (counted, timed) = (r#""seq":17,"#, r#""time":"2026-11-22T09:00:00Z","#);
     let both = format!("{counted}{timed}");
     assert_eq!(of("arrival_is_moment = true", counted), (counter.clone(), false, Flags::default()));
-    assert_eq!(of("arrival_is_moment = false", counted), (counter.clone(), false, Flags::DATED_BY_ARRIVAL));
-    assert_eq!(of(r#"identity = "counter""#, &both), (counter, true, Flags::default()));
+    assert_eq!(of("arrival_is_moment = false", counted), (counter, false, Flags::DATED_BY_ARRIVAL));
+    let of_both = |text: &str| SourceIdentity::Counter { epoch: format!("\u{1f}{text}").into(), sequence: 17 };
+    assert_eq!(of(r#"identity = "counter""#, &both), (of_both("2026-11-22T09:00:00Z"), true, Flags::default()));
+    let begun_anew = format!("{counted}{}", timed.replace("09:00", "10:00"));
+    assert_eq!(of(r#"identity = "counter""#, &begun_anew).0, of_both("2026-11-22T10:00:00Z"), "it is another reading");
     assert_eq!(of(r#"identity = "counter""#, timed), (time.clone(), true, Flags::default()), "it has no counter");
     assert_eq!(of(r#"identity = "time""#, &both), (time, true, Flags::default()));
 }

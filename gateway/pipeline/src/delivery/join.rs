@@ -32,8 +32,8 @@ struct PanelKey {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Moment {
-    /// The device's own time, corrected.
-    Device(UnixMs),
+    /// The device's own time, corrected, and its counter where that tells messages of one time apart.
+    Device(UnixMs, Option<u64>),
     /// The sample that it came in: boot, time of arrival, device counter.
     Sample([u8; 16], u64, Option<u64>),
 }
@@ -41,7 +41,7 @@ enum Moment {
 impl Moment {
     fn of(reading: &Reading) -> Self {
         match reading.time.device {
-            Some(device) => Self::Device(device.unix_ms.plus_ms(reading.time.correction_ms)),
+            Some(device) => Self::Device(device.unix_ms.plus_ms(reading.time.correction_ms), reading.device_sequence),
             None => Self::Sample(*reading.time.received.boot.as_bytes(), reading.time.received.monotonic_ms, reading.device_sequence),
         }
     }
