@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use vitalgate_domain::{KeyWrap, Sequence};
@@ -287,17 +288,28 @@ impl Opening {
     /// segments are missing. They are made again, or told as lost.
     fn restore_front(&self, state: &State) -> Result<(), WalkError> {
         let outbox = &self.outbox;
-        let missing = || {
-            let unsettled = state.settled.values().map(|settled| settled.first_missing(Sequence::FIRST));
-            let unresolved = state.unresolved.ranges().first().map(|(first, _)| *first);
-            unsettled.chain(unresolved).min().filter(|first| *first < outbox.oldest().0)
-        };
+        let is_missing = |first: &Sequence| *first < outbox.oldest().0;
+        let owed = || state.settled.values().map(|settled| settled.first_missing(Sequence::FIRST)).min().filter(is_missing);
+        let letter = || state.unresolved.ranges().first().map(|(first, _)| *first).filter(is_missing);
+        let missing = || owed().into_iter().chain(letter()).min();
         if missing().is_none() {
             return Ok(());
         }
         self.wait_second();
         if let Some(second) = &self.second {
-            while missing().is_some() && outbox.restore_before_oldest(second.copy.as_ref())? {}
+            while missing().is_some() {
+                match outbox.restore_before_oldest(second.copy.as_ref()) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    // Nothing is settled for want of them: readings are taken, the copies are kept, and the next start asks again.
+                    Err(WalkError::Copy(error)) if owed().is_none() => {
+                        tracing::error!(%error, "dead letters of the oldest part are missing; the keyed store, which may have them, does not answer");
+                        outbox.keeps_copies.store(true, Ordering::Relaxed);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         }
         if let Some(first) = missing() {
             outbox.findings.add(Finding::Lost { first, last: Sequence(outbox.oldest().0.0.saturating_sub(1)) });

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use vitalgate_domain::{Change, Record, Sequence};
@@ -40,6 +40,8 @@ pub(crate) struct Outbox {
     quarantined: AtomicU64,
     /// Held while a missing segment is made again.
     pub restoring: Mutex<()>,
+    /// The keyed store may have what is missing here, and could not be asked: it lets go of nothing.
+    pub keeps_copies: AtomicBool,
 }
 
 /// Why a sealed body could not be opened.
@@ -93,6 +95,7 @@ impl Outbox {
             keyed: OnceLock::new(),
             quarantined: AtomicU64::new(0),
             restoring: Mutex::default(),
+            keeps_copies: AtomicBool::new(false),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is done beside committing: reclaiming what every destination has, dropping shadows.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use vitalgate_domain::Sequence;
@@ -163,7 +164,9 @@ impl Journal {
             self.space.recycle(&path, whole)?;
         }
         outbox.files.sync_dir(&outbox.journal_dir)?;
-        if let Some(keyed) = outbox.keyed() {
+        if let Some(keyed) = outbox.keyed()
+            && !outbox.keeps_copies.load(Ordering::Relaxed)
+        {
             keyed.forget_up_to(until);
         }
         Ok(gone.len())

@@ -173,6 +173,7 @@ fn a_dead_letter_that_no_copy_has_is_told_as_lost() {
     journal.append(&[letter], &[]).unwrap();
     journal.append(&readings("m1", 5, 1_500), &[settle("ehr", 1, 1_506)]).unwrap();
     drop(journal);
+    let follower = Follower::of(&open_on(&files));
     for path in files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")) {
         files.forget(path);
     }
@@ -180,6 +181,12 @@ fn a_dead_letter_that_no_copy_has_is_told_as_lost() {
     let mut opened = open_on(&files);
     let last = Sequence(opened.reader.oldest().0 - 1);
     assert_eq!(lost(&opened), [Finding::Lost { first: Sequence(6), last }]);
+    drop(opened);
+    let nobody: Arc<dyn KeyedCopy> = Arc::new(Interrupted::at(Arc::new(follower), 1..=u64::MAX));
+    let silent = open_beside(&files, &nobody).expect("readings are taken, whoever does not answer");
+    assert_eq!(lost(&silent), [], "nobody knows yet");
+    drop(silent);
+    opened = open_on(&files);
     opened.journal.append(&[], &[Change::DeadLettersResolved { sequences: vec![Sequence(6)], note: "lost".into() }]).unwrap();
     drop(opened);
     assert_eq!(lost(&open_on(&files)), [], "a person knows of it");
