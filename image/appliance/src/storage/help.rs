@@ -113,6 +113,7 @@ impl Storage<'_> {
         let volume = self.volume(partition);
         volume.open_by_key(key.as_bytes()).map_err(StorageError::DoesNotOpen)?;
         if !has_tpm(self.places) {
+            self.ready_gateway_s_key(key)?;
             return Ok(Opened::Unsealed(None));
         }
         match self.seal_since(partition, key) {
@@ -141,6 +142,20 @@ impl Storage<'_> {
             volume.open_by_key(key.as_bytes()).map_err(StorageError::DoesNotOpen)?;
         }
         shown.map(|()| true)
+    }
+
+    /// Gives the gateway a key that opens here, where the one that it has was sealed to a TPM that is off or gone.
+    fn ready_gateway_s_key(&self, key: &str) -> Result<(), StorageError> {
+        match self.gateway_has_its_key() {
+            // There is none before the first service.
+            Ok(()) | Err(StorageError::Content(_)) => Ok(()),
+            Err(_) => {
+                if let Err(error) = self.renew_keys(&RecoveryKey::parse(key)?, false) {
+                    crate::cli::say(&error.to_string());
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Whether the service manager takes the key that lies in opened storage for the gateway.

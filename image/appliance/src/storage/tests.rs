@@ -106,8 +106,11 @@ impl Machine {
             ("cryptsetup", "close") => fs::remove_file(opened).unwrap(),
             ("systemd-cryptenroll", _) if self.refuses.get() && line.contains("--tpm2-device") => return Err(failed(call.program())),
             ("systemd-creds", "encrypt") if line.contains("--with-key=tpm2-absent") => return Ok("open to all".to_owned()),
-            ("systemd-creds", "decrypt") if self.strict.get() && given == "open to all" => return Err(failed(call.program())),
-            ("systemd-creds", "decrypt") => return Ok(String::new()),
+            ("systemd-creds", "decrypt") => {
+                // A seal wants its TPM, and where there is one, a strict service manager wants a seal.
+                let wrong = if has_tpm(&self.places()) { self.strict.get() && given == "open to all" } else { given.starts_with("sealed") };
+                return if wrong { Err(failed(call.program())) } else { Ok(String::new()) };
+            }
             ("systemd-creds", _) if self.refuses.get() => return Err(failed(call.program())),
             // As systemd 252 does: where a seal of the same policy is, whatever TPM made it, it makes none.
             ("systemd-cryptenroll", _) if !line.contains("--tpm2-device") => self.sealed_to.set(None),

@@ -127,6 +127,14 @@ fn a_seal_that_does_not_open_takes_no_key_away() {
         assert!(machine.places().at("/dev/mapper/data").exists() && key_beside(&machine));
         machine.restart(None);
     }
+    // Switched off again, the TPM leaves no gateway behind that cannot start.
+    let tpm = machine.places().at("/sys/class/tpmrm");
+    fs::rename(&tpm, tpm.with_extension("off")).unwrap();
+    assert_eq!(credential(&machine), "sealed to 0");
+    assert_eq!((start(&machine).unwrap(), credential(&machine).as_str()), (Opened::Unsealed(None), "open to all"));
+    fs::rename(tpm.with_extension("off"), &tpm).unwrap();
+    machine.restart(None);
+
     machine.shut.set(false);
     assert_eq!((start(&machine).unwrap(), key_beside(&machine)), (Opened::Sealed, false));
 }
