@@ -375,7 +375,7 @@ impl CommitLoop {
                 if group.changes_settlement() {
                     self.publish_settlement();
                 }
-                self.letters.settled(&group.changes);
+                self.letters.settled(&group.changes, &self.journal.state().unresolved);
                 Ok((Receipt::Committed, Receipt::Committed))
             }
             Err(CommitError::BelowFloor) => {
@@ -396,7 +396,7 @@ impl CommitLoop {
         match self.journal.append(&[], changes) {
             Ok(_) => {
                 self.publish_settlement();
-                self.letters.settled(changes);
+                self.letters.settled(changes, &self.journal.state().unresolved);
                 Ok(Receipt::Committed)
             }
             Err(CommitError::BelowFloor) => Ok(Receipt::Refused),

@@ -30,6 +30,8 @@ use crate::shared::Shared;
 
 /// How long an administrator's request waits for the commit loop.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the buffer may take to come to where the journal is.
+const BUFFER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Most refusals of one entry that are looked at: every destination's, some of them more than once after a restart.
 const REFUSALS_MAX: usize = 4 * DESTINATIONS_MAX;
@@ -124,6 +126,8 @@ impl ReadModel for Model {
     }
 
     fn dead_letters(&self, from: Option<u64>) -> Result<Vec<DeadLetterView>, ReadModelError> {
+        // Whoever goes through all of them acts by what is said of them: then a part of it is nothing.
+        let told_whole = from.is_none() || self.keyed.wait_reached(self.reader.committed_record(), false, BUFFER_PATIENCE);
         let settlement = self.shared.settlement();
         let ranges = settlement.dead_letters.ranges().iter();
         let places: Vec<u64> = match from {
@@ -133,7 +137,7 @@ impl ReadModel for Model {
         let mut views = Vec::new();
         for sequence in places.into_iter().map(Sequence) {
             let record = self.reader.get(sequence).map_err(|error| ReadModelError::Store(error.to_string()))?;
-            views.push(self.dead_letter(sequence, record.map(|record| record.entry)));
+            views.push(self.dead_letter(sequence, record.map(|record| record.entry), told_whole));
         }
         Ok(views)
     }
@@ -263,7 +267,7 @@ impl Model {
         (!refused.is_empty() || !self.shared.settlement().dead_letters.contains(sequence)).then_some(refused)
     }
 
-    fn dead_letter(&self, sequence: Sequence, entry: Option<Entry>) -> DeadLetterView {
+    fn dead_letter(&self, sequence: Sequence, entry: Option<Entry>, told_whole: bool) -> DeadLetterView {
         let (device, received, own_reason) = match entry {
             Some(Entry::DeadLetter(letter)) => (letter.device.to_string(), Some(letter.received), Some(letter.reason)),
             Some(Entry::Reading(reading)) => (reading.device.to_string(), Some(reading.time.received), None),
@@ -272,6 +276,7 @@ impl Model {
         };
         let refused = match own_reason {
             Some(reason) => vec![(None, reason)],
+            None if !told_whole => Vec::new(),
             None => self.refusals(sequence).unwrap_or_default().into_iter().map(|(by, reason)| (Some(by.to_string()), reason)).collect(),
         };
         let kinds: BTreeSet<DeadLetterKind> = refused.iter().map(|(_, reason)| reason.kind).collect();

@@ -71,6 +71,18 @@ fn three_messages_of_one_moment_are_one_panel() {
     assert_eq!(items(&rig).iter().map(sequences).collect::<Vec<_>>(), [[1, 2, 3]], "sent at once: nothing more can come");
 }
 
+/// Promise 3: where the device's counter tells messages of one time apart, their parts are never one blood pressure.
+#[test]
+fn two_messages_that_a_counter_tells_apart_do_not_join() {
+    let counted = |reading: Reading, counter| Reading { device_sequence: Some(counter), ..reading };
+    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+    rig.commit([counted(systolic(1, 10_000, 0), 1)]);
+    rig.now_ms = 10_200;
+    let mean = timed(Metric::MeanCuff, 4, 1, 10_200, 0);
+    rig.commit([systolic(2, 10_200, 0), diastolic(3, 10_200, 0), mean].map(|part| counted(part, 2)));
+    assert_eq!(items(&rig).iter().map(sequences).collect::<Vec<_>>(), [[2, 3, 4]], "the whole one, and nothing of the other");
+}
+
 /// Promise: half a panel waits for the join window and is then sent as it is; a part that comes later
 /// is another Observation and never the same identity.
 #[test]

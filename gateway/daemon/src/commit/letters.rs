@@ -1,6 +1,6 @@
 //! Dead letters in the log: a line each, and where they are many, how many more there were.
 
-use vitalgate_domain::{Change, Entry, Sequence};
+use vitalgate_domain::{Change, Entry, Sequence, SequenceRanges};
 
 /// Most lines in the time below.
 pub(super) const LINES_MAX: u64 = 20;
@@ -29,10 +29,11 @@ impl LetterLog {
     }
 
     /// Tells of the readings that destinations refused or that are held.
-    pub(super) fn settled(&mut self, changes: &[Change]) {
+    pub(super) fn settled(&mut self, changes: &[Change], unresolved: &SequenceRanges) {
         for change in changes {
             let Change::Settled { destination, rejected, .. } = change else { continue };
-            for rejected in rejected {
+            // What was resolved before is none for this destination either.
+            for rejected in rejected.iter().filter(|rejected| unresolved.contains(rejected.sequence)) {
                 if self.has_line() {
                     let (sequence, kind) = (rejected.sequence, rejected.reason.kind.word());
                     tracing::warn!(%sequence, %destination, kind, "a reading is kept as a dead letter");

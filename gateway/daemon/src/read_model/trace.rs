@@ -11,14 +11,12 @@ use vitalgate_console::{
 use vitalgate_domain::{DeadLetterReason, DestinationId, Entry, Reading, ReadingId, Record, Sequence};
 use vitalgate_store::{Around, KeyedCopy as _, Nearest, ReadError, Search};
 
-use super::{Model, REASON_NOT_AT_HAND, REFUSALS_MAX};
+use super::{BUFFER_PATIENCE, Model, REASON_NOT_AT_HAND, REFUSALS_MAX};
 use crate::replay::count;
 use crate::shared::Settlement;
 
 /// How long the buffer is searched; each of its answers takes a few seconds at most.
 const BUFFER_SEARCH: Duration = Duration::from_secs(20);
-/// How long the buffer may take to come to where the journal is.
-const BUFFER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is known of the refusals of one entry.
 struct Refusals {
@@ -99,7 +97,7 @@ impl Model {
                     told.readings.push(self.trace_of(&reading, sequence, settlement, &refusals));
                 }
                 letter @ Entry::DeadLetter(_) => told.dead_letters.push(TracedDeadLetter {
-                    letter: self.dead_letter(sequence, Some(letter)),
+                    letter: self.dead_letter(sequence, Some(letter), true),
                     unresolved: settlement.dead_letters.contains(sequence),
                     resolved: None,
                 }),

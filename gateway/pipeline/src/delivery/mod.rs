@@ -160,12 +160,13 @@ impl Delivery {
             dated_by_arrival: DeadLetterReason::new(
                 DeadLetterKind::Unassigned,
                 "no patient was associated with the device for certain: the message says no time, and the device may have kept it since \
-                 before it was at the patient; let the device send its time",
+                 before it was at the patient; let the device send its time, or if it has no patient yet, enter one, and replay",
             ),
             not_compared: DeadLetterReason::new(
                 DeadLetterKind::Unassigned,
                 "no patient was associated with the device for certain: the gateway's clock was not set, so that the device's is not known \
-                 to be right; it goes on when the clock is set",
+                 to be right; it goes on by itself once the clock is set, unless the machine is started anew before; if the device has no \
+                 patient yet, enter one, and replay",
             ),
             time_unknown: DeadLetterReason::new(
                 DeadLetterKind::TimeUnknown,
