@@ -16,7 +16,7 @@ use crate::errand::{self, Errand};
 use crate::places::Places;
 use crate::stick::Taken;
 
-/// Seconds after which the gateway's command begins with no more of them; what it has begun takes two answers at most.
+/// Seconds after which the gateway's command begins with no more of them; what it has begun, one answer's thousand, it finishes.
 const WITHIN_S: u64 = 120;
 const AGAIN: &str = "plug the stick in again, it goes on with the rest";
 
