@@ -139,6 +139,9 @@ impl Asking {
     }
 
     fn counted(&self, shared: &Shared) -> Answer {
+        if self.method == Method::GET && self.path.contains('/') {
+            return Answer::outcome(404, "not-found", "nothing is kept here");
+        }
         if !self.is_bundle() {
             let status = if self.is_write() { 201 } else { 200 };
             return Answer::json(status, &json!({"resourceType": "Bundle", "type": "searchset", "total": 0}));
