@@ -14,6 +14,7 @@ mod configure;
 mod errand;
 mod gate;
 mod identity;
+mod insist;
 mod machine;
 mod pause;
 mod places;

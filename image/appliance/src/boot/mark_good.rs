@@ -53,15 +53,15 @@ pub(crate) fn keep(places: &Places, esp: &Esp<'_>, running: Running) -> anyhow::
     Ok(found)
 }
 
-/// The version that was undone last and by nothing made good since; one that died without a word counts
-/// before it is on record.
+/// The version that was undone last and by nothing made good since, with those before it; one that died without a word
+/// counts before it is on record.
 ///
 /// # Errors
 /// When the EFI system partition cannot be read.
 pub(crate) fn undone(places: &Places, esp: &Esp<'_>, running: Running) -> Result<Option<Rollback>, EspError> {
     let known = last_rollback(places, esp);
     let died = silent_death(esp.entry(running.slot.other())?, known.as_ref());
-    Ok(died.or(known.filter(|known| !known.superseded)))
+    Ok(died.map(|died| died.after(known.as_ref())).or(known.filter(|known| !known.superseded)))
 }
 
 /// An entry that used up its tries, and no record says why. An older version that was asked for

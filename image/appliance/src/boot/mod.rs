@@ -13,11 +13,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use vitalgate_layout::state::Part;
+use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{Slot, path};
 
 use crate::cli::{say, say_error};
 use crate::command::{Call, Programs, System};
+use crate::insist::{ATTEMPT_INTERVAL, insist};
+use crate::pause::pause;
 use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
 
@@ -105,10 +107,18 @@ pub(crate) fn pre_install() -> anyhow::Result<ExitCode> {
 /// Keeps the running slot.
 pub(crate) fn mark_good() -> anyhow::Result<ExitCode> {
     let places = Places::system();
-    let running = Running::read(&places)?;
     let disk = Mounted::at(&places.at(path::ESP));
     let esp = Esp::on(&disk);
-    if let Some(found) = mark_good::keep(&places, &esp, running)? {
+    // Nothing starts this a second time: a healthy version would be left after a few starts more, and take no update until then.
+    let kept = insist(|| pause(ATTEMPT_INTERVAL), || keep_running(&places, &esp));
+    let running = kept.inspect_err(|error| say_not_kept(&places, error))?;
+    say(&format!("slot {} ({}) is kept", running.slot, running.version));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn keep_running(places: &Places, esp: &Esp<'_>) -> anyhow::Result<Running> {
+    let running = Running::read(places)?;
+    if let Some(found) = mark_good::keep(places, esp, running)? {
         say(&found.reason);
     }
     let call =
@@ -116,9 +126,16 @@ pub(crate) fn mark_good() -> anyhow::Result<ExitCode> {
     if let Err(error) = System.run(call) {
         say_error(&error.into());
     }
-    show(&places, &esp, running, None)?;
-    say(&format!("slot {} ({}) is kept", running.slot, running.version));
-    Ok(ExitCode::SUCCESS)
+    show(places, esp, running, None)?;
+    Ok(running)
+}
+
+/// A slot that could not be kept is not well, whatever else is.
+fn say_not_kept(places: &Places, error: &anyhow::Error) {
+    let detail = format!("this healthy version cannot be kept ({error:#}); switch off and on, and if this comes back, replace the disk");
+    if let Err(unsaid) = StateFiles::of(places).say(Part::Slots, Said::new(StateWord::Degraded, &detail)) {
+        say_error(&unsaid.into());
+    }
 }
 
 /// Writes the part `Slots`.

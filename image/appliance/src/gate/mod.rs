@@ -14,6 +14,7 @@ use crate::boot::{Esp, Mounted, Rollback, Running, Trial, data_is_open, record, 
 use crate::cli::{say, say_error};
 use crate::command::{Call, Programs, System};
 use crate::errand::{self, Errand};
+use crate::insist::{ATTEMPT_INTERVAL, insist};
 use crate::pause::pause;
 use crate::places::Places;
 use crate::state_file::StateFiles;
@@ -31,12 +32,11 @@ const RESTART_DEADLINE: Duration = Duration::from_secs(90);
 const MANAGER_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the daemon may take to say what it has.
 const BEFORE_DEADLINE: Duration = Duration::from_secs(20);
-/// Attempts at what the disk refuses.
-const ATTEMPTS_MAX: u32 = 10;
-/// How long between two of them.
-const ATTEMPT_INTERVAL: Duration = Duration::from_secs(30);
 /// The unit that opens sealed storage.
 const DATA_UNIT: &str = "vitalgate-data.service";
+/// How long a start stays as it is whose gateway was never started, before the appliance starts again: a technician with a stick
+/// has time to mend it. The loader counts starts, and comes to the other slot where there is one.
+const STAY: Duration = Duration::from_secs(15 * 60);
 /// The daemon's unit.
 const DAEMON_UNIT: &str = "vitalgate.service";
 
@@ -54,25 +54,22 @@ pub(crate) fn gate() -> anyhow::Result<ExitCode> {
     }
     let verdict = watch(&places, &known);
     let code = insist(wait, || conclude(&places, &esp, running, &verdict));
+    if let Verdict::Stay(reason) = &verdict {
+        match stay(&places, &known) {
+            Stayed::Well => return conclude(&places, &esp, running, &Verdict::Pass),
+            Stayed::Ended => {}
+            Stayed::Restart => {
+                say(&format!("the gateway was not started for {} min ({reason}): the appliance starts again", STAY.as_secs() / 60));
+                restart(&System);
+            }
+        }
+    }
     // Also where the disk did not take it: the loader takes a try at each start, and leaves the version by that.
     if matches!(verdict, Verdict::Return(_)) {
         pause(SHOWN_FOR);
         restart(&System);
     }
     code
-}
-
-/// Does a step until the disk takes it. Nothing starts the gate a second time (a unit that is started again does not bring
-/// back those that wait for it), and a trial without a verdict would stay one until somebody switches off and on.
-fn insist<T>(wait: impl Fn(), step: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    for _ in 1..ATTEMPTS_MAX {
-        match step() {
-            Ok(done) => return Ok(done),
-            Err(error) => say_error(&error),
-        }
-        wait();
-    }
-    step()
 }
 
 /// Does what the verdict asks, but for the restart.
@@ -89,8 +86,8 @@ fn conclude(places: &Places, esp: &Esp<'_>, running: Running, verdict: &Verdict)
             Ok(ExitCode::FAILURE)
         }
         Verdict::Stay(reason) => {
-            say(&format!("not healthy, and no other version to go to: {reason}"));
-            show(places, esp, running, Some(&format!("this start was not healthy, and there is no other version to go to: {reason}")))?;
+            say(&format!("not healthy, and not left: {reason}"));
+            show(places, esp, running, Some(&format!("this start was not healthy: {reason}")))?;
             Ok(ExitCode::FAILURE)
         }
         Verdict::Pass | Verdict::Wait(_) => {
@@ -173,6 +170,50 @@ fn watch(places: &Places, known: &Known) -> Verdict {
         }
         pause(LOOK_INTERVAL);
     }
+}
+
+/// What became of a start that was not healthy and had no other version to go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stayed {
+    /// It got well after all.
+    Well,
+    /// The gateway's unit runs or is started again by itself; what ends too often restarts the machine without the gate.
+    Ended,
+    /// Nothing would start it any more.
+    Restart,
+}
+
+/// Waits what becomes of it. A unit that did not start because one before it failed is not started again by anybody.
+fn stay(places: &Places, known: &Known) -> Stayed {
+    let begun = Instant::now();
+    loop {
+        pause(LOOK_INTERVAL);
+        let seen = look(places);
+        // Storage that is closed waits for a person with the recovery key.
+        let never_started = seen.data && was_never_started(&System);
+        if let Some(stayed) = stayed(decide(known, &seen, 0) == Verdict::Pass, never_started, is_updating(places), begun.elapsed()) {
+            return stayed;
+        }
+    }
+}
+
+fn stayed(well: bool, never_started: bool, updating: bool, waited: Duration) -> Option<Stayed> {
+    match (well, never_started) {
+        (true, _) => Some(Stayed::Well),
+        _ if waited < STAY || updating => None,
+        (false, true) => Some(Stayed::Restart),
+        (false, false) => Some(Stayed::Ended),
+    }
+}
+
+/// Whether the daemon's unit is down and nothing of its own brings it up: it never ran in this start.
+fn was_never_started(programs: &impl Programs) -> bool {
+    property(programs, DAEMON_UNIT, "ActiveState").as_deref() == Some("inactive")
+}
+
+/// Whether something is being installed: that is not cut off.
+fn is_updating(places: &Places) -> bool {
+    StateFiles::of(places).read(Part::Update).is_some_and(|state| state.word == StateWord::Updating)
 }
 
 fn look(places: &Places) -> Seen {

@@ -1,6 +1,5 @@
 //! Leaving a version, with real files.
 
-use std::cell::Cell;
 use std::fs;
 
 use vitalgate_layout::{Slot, Version, entry};
@@ -58,23 +57,6 @@ fn an_older_version_that_is_not_healthy_has_a_way_back() {
     // One that failed is none.
     fs::rename(entries.join("vitalgate-a_0.2.0+3.efi"), entries.join("vitalgate-a_0.2.0+0-3.efi")).unwrap();
     assert!(!known(&places, &esp, running, Some(&trial)).unwrap().way_back);
-}
-
-/// A disk that fails for a moment does not leave a version undecided; one that fails for good ends the waiting.
-#[test]
-fn a_disk_that_fails_for_a_moment_is_asked_again() {
-    let (tried, waited) = (Cell::new(0), Cell::new(0));
-    let once_more = || waited.set(waited.get() + 1);
-    let step = |works_at: u32| {
-        tried.set(tried.get() + 1);
-        anyhow::ensure!(tried.get() >= works_at, "no disk");
-        Ok(tried.get())
-    };
-    assert_eq!(insist(once_more, || step(3)).unwrap(), 3);
-    assert_eq!(waited.get(), 2);
-    tried.set(0);
-    assert!(insist(once_more, || step(ATTEMPTS_MAX + 1)).is_err());
-    assert_eq!(tried.get(), ATTEMPTS_MAX);
 }
 
 /// Storage that a recovery key opens later, a store that drains, a device that is switched on again: the slot is
@@ -151,5 +133,21 @@ fn a_site_file_for_another_board_is_told_from_one_that_is_not_taken() {
         let said = Said { code: Some(rejection.code()), ..Said::new(StateWord::ProvisionRejected, "no") };
         StateFiles::of(&places).say(Part::Provision, said).unwrap();
         assert_eq!(site_is_for_another(&places), for_another, "{rejection}");
+    }
+}
+
+/// A start whose gateway was never started is not left at that: nothing but another start brings it up, or the sound version in the
+/// other slot. One that got well meanwhile is kept, one that is started again by itself is left to that, and no installation is cut off.
+#[test]
+fn a_start_without_a_gateway_is_not_the_last() {
+    let (early, late) = (STAY.saturating_sub(Duration::from_secs(1)), STAY);
+    assert_eq!(stayed(true, false, false, Duration::ZERO), Some(Stayed::Well));
+    assert_eq!(stayed(false, true, false, early), None);
+    assert_eq!(stayed(false, true, false, late), Some(Stayed::Restart));
+    assert_eq!(stayed(false, true, true, late), None);
+    assert_eq!(stayed(false, false, false, late), Some(Stayed::Ended));
+    assert!(was_never_started(&Systemctl("ActiveState=inactive\n")));
+    for other in ["ActiveState=activating\n", "ActiveState=active\n", "ActiveState=failed\n", ""] {
+        assert!(!was_never_started(&Systemctl(other)), "{other}");
     }
 }

@@ -9,6 +9,8 @@ pub(crate) const SERVICE_DEADLINE_S: u64 = 300;
 pub(crate) const RETURN_DEADLINE_S: u64 = 600;
 /// How long sealed storage may take to open, in seconds; at the first boot it is made.
 pub(crate) const DATA_DEADLINE_S: u64 = 600;
+/// How long a version that is judged by it has where the TPM refused, in seconds: it is asked again each minute.
+const DATA_AGAIN_S: u64 = 200;
 /// How long the daemon must have run without a restart, in seconds.
 pub(crate) const STEADY_S: u64 = 10;
 /// Ends of the daemon after which a new version is given up at once.
@@ -119,10 +121,16 @@ fn unwell(seen: &Seen) -> Option<String> {
 
 fn without_data(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
     let reason = "sealed storage does not open".to_owned();
-    if !seen.data_given_up && elapsed_s < DATA_DEADLINE_S {
+    let is_judged = known.on_trial && known.data_was_open;
+    let deadline_s = match (seen.data_given_up, is_judged) {
+        (true, true) => DATA_AGAIN_S,
+        (true, false) => 0,
+        (false, _) => DATA_DEADLINE_S,
+    };
+    if elapsed_s < deadline_s {
         return Verdict::Wait(reason);
     }
-    if known.on_trial && known.data_was_open {
+    if is_judged {
         return failed(known, reason);
     }
     // The other version would not open it either: the technician's recovery key does.
@@ -283,7 +291,9 @@ mod tests {
         let closed = Seen { data: false, ..silent() };
         assert!(is_wait(&decide(&trial(), &closed, 1)));
         let given_up = Seen { data_given_up: true, ..closed.clone() };
-        assert!(matches!(decide(&trial(), &given_up, 1), Verdict::Return(_)));
+        // A TPM that refused once may open it at the next try.
+        assert!(is_wait(&decide(&trial(), &given_up, DATA_AGAIN_S - 1)));
+        assert!(matches!(decide(&trial(), &given_up, DATA_AGAIN_S), Verdict::Return(_)));
         assert!(matches!(decide(&trial(), &closed, DATA_DEADLINE_S), Verdict::Return(_)));
         for known in [Known { data_was_open: false, ..trial() }, Known::default()] {
             assert!(matches!(decide(&known, &given_up, 1), Verdict::Degraded(_)));

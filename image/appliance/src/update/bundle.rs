@@ -123,9 +123,9 @@ impl Offer {
         if self.version == running.version {
             return Err(Refused::Running(self.version));
         }
-        match undone.filter(|undone| undone.version == self.version.to_string()) {
+        match undone.and_then(|undone| undone.why_undone(self.version)) {
             _ if asked => Ok(()),
-            Some(undone) => Err(Refused::Undone { version: self.version, reason: undone.reason.clone() }),
+            Some(reason) => Err(Refused::Undone { version: self.version, reason: reason.to_owned() }),
             None if self.version < running.version => Err(Refused::Older { version: self.version, running: running.version }),
             None => match left.filter(|left| self.version <= *left) {
                 Some(left) => Err(Refused::LeftByHand { version: self.version, left }),

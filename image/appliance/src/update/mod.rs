@@ -9,6 +9,7 @@ mod bundle;
 mod by_hand;
 mod fetch;
 mod install;
+mod refused;
 mod report;
 mod server;
 
@@ -244,8 +245,15 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         let listed_offer = Offer { compatible: COMPATIBLE.to_owned(), version: listed.version };
         self.check(&listed_offer, running, false).inspect_err(|_refusal| self.forget_bundle())?;
         self.storage_is_open()?;
-        let offer = self.fetched(site, update, &listed).inspect_err(|_error| self.forget_bundle())?;
-        self.check(&offer, running, false)?;
+        if let Some(reason) = refused::why(&self.places, &listed, running.version, (self.now_unix_ms)()) {
+            self.forget_bundle();
+            bail!("{reason}. It is fetched again when the server lists another, or after a day");
+        }
+        let offer = match self.fetched(site, update, &listed).inspect_err(|_error| self.forget_bundle())? {
+            Ok(offer) => offer,
+            Err(refusal) => return Err(self.refuse(&listed, running, refusal)),
+        };
+        self.check(&offer, running, false).map_err(|refusal| self.refuse(&listed, running, refusal.into()))?;
         if let Err(wait) = self.may_restart(site.maintenance.as_ref(), (self.now_unix_ms)()) {
             self.say_waiting(&format!("version {} is ready and waits for {wait}", offer.version));
             return Ok(false);
@@ -272,20 +280,33 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         may.is_ok()
     }
 
-    /// The listed bundle, from where it was put earlier or from the server.
-    fn fetched(&self, site: &Site, update: &Update, listed: &server::Listed) -> anyhow::Result<Offer> {
+    /// The listed bundle, from where it was put earlier or from the server; or why it is refused now that it is here.
+    fn fetched(&self, site: &Site, update: &Update, listed: &server::Listed) -> anyhow::Result<anyhow::Result<Offer>> {
         let bundle = self.places.at(path::UPDATE_BUNDLE);
         if let Some(offer) = Offer::read(&self.programs, &bundle).ok().filter(|offer| offer.version == listed.version) {
-            return Ok(offer);
+            return Ok(Ok(offer));
         }
         self.forget_bundle();
-        server::get(&self.programs, &self.places, update, listed, room::kept_free_mib(Some(site)))?;
-        let offer = Offer::read(&self.programs, &bundle)?;
-        // The list is only a hint: an older version under a newer one's name is no update.
+        let is_listed = server::get(&self.programs, &self.places, update, listed, room::kept_free_mib(Some(site)))?;
+        Ok(if is_listed { self.is_what_its_name_says(&bundle, listed) } else { Err(listed.is_another()) })
+    }
+
+    /// The list is only a hint: an older version under a newer one's name is no update.
+    fn is_what_its_name_says(&self, bundle: &Path, listed: &server::Listed) -> anyhow::Result<Offer> {
+        let offer = Offer::read(&self.programs, bundle)?;
         if offer.version != listed.version {
             bail!("the server's file for version {} holds version {}; put the release there anew", listed.version, offer.version);
         }
         Ok(offer)
+    }
+
+    /// What was fetched in vain takes no room, and is not fetched again every hour.
+    fn refuse(&self, listed: &server::Listed, running: Running, refusal: anyhow::Error) -> anyhow::Error {
+        self.forget_bundle();
+        if let Err(error) = refused::note(&self.places, listed, running.version, &format!("{refusal:#}"), (self.now_unix_ms)()) {
+            say(&format!("what was refused cannot be noted, and is fetched again ({error})"));
+        }
+        refusal
     }
 
     fn check(&self, offer: &Offer, running: Running, asked: bool) -> Result<(), Refused> {
@@ -296,11 +317,12 @@ impl<P: Programs, I: Installer> Updater<P, I> {
 
     /// Whether an update that nobody waits for may restart the appliance now; else, for what it waits.
     fn may_restart(&self, window: Option<&Window>, now_unix_ms: i64) -> Result<(), String> {
-        let Some(window) = window else { return Ok(()) };
         let trust = fs::read_to_string(self.places.at(path::CLOCK_TRUST)).unwrap_or_default();
         if trust.trim() == "unset" {
-            return Err(format!("the time of day, to know when {window} is"));
+            // A restart before that takes their moment from readings that wait for the clock, and there is no knowing when a window is.
+            return Err("the clock to be set".to_owned());
         }
+        let Some(window) = window else { return Ok(()) };
         if window.is_open(now_unix_ms) { Ok(()) } else { Err(window.to_string()) }
     }
 

@@ -39,6 +39,18 @@ pub(crate) struct Listed {
     sha256: String,
 }
 
+impl Listed {
+    /// What tells it from another that is listed.
+    pub(super) fn mark(&self) -> String {
+        format!("{}  {}", self.sha256, self.name)
+    }
+
+    /// What is said where another file lies under its name.
+    pub(super) fn is_another(&self) -> anyhow::Error {
+        anyhow::anyhow!("{} is not the file that {LIST} names; check the folder on the update server", self.name)
+    }
+}
+
 /// The newest bundle for this machine in a list of checksums (sha256sum(1)).
 pub(crate) fn newest(list: &str) -> Option<Listed> {
     let listed = list.lines().filter_map(|line| {
@@ -60,21 +72,22 @@ pub(crate) fn list(programs: &dyn Programs, places: &Places, update: &Update) ->
     ask(programs, places, &Wanted::Text(file(update, LIST, LIST_BYTES_MAX)), LIST_DEADLINE)
 }
 
-/// Fetches a bundle to where [`path::UPDATE_BUNDLE`] is; so much stays free beside it.
+/// Fetches a bundle to where [`path::UPDATE_BUNDLE`] is; so much stays free beside it. Says whether it is the one that the list names;
+/// another is not kept.
 ///
 /// # Errors
-/// When it does not come, has no room, or is another than the list says.
-pub(crate) fn get(programs: &dyn Programs, places: &Places, update: &Update, listed: &Listed, kept_free_mib: u64) -> anyhow::Result<()> {
+/// When it does not come, or has no room.
+pub(crate) fn get(programs: &dyn Programs, places: &Places, update: &Update, listed: &Listed, kept_free_mib: u64) -> anyhow::Result<bool> {
     let wanted = From { kept_free_mib, ..file(update, &listed.name, BUNDLE_BYTES_MAX) };
     let fetched = ask(programs, places, &Wanted::File(wanted), BUNDLE_DEADLINE);
     let bundle = places.at(path::UPDATE_BUNDLE);
     let taken = fetched.map_err(anyhow::Error::from).and_then(|_nothing| Ok(take_over(&places.at(FETCHED), &bundle)?));
     forget(programs, places);
-    if taken? == listed.sha256 {
-        return Ok(());
+    let is_listed = taken? == listed.sha256;
+    if !is_listed {
+        std::fs::remove_file(&bundle)?;
     }
-    std::fs::remove_file(&bundle)?;
-    anyhow::bail!("{} is not the file that {LIST} names; check the folder on the update server", listed.name)
+    Ok(is_listed)
 }
 
 /// Takes away what was fetched, and what was taken over in part.
