@@ -7,6 +7,8 @@ EHR ?= built-in
 PROFILE ?= release
 export MACHINE VERSION VARIANT PROFILE KEYS REFRESH
 CARGO ?= cargo
+# Where cargo puts what it builds.
+OUT := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help setup setup-test build image image-reproducible demo test test-image lint torture bench yocto-crates cross cross-test clean
 
@@ -33,9 +35,9 @@ image-reproducible: ## Build the image twice and show that both are the same to 
 demo: setup ## Devices, gateway and an EHR: readings arrive, an outage, and the proof (EHR=sekmet for a real FHIR server)
 	@if [ "$(EHR)" = sekmet ]; then tools/setup sekmet; fi
 	$(CARGO) build --release --locked --package vitalgate-daemon --package vitalgate-demo
-	@target/release/vitalgate-demo --ehr "$(EHR)"
+	@"$(OUT)/release/vitalgate-demo" --ehr "$(EHR)"
 
-lint: ## Format, lints, licences and banned crates
+lint: setup-test ## Format, lints, licences and banned crates
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) fetch --quiet --locked
@@ -53,15 +55,15 @@ test-image: setup-test ## Boot the appliance's image in a virtual machine and te
 	@case " $(CASES) " in "  " | *" scan "*) VERSION=0.1.0 VARIANT=inspect image/build/image ;; esac
 	@case " $(CASES) " in "  " | *" service "*) tools/setup time-server && VERSION=0.1.0 VARIANT=shell image/build/image ;; esac
 	$(CARGO) build --locked --package vitalgate-imagectl --package vitalgate-image-boot
-	@target/debug/vitalgate-image-boot $(CASES)
+	@"$(OUT)/debug/vitalgate-image-boot" $(CASES)
 
 torture: setup-test ## The kill test with 1,000 kills
 	$(CARGO) build --release --locked --package vitalgate-daemon
-	VITALGATE_KILLS=1000 VITALGATE_BIN=$(CURDIR)/target/release/vitalgate $(CARGO) nextest run --profile torture --locked --package vitalgate-e2e --test kill --no-capture
+	VITALGATE_KILLS=1000 VITALGATE_BIN="$$(realpath "$(OUT)")/release/vitalgate" $(CARGO) nextest run --profile torture --locked --package vitalgate-e2e --test kill --no-capture
 
 bench: setup-test ## The table of measured figures, also in target/bench.json
 	$(CARGO) build --release --locked --package vitalgate-daemon --package vitalgate-bench
-	@target/release/vitalgate-bench --output target/bench.json
+	@"$(OUT)/release/vitalgate-bench" --output "$(OUT)/bench.json"
 
 yocto-crates: setup ## Write the Yocto layer's list of crates from Cargo.lock
 	@$(CARGO) run --quiet --locked --package vitalgate-yocto-checks

@@ -108,7 +108,7 @@ impl ModbusStats {
     pub fn register(&self, registry: &mut Registry) {
         let inner = &self.0;
         registry.register("modbus_polls", "Polls of a device by outcome; committed is the one that counts", inner.polls.clone());
-        registry.register("modbus_device_up", "1 while the device's last poll counted", inner.up.clone());
+        registry.register("modbus_device_up", "1 while the device's last poll counted in full", inner.up.clone());
         registry.register("modbus_readings", "Readings that were committed", inner.readings.clone());
         registry.register("modbus_connections", "Connections that were opened", inner.connections.clone());
         let help = "Time from the question to the last answer of a poll, in seconds";

@@ -32,6 +32,7 @@ pub(crate) fn run(command: Provision) -> Outcome {
 fn new(arguments: &cli::New) -> Outcome {
     let signer = signer::named(&arguments.signer, Purpose::Site)?;
     let output = arguments.output.clone().unwrap_or_else(|| PathBuf::from(if signer.is_some() { SITE_FILE } else { TEXT_FILE }));
+    files::must_be_new(&output)?;
     if arguments.template {
         files::write_new(&output, TEMPLATE.as_bytes())?;
         say::result(format_args!("wrote {}: fill it in, then imagectl provision sign", output.display()));

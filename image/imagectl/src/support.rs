@@ -39,6 +39,7 @@ fn keygen(name: &Path) -> Outcome {
     let identity = Identity::generate().map_err(failed)?;
     let recipient = identity.recipient().map_err(failed)?;
     let (private, public) = (with_end(name, "key"), with_end(name, "recipient"));
+    files::must_be_new(&public)?;
     files::write_secret(&private, format!("# public key: {recipient}\n{}\n", *identity.to_text()).as_bytes())?;
     files::write(&public, format!("{recipient}\n").as_bytes())?;
     say::result(format_args!("wrote {} (keep it secret) and {}", private.display(), public.display()));

@@ -103,6 +103,11 @@ fn a_file_that_is_there_stays() {
     refused(4, "is there already", ["provision", "new", "--from", &folder.text("site.toml"), "--output", &there]);
     let said = answered(SITE, ["provision", "new", "--output", &there]);
     assert!(said.code == 4 && said.err.contains("is there already") && !said.err.contains("Name of the site"), "{}", said.err);
+    let key = folder.text("root.key");
+    refused(4, "is there already", ["provision", "new", "--from", &folder.text("site.toml"), "--key", &key, "--output", &there]);
+    let recipient = folder.write("support.recipient", "mine");
+    refused(4, "is there already", ["support", "keygen", recipient.trim_end_matches(".recipient")]);
+    assert_eq!(folder.read("support.recipient"), b"mine");
     let delegate = ["provision", "delegate", &folder.text("root.pub"), "--key", &folder.text("root.key"), "--name", "A"];
     refused(4, "is there already", delegate.iter().copied().chain(["--expires", "2099-01-01", "--output", &there]));
     assert_eq!(folder.read("there"), b"mine");

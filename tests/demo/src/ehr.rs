@@ -14,6 +14,10 @@ use vitalgate_test_support::{Ehr, EhrOptions, free_port, wait_until};
 
 /// Longest wait for sekmet to answer after its start.
 const SEKMET_WITHIN: Duration = Duration::from_secs(60);
+/// What it says goes here.
+const SEKMET_LOG: &str = "sekmet.log";
+/// Lines of it that are shown where it does not come up.
+const LOG_LINES: usize = 20;
 /// Observations asked for in one page of a search.
 const PAGE: usize = 200;
 
@@ -108,7 +112,8 @@ impl DemoEhr {
     pub(crate) async fn is_up(&self) -> bool {
         match self {
             Self::BuiltIn(ehr) => ehr.is_up().await,
-            Self::Sekmet(sekmet) => sekmet.child.lock().await.is_some(),
+            // Who starts it holds it.
+            Self::Sekmet(sekmet) => sekmet.child.try_lock().is_ok_and(|child| child.is_some()),
         }
     }
 
@@ -131,8 +136,8 @@ impl Sekmet {
             return Ok(());
         }
         let log =
-            std::fs::File::options().create(true).append(true).open(self.folder.join("sekmet.log")).context("no log file for sekmet")?;
-        let started = Command::new(&self.program)
+            std::fs::File::options().create(true).append(true).open(self.folder.join(SEKMET_LOG)).context("no log file for sekmet")?;
+        let mut started = Command::new(&self.program)
             .args(["serve", "--config", "settings.yaml"])
             .current_dir(&self.folder)
             .stdin(Stdio::null())
@@ -141,10 +146,21 @@ impl Sekmet {
             .kill_on_drop(true)
             .spawn()
             .context("sekmet cannot be started")?;
+        let answers = wait_until("sekmet to answer", SEKMET_WITHIN, async || get_json(self.address, "/fhir/metadata").await.ok());
+        let answered = tokio::select! {
+            answered = answers => answered.map(drop),
+            ended = started.wait() => Err(anyhow::anyhow!("sekmet ended ({})", ended.context("sekmet cannot be waited for")?)),
+        };
+        answered.with_context(|| format!("the end of its log:\n{}", self.log_end()))?;
         *child = Some(started);
-        drop(child);
-        wait_until("sekmet to answer", SEKMET_WITHIN, async || get_json(self.address, "/fhir/metadata").await.ok()).await?;
         Ok(())
+    }
+
+    fn log_end(&self) -> String {
+        let text =
+            std::fs::read(self.folder.join(SEKMET_LOG)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default().join("\n")
     }
 
     async fn down(&self) -> anyhow::Result<()> {
@@ -172,5 +188,23 @@ impl Sekmet {
                 return Ok(arrived);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that ends at once is told at once, with what it said: its log goes with the demonstration.
+    #[tokio::test]
+    async fn a_server_that_ends_is_told_with_its_last_words() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let program = folder.path().join("broken");
+        std::fs::write(&program, "#!/bin/sh\necho no module named sekmet >&2\nexit 3\n")?;
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let started = tokio::time::timeout(SEKMET_WITHIN / 2, DemoEhr::sekmet(&program, folder.path())).await?;
+        let error = format!("{:#}", started.err().context("it came up")?);
+        assert!(error.contains("no module named sekmet") && error.contains("sekmet ended (exit status: 3)"), "{error}");
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! When the proof holds: what was compared must be all there was, and something of everybody.
 
 use vitalgate_test_support::Verdict;
+use vitalgate_test_support::ehr::Sighting;
 
 /// What the demonstration has seen when it compares.
 pub(crate) struct Evidence<'a> {
@@ -14,6 +15,14 @@ pub(crate) struct Evidence<'a> {
     pub(crate) silent: Vec<String>,
     /// Readings of the polled monitor that the gateway stored.
     pub(crate) polled: u64,
+    /// Observations in the EHR that state no reading, or one of a device that does not take part. Nobody else writes there.
+    pub(crate) of_nobody: u64,
+}
+
+/// How many of these Observations, told by what they state, name no reading or one of a device that is not among these.
+pub(crate) fn of_nobody<'a>(stated: impl Iterator<Item = &'a [Sighting]>, devices: &[String]) -> u64 {
+    let is_of_somebody = |sightings: &[Sighting]| !sightings.is_empty() && sightings.iter().all(|one| devices.contains(&one.device));
+    stated.filter(|sightings| !is_of_somebody(sightings)).count() as u64
 }
 
 impl Evidence<'_> {
@@ -31,6 +40,7 @@ impl Evidence<'_> {
         say(unanswered > 0, format!("{unanswered} messages were not acknowledged"));
         say(!self.silent.is_empty(), format!("nothing was acknowledged to {}", self.silent.join(", ")));
         say(self.polled == 0, "no poll was stored".to_owned());
+        say(self.of_nobody > 0, format!("{} Observations in the EHR name no reading of these devices", self.of_nobody));
         // Every message has its acknowledgement by now: what has none was sent by nobody.
         say(unanswered == 0 && unasked > 0, format!("{unasked} readings in the EHR were sent by nobody"));
         against
@@ -43,7 +53,7 @@ mod tests {
 
     use uuid::Uuid;
     use vitalgate_domain::{DeviceId, DeviceNamespace, Metric, ReadingId, UnixMs};
-    use vitalgate_test_support::ehr::{Sighting, Stated};
+    use vitalgate_test_support::ehr::Stated;
     use vitalgate_test_support::{DeviceLine, Expected, Oracle};
 
     use super::*;
@@ -83,7 +93,7 @@ mod tests {
     }
 
     fn whole(verdict: &Verdict) -> Evidence<'_> {
-        Evidence { verdict, handed_over: 1, acknowledged: 1, silent: vec![], polled: 8 }
+        Evidence { verdict, handed_over: 1, acknowledged: 1, silent: vec![], polled: 8, of_nobody: 0 }
     }
 
     #[test]
@@ -100,6 +110,14 @@ mod tests {
         assert_eq!(nothing.against(), ["1 messages were not acknowledged", "nothing was acknowledged to m", "no poll was stored"]);
     }
 
+    /// A reading that is written a second time without its identifier, or under another device's name, is seen.
+    #[test]
+    fn an_observation_without_a_reading_of_the_ward_is_counted() {
+        let (known, stranger) = (sighting("a", "Patient/1"), Sighting { device: "x".into(), ..sighting("a", "Patient/1") });
+        let stated = [vec![known.clone()], vec![], vec![known, stranger]];
+        assert_eq!(of_nobody(stated.iter().map(Vec::as_slice), &["m".to_owned()]), 2);
+    }
+
     #[test]
     fn another_patient_a_loss_and_a_reading_of_nobody_stand_against_it() {
         let difference = ["the two sets differ"];
@@ -107,5 +125,8 @@ mod tests {
         assert_eq!(whole(&verdict(&[])).against(), difference);
         let both = verdict(&[sighting("a", "Patient/1"), sighting("b", "Patient/1")]);
         assert_eq!(whole(&both).against(), ["1 readings in the EHR were sent by nobody"]);
+        let sound = verdict(&[sighting("a", "Patient/1")]);
+        let said = Evidence { of_nobody: 2, ..whole(&sound) }.against();
+        assert_eq!(said, ["2 Observations in the EHR name no reading of these devices"]);
     }
 }

@@ -1,10 +1,13 @@
 //! What happens when: readings flow, the EHR goes away, comes back, the queue drains, the proof.
 
 use std::io::IsTerminal as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use vitalgate_domain::DeviceNamespace;
 use vitalgate_simulator::Recording;
@@ -12,7 +15,7 @@ use vitalgate_test_support::ehr::sightings_in;
 use vitalgate_test_support::{GatewayProcess, Oracle, Verdict, wait_until};
 
 use crate::ehr::DemoEhr;
-use crate::judgement::Evidence;
+use crate::judgement::{self, Evidence};
 use crate::ledger::{Ledger, Phase, Totals};
 use crate::terminal::Terminal;
 use crate::ward::{GATEWAY, Ward};
@@ -35,26 +38,47 @@ struct Cast {
     gateway: Arc<GatewayProcess>,
     ward: Ward,
     terminal: Terminal,
+    look: JoinHandle<()>,
 }
 
 /// Runs the demonstration; true when nothing was lost or doubled.
 pub(crate) async fn tell(arguments: Arguments) -> anyhow::Result<bool> {
     let interactive = std::io::stdout().is_terminal() && !arguments.once;
+    // From the first moment: whoever is stopped without it leaves processes and private keys behind.
+    let mut stopped = pin!(stopped()?);
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    let mut cast = enter(&arguments, interactive, folder.path()).await?;
+    let mut cast = tokio::select! {
+        cast = enter(&arguments, interactive, folder.path()) => cast?,
+        () = &mut stopped => return Ok(false),
+    };
     let proven = tokio::select! {
-        proven = cast.play(&arguments) => proven?,
-        ended = tokio::signal::ctrl_c() => {
-            ended.context("no signal handler")?;
+        proven = cast.play(&arguments) => proven,
+        () = &mut stopped => {
             cast.terminal.end("stopped before the proof");
+            cast.leave().await;
             return Ok(false);
         }
     };
-    if interactive {
-        cast.stay_up().await?;
+    if interactive && proven.is_ok() {
+        cast.ward.resume();
+        cast.terminal.say("the recordings go on; Ctrl-C ends the demonstration");
+        stopped.await;
     }
     cast.terminal.end("");
-    Ok(proven)
+    cast.leave().await;
+    proven
+}
+
+/// Ends when somebody or something stops the demonstration.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("no signal handler")?;
+    let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 async fn enter(arguments: &Arguments, interactive: bool, folder: &std::path::Path) -> anyhow::Result<Cast> {
@@ -74,8 +98,8 @@ async fn enter(arguments: &Arguments, interactive: bool, folder: &std::path::Pat
     terminal.say("the gateway is ready; 12 MQTT monitors (TLS 1.3, own certificates) and one polled Modbus monitor are switched on");
     ward.switch_on(gateway.mqtt_address(), transports, &ledger);
     let gateway = Arc::new(gateway);
-    tokio::spawn(look(ledger.clone(), ehr.clone(), gateway.clone(), ward.polled_device().clone()));
-    Ok(Cast { ledger, ehr, gateway, ward, terminal })
+    let look = tokio::spawn(look(ledger.clone(), ehr.clone(), gateway.clone(), ward.polled_device().clone()));
+    Ok(Cast { ledger, ehr, gateway, ward, terminal, look })
 }
 
 /// Keeps the ledger up to date for as long as the demonstration runs.
@@ -170,9 +194,10 @@ impl Cast {
         }
         let polled = polled_readings(&self.gateway).await?;
         self.ledger.with_oracle(|oracle| oracle.polled(self.ward.polled_device(), polled));
-        let verdict = self.verdict().await?;
+        let (verdict, of_nobody) = self.verdict().await?;
         let silent = self.ledger.silent(self.ward.monitors());
-        let against = Evidence { verdict: &verdict, handed_over, acknowledged: self.ledger.messages(), silent, polled }.against();
+        let against =
+            Evidence { verdict: &verdict, handed_over, acknowledged: self.ledger.messages(), silent, polled, of_nobody }.against();
         let proven = against.is_empty();
         let text = against.iter().fold(verdict.to_string(), |text, against| format!("{text}\n  {against}"));
         let totals = Totals {
@@ -186,16 +211,19 @@ impl Cast {
         Ok(proven)
     }
 
-    /// Reads everything that the EHR holds, afresh.
-    async fn verdict(&self) -> anyhow::Result<Verdict> {
+    /// Reads everything that the EHR holds, afresh; with how many Observations are of nobody.
+    async fn verdict(&self) -> anyhow::Result<(Verdict, u64)> {
         let all = self.ehr.since(0).await?;
-        let sightings: Vec<_> = all.iter().flat_map(|one| sightings_in(&one.observation, &one.id)).collect();
-        Ok(self.ledger.with_oracle(|oracle| oracle.compare(&sightings)))
+        let stated: Vec<_> = all.iter().map(|one| sightings_in(&one.observation, &one.id)).collect();
+        let devices: Vec<_> = self.ward.monitors().chain([self.ward.polled_device()]).map(|device| device.as_str().to_owned()).collect();
+        let of_nobody = judgement::of_nobody(stated.iter().map(Vec::as_slice), &devices);
+        let sightings: Vec<_> = stated.into_iter().flatten().collect();
+        Ok((self.ledger.with_oracle(|oracle| oracle.compare(&sightings)), of_nobody))
     }
 
-    async fn stay_up(&mut self) -> anyhow::Result<()> {
-        self.ward.resume();
-        self.terminal.say("the recordings go on; Ctrl-C ends the demonstration");
-        tokio::signal::ctrl_c().await.context("no signal handler")
+    /// Nobody holds the gateway any more when its folder goes.
+    async fn leave(self) {
+        self.look.abort();
+        let _aborted = self.look.await;
     }
 }
