@@ -2,8 +2,8 @@
 //!
 //! An item counts as delivered only when the answer is 2xx *and* a complete `*-response` bundle with as
 //! many entries as were sent *and* its own entry says 200 or 201 (FHIR R4 http.html 3.1.0.11.2). An answer that
-//! leaves this open asks for a look at the server, and so does a conditional create of a replayed reading that was there
-//! already: it may be there under the patient of before. A refusal without an OperationOutcome may come from whoever stands
+//! leaves this open asks for a look at the server, and so does a conditional create that made nothing: what was there already
+//! may be there under the patient of before. A refusal without an OperationOutcome may come from whoever stands
 //! before the server, and blames no reading. No decision rests on free text, with three exceptions that only
 //! choose between two safe ways: a limit on the size, a missing patient, a missing device.
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use uuid::Uuid;
-use vitalgate_domain::{Answer, Batch, BatchMode, Flags, Item, ItemAnswer, limits::BATCH_ITEMS_MAX};
+use vitalgate_domain::{Answer, Batch, BatchMode, Item, ItemAnswer, limits::BATCH_ITEMS_MAX};
 
 use crate::RESPONSE_BYTES_MAX;
 use crate::bounded::{AtMost, Text};
@@ -41,7 +41,7 @@ pub enum Classified {
         /// Status and codes, fit for a log.
         detail: Arc<str>,
     },
-    /// The server does not know a Device that the items name: put it there again, then send again.
+    /// The server does not know a Device that items name: put it there again, then send all of them again.
     DevicesUnknown {
         /// What it said, without patient data.
         detail: Arc<str>,
@@ -116,7 +116,8 @@ impl Refusal<'_> {
     /// could make a second resource. A FHIR server that says what is wrong is done with it.
     fn may_go_on(&self, context: &EncodeContext) -> bool {
         let gave_up = match self.status {
-            502 | 504 => true,
+            // The last two are a CDN's words for an answer that it lost or did not wait for.
+            502 | 504 | 520 | 524 => true,
             408 => !self.outcome.is_stated(),
             _ => false,
         };
@@ -378,6 +379,13 @@ impl EntryOutcomes<'_> {
         if let Some(whole) = self.all_alike() {
             return whole;
         }
+        if context.refers_to_devices
+            && let Some(index) = (0..self.statuses.len()).find(|&index| matches!(self.missing(index), Some(Missing::Device)))
+        {
+            // Its readings are not to blame, whoever else's are in the batch.
+            let status = self.statuses.get(index).copied().unwrap_or(0);
+            return Classified::DevicesUnknown { detail: coded(status, self.outcome(index)) };
+        }
         let known = entries.iter().enumerate().map(|(index, entry)| self.one(index, entry, context)).collect();
         if context.write == WriteMode::PutById && self.statuses.contains(&400) {
             return Classified::VerifyById { known, detail: "HTTP 400 for an entry, which may be there already".into() };
@@ -399,10 +407,7 @@ impl EntryOutcomes<'_> {
         if all(&[405, 501]) {
             return refusal("the server does not take Observations in this way; check what it supports");
         }
-        if !all(&[400, 404, 409, 410, 422]) {
-            return None;
-        }
-        let missing: Vec<Option<Missing>> = (0..self.statuses.len()).map(|index| missing_reference(self.outcome(index))).collect();
+        let missing: Vec<Option<Missing>> = (0..self.statuses.len()).map(|index| self.missing(index)).collect();
         if missing.iter().all(|missing| matches!(missing, Some(Missing::Patient))) {
             let detail =
                 format!("{}: the server does not know the patient that the device is associated with", coded(status, self.outcome(0)));
@@ -412,6 +417,12 @@ impl EntryOutcomes<'_> {
             return Some(Classified::DevicesUnknown { detail: coded(status, self.outcome(0)) });
         }
         None
+    }
+
+    /// What an entry is refused for that it refers to, and that is not there.
+    fn missing(&self, index: usize) -> Option<Missing> {
+        let is_refused = matches!(self.statuses.get(index), Some(400 | 404 | 409 | 410 | 422));
+        missing_reference(self.outcome(index)).filter(|_| is_refused)
     }
 
     /// The answer for one entry; `None` where only a look at the server can tell.
@@ -425,12 +436,9 @@ impl EntryOutcomes<'_> {
             401 | 403 | 408 | 421 | 425 | 429 | 500..=599 => Some(transient()),
             409 if outcome.has_code("duplicate") => None,
             409 => Some(transient()),
-            412 if context.write == WriteMode::PutById || self.batch.items.get(index).is_some_and(is_replayed) => None,
-            412 if outcome.has_code("multiple-matches") => Some(ItemAnswer::AcceptedWithWarning {
-                detail: format!("{}: the server holds this identifier more than once; remove the surplus there", coded(status, outcome))
-                    .into(),
-            }),
             412 => None,
+            // All of them are that patient's: sent again without those that are settled, it is said of all.
+            _ if matches!(self.missing(index), Some(Missing::Patient)) => Some(transient()),
             400..=499 => Some(ItemAnswer::Rejected { detail: explained(status, outcome, self.batch) }),
             _ => None,
         }
@@ -445,15 +453,11 @@ fn each_known(known: Vec<Option<ItemAnswer>>) -> Classified {
     Classified::VerifyById { known, detail: "an entry's status leaves open whether it is stored for its patient".into() }
 }
 
-/// The answer for an entry with 200 or 201.
+/// The answer for an entry with 200 or 201. What a conditional create found there may have been sent for another patient before the
+/// device's association was corrected.
 fn taken(status: u16, entry: &ResponseEntry<'_>, item: &Item, context: &EncodeContext) -> Option<ItemAnswer> {
     let was_there = status == 200 && context.write == WriteMode::ConditionalCreate;
-    (!(was_there && is_replayed(item))).then(|| ItemAnswer::Accepted { remote_id: remote_id(entry, item) })
-}
-
-/// Whether its patient may have been corrected since it was first sent.
-fn is_replayed(item: &Item) -> bool {
-    item.readings.iter().any(|(_, reading)| reading.flags.contains(Flags::REPLAYED))
+    (!was_there).then(|| ItemAnswer::Accepted { remote_id: remote_id(entry, item) })
 }
 
 /// The id that the server chose, where it is not ours.

@@ -37,6 +37,8 @@ pub struct EncodeContext {
     /// Reference to the gateway's own Device resource, `Device/{id}`; empty where the server does not
     /// take Device resources, then it is named by identifier only.
     pub gateway_reference: String,
+    /// Whether any item refers to a Device resource. Where all are named by identifier only, no entry can miss one.
+    pub refers_to_devices: bool,
 }
 
 impl EncodeContext {
@@ -44,7 +46,8 @@ impl EncodeContext {
     #[must_use]
     pub fn new(gateway: GatewayId, namespace: DeviceNamespace, write: WriteMode) -> Self {
         let gateway_reference = format!("Device/{}", gateway_resource_id(&gateway));
-        Self { identifier_system: IDENTIFIER_SYSTEM.to_owned(), gateway, namespace, write, batches: true, gateway_reference }
+        let identifier_system = IDENTIFIER_SYSTEM.to_owned();
+        Self { identifier_system, gateway, namespace, write, batches: true, gateway_reference, refers_to_devices: true }
     }
 
     /// The type of the Bundle that a batch goes in.

@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use vitalgate_domain::limits::BATCH_ITEMS_MAX;
-use vitalgate_domain::{Answer, Batch, BatchMode, DeviceId, ItemAnswer};
+use vitalgate_domain::{Answer, Batch, BatchMode, DeviceId, Item, ItemAnswer};
 use vitalgate_fhir::{Classified, EncodeContext, ItemFault, WriteMode, classify, encode, faults};
 
 use crate::devices::Devices;
@@ -19,7 +19,7 @@ use crate::failure::{Failure, Sent};
 use crate::metrics::TransportMetrics;
 use crate::patients::Patients;
 use crate::server::{KeepConditional, Server, Ways};
-use crate::verify::{look_up, report_doubled};
+use crate::verify::{LookedUp, look_up, report_doubled};
 
 /// A client of one FHIR server. Shared by reference; every method may run several times at once.
 pub struct FhirClient {
@@ -67,10 +67,12 @@ impl FhirClient {
         self
     }
 
-    /// What it counts.
+    /// The same client that counts there.
     #[must_use]
-    pub fn metrics(&self) -> TransportMetrics {
-        self.metrics.clone()
+    pub fn counted_by(mut self, metrics: TransportMetrics) -> Self {
+        self.exchange.count_by(metrics.clone());
+        self.metrics = metrics;
+        self
     }
 
     /// Delivers a batch and says what became of it. Waits while as many requests as allowed are under way.
@@ -136,7 +138,34 @@ impl FhirClient {
         if batch.mode == BatchMode::Separately && !ways.batch && batch.items.len() > 1 {
             return self.one_by_one(&batch, ways).await;
         }
+        if self.server.is_failing() && batch.items.len() > 1 {
+            return self.first_alone(&batch, ways).await;
+        }
         self.attempts(&batch, ways).await
+    }
+
+    /// One reading finds out whether a server that failed is back, and then the others follow: with all of them in each try an outage
+    /// would be a flood.
+    async fn first_alone(&self, batch: &Batch, ways: Ways) -> Result<Answer, Answer> {
+        let part = |items: &[Item]| Batch { patient: batch.patient.clone(), items: items.to_vec(), mode: batch.mode };
+        let Some((first, others)) = batch.items.split_first() else { return Ok(Answer::Items(Vec::new())) };
+        let mut answers = match self.attempts(&part(std::slice::from_ref(first)), ways).await? {
+            Answer::Items(answers) => answers,
+            // It works, and which of them is to blame is found as always.
+            Answer::RejectedWhole { .. } | Answer::TooLarge { .. } => return self.attempts(batch, ways).await,
+            ended => return Ok(ended),
+        };
+        if let [ItemAnswer::Transient { detail }] = answers.as_slice() {
+            return Ok(Answer::Transient { retry_after_ms: None, detail: Arc::clone(detail) });
+        }
+        match self.attempts(&part(others), ways).await? {
+            Answer::Items(more) => {
+                answers.extend(more);
+                Ok(Answer::Items(answers))
+            }
+            // Sent again with them, the first one is found there.
+            whole => Ok(whole),
+        }
     }
 
     /// The server takes no batches, and in one transaction they would stand or fall together. What is said of more than one of them
@@ -205,6 +234,9 @@ impl FhirClient {
         context.batches = ways.batch;
         context.gateway_reference = self.devices.reference(&None).unwrap_or_default().to_string();
         let reference = |device: &DeviceId| self.devices.reference(&Some(device.clone())).unwrap_or_default().to_string();
+        let devices = batch.items.iter().flat_map(|item| &item.readings).map(|(_, reading)| &reading.device);
+        context.refers_to_devices =
+            !context.gateway_reference.is_empty() || devices.into_iter().any(|device| !reference(device).is_empty());
         let encoded =
             encode(batch, &context, &reference, &patient).map_err(|error| Answer::RejectedWhole { detail: error.to_string().into() })?;
         let request = Request::send("bundle", Method::POST, self.exchange.bundle_path(), encoded.body);
@@ -226,9 +258,13 @@ impl FhirClient {
             other => return Ok(other),
         };
         tracing::warn!(server = self.exchange.place(), %detail, "the outcome of a request is open; asking the server what it holds");
-        let answers = look_up(&self.exchange, batch, &context, &patient, known, time).await;
+        let LookedUp { answers, refused } = look_up(&self.exchange, batch, &context, &patient, known, time).await;
         let nothing_known = answers.iter().all(|answer| matches!(answer, ItemAnswer::Transient { .. }));
-        Ok(Classified::Answer(if nothing_known { Answer::Transient { retry_after_ms: None, detail } } else { Answer::Items(answers) }))
+        Ok(Classified::Answer(match refused {
+            _ if !nothing_known => Answer::Items(answers),
+            Some(detail) => Answer::Paused { detail },
+            None => Answer::Transient { retry_after_ms: None, detail },
+        }))
     }
 }
 

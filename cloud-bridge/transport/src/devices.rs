@@ -1,6 +1,7 @@
 //! Device resources: each is made sure of once, never overwritten, since the EHR's keeper may have added to it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,9 +11,15 @@ use vitalgate_domain::{Answer, Batch, DeviceId, limits::DEVICES_MAX};
 use vitalgate_fhir::{EncodeContext, EncodedDevice, Found, WriteMode, encode_device, encode_gateway, find_in_search, parse_resource_id};
 
 use crate::exchange::{Exchange, Request, Response, coded};
+use crate::failure::Failure;
 
 /// How long a server's refusal of Device resources is believed, in milliseconds.
 const REFUSAL_MS: u64 = 3_600_000;
+/// After so many answers in a row that neither give nor refuse a Device resource, readings wait for it no longer: the server may fail at
+/// Devices alone, and for ever.
+const TROUBLES_MAX: u32 = 5;
+/// How long it is left alone then, in milliseconds. Shorter than after a refusal: it may pass.
+const TROUBLE_MS: u64 = 600_000;
 
 /// Who a Device resource stands for; `None` is the gateway itself.
 type Key = Option<DeviceId>;
@@ -31,6 +38,22 @@ pub(crate) struct Devices {
     known: RwLock<HashMap<Key, Known>>,
     /// One at a time: two batches of one new device must not both create it.
     creating: tokio::sync::Mutex<()>,
+    /// Answers in a row that neither gave nor refused one.
+    troubles: AtomicU32,
+}
+
+/// Why a Device resource is not made sure of.
+enum Unsure {
+    /// No answer, or one that is not about Devices.
+    Ends(Answer),
+    /// An answer that may pass, or that nobody can make sense of.
+    Trouble(Answer),
+}
+
+impl From<Failure> for Unsure {
+    fn from(failure: Failure) -> Self {
+        Self::Ends(failure.answer())
+    }
 }
 
 impl Devices {
@@ -59,8 +82,18 @@ impl Devices {
                 continue;
             }
             let resource = key.as_ref().map_or_else(|| encode_gateway(context), |device| encode_device(device, context));
-            let reference = self.make_sure(exchange, &resource, context).await?;
-            let until = reference.is_empty().then(|| Instant::now() + Duration::from_millis(REFUSAL_MS));
+            let (reference, believed_ms) = match make_sure(exchange, &resource, context).await {
+                Ok(reference) => {
+                    self.troubles.store(0, Ordering::Relaxed);
+                    (reference, REFUSAL_MS)
+                }
+                Err(Unsure::Ends(answer)) => return Err(answer),
+                Err(Unsure::Trouble(answer)) => {
+                    self.go_on_without(answer)?;
+                    (Arc::from(""), TROUBLE_MS)
+                }
+            };
+            let until = reference.is_empty().then(|| Instant::now() + Duration::from_millis(believed_ms));
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             if known.len() > DEVICES_MAX {
                 known.clear();
@@ -70,56 +103,15 @@ impl Devices {
         Ok(())
     }
 
-    async fn make_sure(&self, exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Answer> {
-        let id = resource.id.to_string();
-        if context.write == WriteMode::PutById {
-            let path = format!("/Device/{id}");
-            let there = exchange.send(&Request::get("device", path.clone())).await.map_err(|failure| failure.answer())?;
-            match there.status {
-                200 if parse_resource_id(&there.body, None, "Device").as_deref() == Some(id.as_str()) => {
-                    return Ok(format!("Device/{id}").into());
-                }
-                200 => {
-                    let detail = "the server's answer to a look at a Device resource is not that resource".into();
-                    return Err(Answer::Transient { retry_after_ms: None, detail });
-                }
-                404 | 410 => {}
-                _ => return refused(&there),
-            }
-            let request = Request::send("device", Method::PUT, path, resource.body.clone());
-            let response = exchange.send(&request).await.map_err(|failure| failure.answer())?;
-            return match response.status {
-                200 | 201 => Ok(format!("Device/{id}").into()),
-                _ => refused(&response),
-            };
+    /// Whether readings wait for it no longer; else the answer to them.
+    fn go_on_without(&self, answer: Answer) -> Result<(), Answer> {
+        let troubles = self.troubles.load(Ordering::Relaxed).saturating_add(1);
+        self.troubles.store(troubles, Ordering::Relaxed);
+        if troubles < TROUBLES_MAX {
+            return Err(answer);
         }
-        let mut request = Request::send("device", Method::POST, "/Device".to_owned(), resource.body.clone());
-        request.if_none_exist = Some(resource.query.clone());
-        let response = exchange.send(&request).await.map_err(|failure| failure.answer())?;
-        if !matches!(response.status, 200 | 201 | 412) {
-            return refused(&response);
-        }
-        if let Some(id) = parse_resource_id(&response.body, response.location.as_deref(), "Device") {
-            return Ok(format!("Device/{id}").into());
-        }
-        self.look_up(exchange, resource, context).await
-    }
-
-    /// The id that the server gave it, where its answer did not say.
-    async fn look_up(&self, exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Answer> {
-        let path = format!("/Device?{}", resource.query.replace('|', "%7C"));
-        let response = exchange.send(&Request::get("device", path)).await.map_err(|failure| failure.answer())?;
-        if response.status != 200 {
-            return refused(&response);
-        }
-        match find_in_search(&response.body, "Device", &context.identifier_system, &resource.identifier) {
-            Ok(Found::One(id)) => Ok(format!("Device/{id}").into()),
-            Ok(Found::None) | Err(_) => {
-                Err(Answer::Transient { retry_after_ms: None, detail: "the Device resource cannot be found after it was created".into() })
-            }
-            // Named by identifier, it is still the right one.
-            Ok(Found::Several) => Ok(Arc::from("")),
-        }
+        tracing::warn!(troubles, "the server fails at Device resources again and again; Observations name their device by identifier");
+        Ok(())
     }
 
     /// From now on the gateway and the devices of the batch are named by identifier only, for as long as a refusal is believed.
@@ -138,14 +130,71 @@ impl Devices {
     }
 }
 
+async fn make_sure(exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Unsure> {
+    let id = resource.id.to_string();
+    if context.write == WriteMode::PutById {
+        let path = format!("/Device/{id}");
+        let there = exchange.send(&Request::get("device", path.clone())).await?;
+        match there.status {
+            200 if parse_resource_id(&there.body, None, "Device").as_deref() == Some(id.as_str()) => {
+                return Ok(format!("Device/{id}").into());
+            }
+            200 => {
+                let detail = "the server's answer to a look at a Device resource is not that resource".into();
+                return Err(Unsure::Trouble(Answer::Transient { retry_after_ms: None, detail }));
+            }
+            404 | 410 => {}
+            _ => return refused(&there),
+        }
+        let request = Request::send("device", Method::PUT, path, resource.body.clone());
+        let response = exchange.send(&request).await?;
+        return match response.status {
+            200 | 201 => Ok(format!("Device/{id}").into()),
+            _ => refused(&response),
+        };
+    }
+    let mut request = Request::send("device", Method::POST, "/Device".to_owned(), resource.body.clone());
+    request.if_none_exist = Some(resource.query.clone());
+    let response = exchange.send(&request).await?;
+    if !matches!(response.status, 200 | 201 | 412) {
+        return refused(&response);
+    }
+    if let Some(id) = parse_resource_id(&response.body, response.location.as_deref(), "Device") {
+        return Ok(format!("Device/{id}").into());
+    }
+    look_up(exchange, resource, context).await
+}
+
+/// The id that the server gave it, where its answer did not say.
+async fn look_up(exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Unsure> {
+    let path = format!("/Device?{}", resource.query.replace('|', "%7C"));
+    let response = exchange.send(&Request::get("device", path)).await?;
+    if response.status != 200 {
+        return refused(&response);
+    }
+    match find_in_search(&response.body, "Device", &context.identifier_system, &resource.identifier) {
+        Ok(Found::One(id)) => Ok(format!("Device/{id}").into()),
+        Ok(Found::None) | Err(_) => {
+            let detail = "the Device resource cannot be found after it was created".into();
+            Err(Unsure::Trouble(Answer::Transient { retry_after_ms: None, detail }))
+        }
+        // Named by identifier, it is still the right one.
+        Ok(Found::Several) => Ok(Arc::from("")),
+    }
+}
+
 /// A refusal for good means that the Observations name the device by identifier; readings do not wait for it.
-fn refused(response: &Response) -> Result<Arc<str>, Answer> {
+fn refused(response: &Response) -> Result<Arc<str>, Unsure> {
     match response.status {
         401 => {
-            Err(Answer::Paused { detail: coded("the server refuses our credentials; check the token or the client certificate", response) })
+            let detail = coded("the server refuses our credentials; check the token or the client certificate", response);
+            Err(Unsure::Ends(Answer::Paused { detail }))
         }
         408 | 409 | 421 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
-            Err(Answer::Transient { retry_after_ms: response.retry_after_ms, detail: coded("the Device resource", response) })
+            let answer = Answer::Transient { retry_after_ms: response.retry_after_ms, detail: coded("the Device resource", response) };
+            // That we are too fast says nothing of Devices.
+            let is_trouble = matches!(response.status, 409 | 500..=599);
+            Err(if is_trouble { Unsure::Trouble(answer) } else { Unsure::Ends(answer) })
         }
         status => {
             tracing::warn!(status, "the server takes no Device resources from us; Observations name their device by identifier");

@@ -98,6 +98,10 @@ impl Exchange {
         Ok(Self { http, base, token: Token::new(endpoint.bearer_token_file.clone()), metrics })
     }
 
+    pub(crate) fn count_by(&mut self, metrics: TransportMetrics) {
+        self.metrics = metrics;
+    }
+
     /// Sends the request. After a 401 the token is read again; only if another one stands there now, it is sent a
     /// second time.
     pub(crate) async fn send(&self, request: &Request) -> Result<Response, Failure> {

@@ -14,10 +14,13 @@ use crate::exchange::{Exchange, Request, coded};
 
 /// How long an answer at `/metadata` is believed, in milliseconds: an hour, or until a connection fails.
 const FRESH_MS: u64 = 3_600_000;
-/// After so many answers in a row that took nothing, the server is asked at `/metadata` before a bundle goes to
-/// it: while it is away that small question is asked each second or two, and not fifty readings. One is not
+/// After so many answers in a row that took nothing, the server is asked at `/metadata` before anything goes to
+/// it, and then gets one reading first: while it is away that is sent each second or two, and not fifty readings. One is not
 /// enough: one patient's bundle may fail by itself between those of others.
 const FAILURES_BEFORE_ASKING: u32 = 2;
+/// For so long a server that answered at `/metadata` while it failed is not asked there again, in milliseconds: what it answers, perhaps
+/// from a cache, says nothing of whether it takes readings, and can be long.
+const ANSWERED_WHILE_FAILING_MS: u64 = 60_000;
 
 /// Keeps beyond the process that readings are written by conditional create. Gives true once that is durable.
 pub type KeepConditional = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
@@ -36,6 +39,8 @@ pub(crate) struct Ways {
 struct Known {
     ways: Ways,
     asked: Instant,
+    /// Whether it was asked since it failed.
+    while_failing: bool,
     stale: bool,
 }
 
@@ -78,7 +83,7 @@ impl Server {
         }
         let ways = ask(exchange, self.conditional.load(Ordering::Relaxed)).await?;
         self.about_to_write(ways.observation).await?;
-        *known = Some(Known { ways, asked: Instant::now(), stale: false });
+        *known = Some(Known { ways, asked: Instant::now(), while_failing: self.is_failing(), stale: false });
         Ok(ways)
     }
 
@@ -106,9 +111,20 @@ impl Server {
         };
         if !took_nothing {
             self.failures.store(0, Ordering::Relaxed);
-        } else if self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= FAILURES_BEFORE_ASKING {
-            self.doubt().await;
+            return;
         }
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if self.is_failing()
+            && let Some(known) = self.known.lock().await.as_mut()
+            && !(known.while_failing && known.asked.elapsed() < Duration::from_millis(ANSWERED_WHILE_FAILING_MS))
+        {
+            known.stale = true;
+        }
+    }
+
+    /// Whether its last answers took nothing.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= FAILURES_BEFORE_ASKING
     }
 
     /// After a lost connection another server may stand there: ask again next time.

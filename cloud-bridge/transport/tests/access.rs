@@ -338,7 +338,34 @@ async fn while_a_server_fails_it_is_asked_and_not_sent_to() {
     assert_eq!((served.ehr.bundles(), served.ehr.count("GET", "/fhir/metadata")), (bundles, asked + 5));
     served.ehr.state().metadata = good;
     assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
-    assert_eq!(served.ehr.bundles(), bundles + 1);
+    assert_eq!(served.ehr.bundles(), bundles + 2, "one reading, then the others");
+    assert_eq!(served.ehr.observations(), (5, 5));
+}
+
+/// A server that goes on showing its long statement while it takes no readings is sent neither question nor readings in a flood: one
+/// reading finds out whether it is back, and then the others follow.
+#[tokio::test]
+async fn a_server_that_fails_and_shows_its_statement_is_asked_for_it_seldom() {
+    const TRIES: usize = 20;
+    let served = Served::start(Ehr::new(true)).await;
+    if let Some((_, metadata)) = &mut served.ehr.state().metadata {
+        metadata["description"] = "x".repeat(500_000).into();
+    }
+    let client = client(&served);
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    served.ehr.state().faults = (0..TRIES).map(|_| Fault::Answer(503, vec![], String::new())).collect();
+    for _ in 0..TRIES {
+        assert!(is_transient(&client.deliver(&batch_of(6..=10, BatchMode::Together, &common::patient())).await));
+    }
+    assert_eq!(served.ehr.count("GET", "/fhir/metadata"), 2, "at first, and when it began to fail");
+    let sent = |number: u64| {
+        let id = batch_of(number..=number, BatchMode::Together, &common::patient()).items[0].id.to_string();
+        let state = served.ehr.state();
+        state.requests.iter().filter(|request| String::from_utf8_lossy(&request.body).contains(&id)).count()
+    };
+    assert_eq!((sent(6), sent(10)), (TRIES, 2));
+    assert_eq!(accepted(&client.deliver(&batch_of(6..=10, BatchMode::Together, &common::patient())).await), 5);
+    assert_eq!((served.ehr.observations(), sent(6)), ((10, 10), TRIES + 1));
 }
 
 /// Promise: that the server still finds nobody under an unknown identifier does not make it look like one that takes readings.

@@ -12,7 +12,7 @@ use common::warnings::Warnings;
 use common::{accepted, batch, batch_of, endpoint, is_transient, patient, reading};
 use serde_json::{Value as Json, json};
 use vitalgate_domain::{Answer, Batch, BatchMode, ClockTrust, Flags, Item, ItemAnswer, PatientReference, Sequence};
-use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
+use vitalgate_transport::{FhirClient, FhirEndpoint, TransportMetrics, WritePolicy};
 
 const MODES: [bool; 2] = [true, false];
 
@@ -121,9 +121,9 @@ async fn what_the_server_stores_after_a_time_out_is_there_once() {
     };
     let after_ours = Duration::from_millis(SHORT_MS) + LATER;
     tokio::join!(given_up(None, after_ours), given_up(Some(200), after_ours));
-    let proxies = [202, 408, 502, 504].map(|status| given_up(Some(status), LATER));
-    let [accepted, timed_out, bad_gateway, gateway_timed_out] = proxies;
-    tokio::join!(accepted, timed_out, bad_gateway, gateway_timed_out);
+    let proxies = [202, 408, 502, 504, 524].map(|status| given_up(Some(status), LATER));
+    let [accepted, timed_out, bad_gateway, gateway_timed_out, origin_timed_out] = proxies;
+    tokio::join!(accepted, timed_out, bad_gateway, gateway_timed_out, origin_timed_out);
 }
 
 /// Promise 2: the gateway is restarted while the server works on a request. What may have been in it is not sent beside it; what was
@@ -233,10 +233,10 @@ fn another() -> PatientReference {
     PatientReference::Literal("Patient/4712".into())
 }
 
-/// The five readings of [`batch`] after their patient was corrected.
+/// The five readings of [`batch`] after their patient was corrected: replayed, or sent once more by their device.
 fn corrected(mode: BatchMode) -> Batch {
     let mut batch = batch_of(1..=5, mode, &another());
-    batch.items.iter_mut().for_each(|item| item.readings[0].1.flags = Flags::REPLAYED);
+    batch.items.iter_mut().take(3).for_each(|item| item.readings[0].1.flags = Flags::REPLAYED);
     batch
 }
 
@@ -451,7 +451,7 @@ async fn a_device_that_cannot_be_looked_at_is_not_overwritten() {
 #[tokio::test]
 async fn a_server_that_takes_no_devices_still_gets_the_readings() {
     let (served, client) = served(true, []).await;
-    served.ehr.state().no_devices = true;
+    served.ehr.state().no_devices = Some(422);
     for _ in 0..2 {
         assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
     }
@@ -519,14 +519,38 @@ async fn no_more_requests_are_under_way_than_allowed() {
 #[tokio::test]
 async fn what_is_counted_names_no_patient_and_no_url() {
     let (served, client) = served(false, [Fault::ResetAfterStoring]).await;
-    client.deliver(&batch(BatchMode::Together)).await;
+    let metrics = TransportMetrics::default();
+    client.counted_by(metrics.of("ehr")).deliver(&batch(BatchMode::Together)).await;
+    let text = encoded(&metrics);
+    assert!(text.contains("delivery_items_total{destination=\"ehr\",outcome=\"accepted\"} 5"), "{text}");
+    assert!(text.contains("delivery_requests_total{destination=\"ehr\",purpose=\"bundle\",class=\"broken\"} 1"), "{text}");
+    assert!(!text.contains("4711") && !text.contains(&served.address.port().to_string()), "{text}");
+}
+
+fn encoded(metrics: &TransportMetrics) -> String {
     let mut registry = prometheus_client::registry::Registry::default();
-    client.metrics().register(&mut registry);
+    metrics.register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("delivery_items_total{outcome=\"accepted\"} 5"), "{text}");
-    assert!(text.contains("delivery_requests_total{purpose=\"bundle\",class=\"broken\"} 1"), "{text}");
-    assert!(!text.contains("4711") && !text.contains(&served.address.port().to_string()), "{text}");
+    text
+}
+
+/// What is counted for several destinations is one text that a scraper takes: each name is described once.
+#[tokio::test]
+async fn what_is_counted_for_two_destinations_is_described_once() {
+    let metrics = TransportMetrics::default();
+    for destination in ["ehr", "lab"] {
+        let served = Served::start(Ehr::new(true)).await;
+        client(&served).counted_by(metrics.of(destination)).deliver(&batch(BatchMode::Together)).await;
+    }
+    let text = encoded(&metrics);
+    let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let once: std::collections::BTreeSet<_> = types.iter().collect();
+    assert!(once.len() == types.len() && types.len() == 5, "{text}");
+    for destination in ["ehr", "lab"] {
+        let count = format!("delivery_request_duration_seconds_count{{destination=\"{destination}\"}} 1");
+        assert!(text.contains(&count), "{text}");
+    }
 }
 
 /// Promise: a server that takes no transactions is sent a batch at once, and what it says of it is the answer: an outage is one.

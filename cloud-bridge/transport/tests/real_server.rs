@@ -70,7 +70,7 @@ async fn a_real_server_that_refuses_one_entry_gets_all_the_others() {
     let server = with_patient().await;
     let client = plain_client(endpoint(&server.url, WritePolicy::Conditional));
     let id = batch(BatchMode::Together).items[2].id;
-    let twin = json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"},
+    let twin = json!({"resourceType": "Observation", "status": "final", "code": {"text": "x"}, "subject": {"reference": "Patient/4711"},
         "identifier": [{"system": "urn:ietf:rfc:3986", "value": format!("urn:uuid:{id}")}]});
     for _ in 0..2 {
         write(http::Method::POST, &format!("{}/Observation", server.url), &twin).await;

@@ -175,7 +175,7 @@ fn a_status_marks_the_value_and_an_unknown_one_does_not_pass_for_good() {
 #[test]
 fn another_unit_is_converted_and_what_was_reported_is_kept() {
     let decoded = list(r#"{"metric":"body_temp","value":"101.2","unit":"degF"},{"metric":"heart_rate","value":7.20e1,"unit":"bpm"}"#);
-    assert_eq!(shown(&decoded), ["body_temp#0 38.4 Cel", "heart_rate#0 72.0 /min"]);
+    assert_eq!(shown(&decoded), ["body_temp#0 38.44 Cel", "heart_rate#0 72.0 /min"]);
     let reported = decoded.readings[0].reported.clone().unwrap();
     assert_eq!((&*reported.value, &*reported.unit), ("101.2", "degF"));
     assert_eq!(decoded.readings[1].reported, None, "another name of the same unit is no conversion");

@@ -204,7 +204,7 @@ fn a_converted_register_keeps_what_the_device_showed() {
             { block = "b", address = 101, type = "u16", metric = "body_temp", unit = "Cel", source = "Test" }]"#,
     );
     let decoded = first(&profile, &[1_012, 37, 0, 0]);
-    assert_eq!(shown(&decoded), ["body_temp#0 38.4 Cel", "body_temp#1 37 Cel"]);
+    assert_eq!(shown(&decoded), ["body_temp#0 38.44 Cel", "body_temp#1 37 Cel"]);
     let reported = decoded.readings[0].reported.clone().unwrap();
     assert_eq!((&*reported.value, &*reported.unit), ("101.2", "[degF]"));
 }

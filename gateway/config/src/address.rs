@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 pub(crate) struct Url<'a> {
     pub(crate) tls: bool,
     pub(crate) host: &'a str,
+    pub(crate) port: u16,
+    pub(crate) path: &'a str,
 }
 
 /// Reads `http[s]://host[:port][/path]`; says what is wrong otherwise.
@@ -23,25 +25,44 @@ pub(crate) fn url(text: &str) -> Result<Url<'_>, &'static str> {
     if text.chars().any(|character| character.is_whitespace() || character.is_control() || !character.is_ascii()) {
         return Err("holds a blank or a character that a URL cannot");
     }
-    let authority = rest.split('/').next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     if authority.contains('@') {
         return Err("holds a user or a password");
     }
     let (host, port) = split_port(authority);
-    if port.is_some_and(|port| port.parse::<u16>().map_or(true, |port| port == 0)) {
-        return Err("has a port that is none");
-    }
-    if is_host(host) { Ok(Url { tls, host }) } else { Err("has no usable host") }
+    let port = match port {
+        Some(port) => port_number(port).ok_or("has a port that is none")?,
+        None if tls => 443,
+        None => 80,
+    };
+    if is_host(host) { Ok(Url { tls, host, port, path }) } else { Err("has no usable host") }
+}
+
+/// A URL in the one way of writing that all of its ways have in common; `None` where it is none.
+#[must_use]
+pub fn canonical_url(text: &str) -> Option<String> {
+    let Url { tls, host, port, path } = url(text).ok()?;
+    let scheme = if tls { "https" } else { "http" };
+    Some(format!("{scheme}://{}{}", canonical(host, port)?, path.trim_end_matches('/')))
 }
 
 /// A `host:port` in the one way of writing that all of its ways have in common; `None` where it is none.
 pub(crate) fn host_and_port(text: &str) -> Option<String> {
     let (host, port) = split_port(text);
-    let port = port?.parse::<u16>().ok().filter(|port| *port != 0)?;
+    canonical(host, port_number(port?)?)
+}
+
+fn canonical(host: &str, port: u16) -> Option<String> {
     match address(host) {
         Some(address) => Some(SocketAddr::new(address.to_canonical(), port).to_string()),
         None => is_dns_name(host).then(|| format!("{}:{port}", host.to_ascii_lowercase())),
     }
+}
+
+/// Digits alone: `parse` would also take a sign, and what reads the text later does not.
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port != 0)
 }
 
 /// Whether a host can only be this machine.
@@ -112,6 +133,7 @@ mod tests {
             "https://ehr:0/",
             "https://ehr:70000/",
             "https://ehr:x/",
+            "https://ehr:+443/",
             "https://ehr local/",
             "https://1.2.3/",
             "https://[::1/",
@@ -119,8 +141,25 @@ mod tests {
         ] {
             assert!(url(bad).is_err(), "{bad} was taken");
         }
-        assert_eq!(url("https://ehr.local:8443/fhir"), Ok(Url { tls: true, host: "ehr.local" }));
-        assert_eq!(url("http://[::1]:80"), Ok(Url { tls: false, host: "[::1]" }));
+        assert_eq!(url("https://ehr.local:8443/fhir"), Ok(Url { tls: true, host: "ehr.local", port: 8443, path: "/fhir" }));
+        assert_eq!(url("http://[::1]"), Ok(Url { tls: false, host: "[::1]", port: 80, path: "" }));
+    }
+
+    #[test]
+    fn a_server_is_the_same_however_its_url_is_written() {
+        for (one, other) in [
+            ("https://ehr.local/fhir", "https://EHR.local:443/fhir/"),
+            ("https://ehr.local/fhir", "https://ehr.local:0443/fhir"),
+            ("http://ehr.local:80", "http://ehr.local/"),
+            ("https://[2001:DB8:0::9]/fhir", "https://[2001:db8::9]:443/fhir"),
+            ("https://[::ffff:192.0.2.9]/fhir", "https://192.0.2.9/fhir"),
+        ] {
+            assert_eq!(canonical_url(one), canonical_url(other), "{one} {other}");
+        }
+        for other in ["http://ehr.local/fhir", "https://ehr.local:8443/fhir", "https://ehr.local/FHIR", "https://ehr.local/fhir/r4"] {
+            assert_ne!(canonical_url("https://ehr.local/fhir"), canonical_url(other), "{other}");
+        }
+        assert_eq!(canonical_url("https://ehr.local:+443/fhir"), None);
     }
 
     #[test]
@@ -136,7 +175,7 @@ mod tests {
         ] {
             assert_eq!(host_and_port(written).as_deref(), Some(meant));
         }
-        for bad in ["192.0.2.9", ":502", "host:", "host:0", "host:65536", "::1:502", "a b:502", "300.1.1.1:502"] {
+        for bad in ["192.0.2.9", ":502", "host:", "host:+502", "host:0", "host:65536", "::1:502", "a b:502", "300.1.1.1:502"] {
             assert_eq!(host_and_port(bad), None, "{bad} was taken");
         }
     }

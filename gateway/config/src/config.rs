@@ -9,6 +9,9 @@ use vitalgate_domain::{Association, DestinationId, DeviceId, DeviceNamespace, Ga
 use crate::error::ConfigError;
 use crate::load::{self, ProfileLookup};
 
+/// Said of a configuration that names no destination.
+pub const NO_DESTINATION: &str = "no destination is configured: nothing will be delivered";
+
 /// A configuration in which everything fits together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -59,6 +62,8 @@ pub struct Store {
     pub retention_days: u64,
     /// The systemd credential that holds the key-encryption key; without one it is a file in `state_dir`.
     pub key_credential: Option<String>,
+    /// Destinations that the file no longer names and whose waiting entries are given up.
+    pub given_up: Vec<DestinationId>,
 }
 
 /// Whether a device must show a certificate.
@@ -299,10 +304,17 @@ impl Config {
         self.devices.iter().find(|device| device.id == *id)
     }
 
-    /// Whether anything is reachable or sent without TLS beyond this machine, and what; for the status page.
+    /// What is allowed and may still not be meant: nothing to collect or to deliver, and whatever is reachable or sent without TLS
+    /// beyond this machine.
     #[must_use]
-    pub fn plain_warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
+        if self.destinations.is_empty() {
+            warnings.push(NO_DESTINATION.to_owned());
+        }
+        if self.devices.is_empty() {
+            warnings.push("no device is configured: nothing will be collected".to_owned());
+        }
         if let Some((address, true)) = self.mqtt.as_ref().and_then(|mqtt| Some((mqtt.plain_listen?, mqtt.allow_plain_beyond_loopback)))
             && !address.ip().is_loopback()
         {

@@ -28,11 +28,36 @@ pub(crate) fn read(walk: &mut Walk<'_>, tables: &[(&DeTable<'_>, usize)]) -> Vec
     }
     let mut taken = Taken::default();
     let mut destinations = Vec::new();
+    let mut sections = Vec::new();
     for (table, at) in tables {
         let section = Section::open(walk.report, &schema::DESTINATION, table, *at);
         destinations.extend(destination(walk, &section, &mut taken));
+        sections.push(section);
     }
+    patient_ids(walk, tables, &sections);
     destinations
+}
+
+/// An id of one server may be somebody else's on another: it goes to several only where they are said to share their ids.
+fn patient_ids(walk: &mut Walk<'_>, tables: &[(&DeTable<'_>, usize)], sections: &[Section<'_>]) {
+    const KEY: &str = "same_patient_ids_as";
+    let with_own = tables.iter().filter(|(table, _)| !table.contains_key(KEY));
+    let of_own: Vec<_> = with_own.map(|(table, _)| table.get("id").and_then(|id| id.get_ref().as_str())).collect();
+    for section in sections {
+        let Some(same) = section.text(walk.report, KEY) else { continue };
+        if !of_own.contains(&Some(same.text)) {
+            let message = format!("{KEY} in {} is {}, no other destination with patient ids of its own", section.place, quoted(same.text));
+            walk.report.at(same.at, message, format!("write the id of a destination that has no {KEY} itself"));
+        }
+    }
+    if of_own.len() > 1 {
+        for (at, device) in std::mem::take(&mut walk.literal_patients) {
+            let message = format!("patient of {device} is an id of one server, but {} destinations have ids of their own", of_own.len());
+            let remedy =
+                format!("write {{ system = \"...\", value = \"...\" }}, or {KEY} where a server has the ids of another destination");
+            walk.report.at(at, message, remedy);
+        }
+    }
 }
 
 fn destination(walk: &mut Walk<'_>, section: &Section<'_>, taken: &mut Taken) -> Option<Destination> {
@@ -54,6 +79,10 @@ fn destination_id(walk: &mut Walk<'_>, text: Text<'_>, taken: &mut Taken) -> Opt
                 walk.report.at(text.at, message, "give each destination its own id");
             } else {
                 taken.ids.insert(id.clone(), walk.report.line(text.at));
+            }
+            if let Some(at) = walk.given_up.get(&id) {
+                let message = format!("given_up in [store] names {id}, which is a destination on line {}", walk.report.line(text.at));
+                walk.report.at(*at, message, "remove it there: what waits for it is delivered");
             }
             Some(id)
         }
@@ -125,12 +154,12 @@ fn checked_url(walk: &mut Walk<'_>, section: &Section<'_>, url: Text<'_>, taken:
         walk.report.at(url.at, format!("url in {} {wrong}", section.place), "write https://host[:port][/path]");
         return None;
     }
-    let plain = url.text.trim_end_matches('/');
-    if let Some(first) = taken.urls.get(plain) {
+    let canonical = address::canonical_url(url.text)?;
+    if let Some(first) = taken.urls.get(&canonical) {
         let message = format!("{} has the same url as the destination on line {first}", section.place);
         walk.report.at(url.at, message, "remove one of the two");
     } else {
-        taken.urls.insert(plain.to_owned(), walk.report.line(url.at));
+        taken.urls.insert(canonical, walk.report.line(url.at));
     }
     // As it stands: a server may take readings only with the slash at its end.
     Some(url.text.to_owned())

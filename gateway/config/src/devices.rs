@@ -190,6 +190,7 @@ fn literal(walk: &mut Walk<'_>, section: &Section<'_>, text: Text<'_>) -> Option
         (1..=FHIR_ID_CHARS_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
     };
     if text.text.strip_prefix("Patient/").is_some_and(is_id) {
+        walk.literal_patients.push((text.at, section.place.clone()));
         return Some(PatientReference::Literal(Arc::from(text.text)));
     }
     // Who the patient is must not reach a log: the value is not repeated.

@@ -137,6 +137,7 @@ pub const STORE: SectionSpec = SectionSpec {
         number("free_space_floor_mib", FREE_SPACE_FLOOR_MIB),
         number("retention_days", RETENTION_DAYS),
         key("key_credential", Text(NAME), Optional),
+        key("given_up", TextList("ids of destinations, at most 8"), Optional),
     ],
 };
 /// `[mqtt]`
@@ -186,6 +187,7 @@ pub const DESTINATION: SectionSpec = SectionSpec {
         key("id", Text(NAME), Required),
         key("kind", OneOf(&["fhir"]), Required),
         key("url", Text("https://host[:port][/path]"), Required),
+        key("same_patient_ids_as", Text("id of another destination"), Optional),
         key("ca_file", Path, Optional),
         key("client_certificate_file", Path, Optional),
         key("client_key_file", Path, Optional),

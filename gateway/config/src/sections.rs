@@ -1,11 +1,13 @@
 //! The file as a whole, and the sections that stand once.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use toml::de::{DeTable, DeValue};
-use vitalgate_domain::{DeviceNamespace, GatewayId};
+use vitalgate_domain::limits::DESTINATIONS_MAX;
+use vitalgate_domain::{DestinationId, DeviceNamespace, GatewayId};
 
 use crate::address;
 use crate::config::{ClientCertificate, Config, Console, Gateway, Log, LogFormat, LogLevel, Mqtt, Profiles, Store};
@@ -26,13 +28,17 @@ pub(crate) struct Walk<'r> {
     pub(crate) base: PathBuf,
     /// Every address that is listened on, with the key that says so.
     listeners: Vec<(SocketAddr, &'static str)>,
+    /// Every destination that is given up, with the place that says so.
+    pub(crate) given_up: BTreeMap<DestinationId, usize>,
+    /// Where a patient is named by an id of one server, and the device that is attached to it.
+    pub(crate) literal_patients: Vec<(usize, String)>,
 }
 
 /// Reads every section; `None` when something without which no configuration exists is wrong.
 pub(crate) fn read(report: &mut Report, root: &DeTable<'_>, file: &str, lookup: Option<ProfileLookup<'_>>) -> Option<Config> {
     let base = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
     let top = Section::open(report, &schema::ROOT, root, 0);
-    let mut walk = Walk { report, base, listeners: Vec::new() };
+    let mut walk = Walk { report, base, listeners: Vec::new(), given_up: BTreeMap::new(), literal_patients: Vec::new() };
     let gateway = gateway(&mut walk, &top);
     let store = store(&mut walk, &top);
     let mqtt_section = once(&mut walk, &top, "mqtt", &schema::MQTT);
@@ -134,7 +140,31 @@ fn store(walk: &mut Walk<'_>, top: &Section<'_>) -> Store {
         key_credential: section
             .text(walk.report, "key_credential")
             .and_then(|text| credential_name(walk, &section, "key_credential", text)),
+        given_up: given_up(walk, &section),
     }
+}
+
+fn given_up(walk: &mut Walk<'_>, section: &Section<'_>) -> Vec<DestinationId> {
+    let names = section.text_list(walk.report, "given_up").unwrap_or_default();
+    if let Some(first) = names.get(DESTINATIONS_MAX) {
+        let message = format!("given_up in [store] names {} destinations", names.len());
+        walk.report.at(first.at, message, format!("keep at most {DESTINATIONS_MAX}; what was given up already needs no name any more"));
+        return Vec::new();
+    }
+    for name in names {
+        match DestinationId::new(name.text) {
+            Err(error) => {
+                let message = format!("given_up in [store] holds {}: {error}", quoted(name.text));
+                walk.report.at(name.at, message, "write the id that the destination had");
+            }
+            Ok(id) => {
+                if walk.given_up.insert(id, name.at).is_some() {
+                    walk.report.at(name.at, format!("given_up in [store] names {} twice", quoted(name.text)), "name it once");
+                }
+            }
+        }
+    }
+    walk.given_up.keys().cloned().collect()
 }
 
 /// The name becomes a file's name in the folder that systemd makes.

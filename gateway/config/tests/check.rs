@@ -355,10 +355,10 @@ fn associations_have_no_end_and_name_the_file_that_confirmed_them() {
 #[test]
 fn what_goes_without_tls_is_said_for_the_status_page() {
     let folder = folder();
-    let warnings = full(&folder, FULL).unwrap().plain_warnings();
+    let warnings = full(&folder, FULL).unwrap().warnings();
     assert_eq!(warnings, ["destination lab is written to without TLS: the lab's server has no TLS until March"]);
     let open = FULL.replace("127.0.0.1:1883", "0.0.0.0:1883").replace("beyond_loopback = false", "beyond_loopback = true");
-    assert_eq!(full(&folder, &open).unwrap().plain_warnings()[0], "MQTT without TLS is reachable on 0.0.0.0:1883");
+    assert_eq!(full(&folder, &open).unwrap().warnings()[0], "MQTT without TLS is reachable on 0.0.0.0:1883");
 }
 
 #[test]
@@ -455,4 +455,66 @@ fn since_when_a_patient_is_attached_is_one_moment() {
     let alone = "[mqtt]\n[[device]]\nid = \"m1\"\nprofile = \"p\"\npatient_since = \"2026-11-22T10:00:00+01:00\"\n";
     let said = errors_of(&format!("{MINIMAL}{alone}"));
     assert!(said.contains("x.toml:8: [[device]] m1 has a patient_since, but no patient"), "{said}");
+}
+
+/// Promise 3: an id of one server is never taken for the same patient of another, unless the file says that they share their ids.
+#[test]
+fn an_id_of_one_server_names_nobody_on_another() {
+    let device = |id: &str, patient: &str| format!("[[device]]\nid = {id:?}\nprofile = \"vitals-json\"\npatient = {patient}\n");
+    let (literal, identifier) = (device("m1", "\"Patient/4711\""), device("m1", "{ system = \"urn:oid:1.2.3\", value = \"A1\" }"));
+    let to = |id: &str, more: &str| format!("[[destination]]\nid = {id:?}\nkind = \"fhir\"\nurl = \"https://{id}.local\"\n{more}\n");
+    let said = |devices: &str, destinations: &[String]| errors_of(&format!("{MINIMAL}[mqtt]\n{devices}{}", destinations.concat()));
+    let same_as = |id: &str| format!("same_patient_ids_as = {id:?}");
+
+    let twice = said(&literal, &[to("ehr", ""), to("lab", "")]);
+    assert!(twice.contains("x.toml:8: patient of [[device]] m1 is an id of one server, but 2 destinations"), "{twice}");
+    assert!(twice.contains("write { system") && !twice.contains("4711"), "{twice}");
+    let third = said(&literal, &[to("ehr", ""), to("lab", &same_as("ehr")), to("cloud", "")]);
+    assert!(third.lines().count() == 1 && third.contains("x.toml:8: patient of [[device]] m1"), "{third}");
+    for (devices, destinations) in [
+        (&literal, vec![to("ehr", "")]),
+        (&identifier, vec![to("ehr", ""), to("lab", "")]),
+        (&literal, vec![to("lab", &same_as("ehr")), to("ehr", ""), to("cloud", &same_as("ehr"))]),
+    ] {
+        assert_eq!(said(devices, &destinations), "");
+    }
+    for (first, second) in [("", "lab"), ("", "ehx"), ("", ""), ("lab", "ehr"), ("ehr", "ehr")] {
+        let first = if first.is_empty() { String::new() } else { same_as(first) };
+        let wrong = said("", &[to("ehr", &first), to("lab", &same_as(second))]);
+        assert!(wrong.contains(&format!("is {second:?}, no other destination with patient ids of its own")), "{second}: {wrong}");
+    }
+}
+
+/// One server under two names would get every reading twice over.
+#[test]
+fn one_server_is_one_destination_however_its_url_is_written() {
+    let to = |id: &str, url: &str| format!("[[destination]]\nid = {id:?}\nkind = \"fhir\"\nurl = {url:?}\n");
+    for other in ["https://EHR.local/fhir", "https://ehr.local:443/fhir", "https://ehr.local:0443/fhir/"] {
+        let said = errors_of(&format!("{MINIMAL}{}{}", to("a", "https://ehr.local/fhir"), to("b", other)));
+        assert!(said.contains("x.toml:11: [[destination]] b has the same url as the destination on line 7"), "{other}: {said}");
+    }
+    let said = errors_of(&format!("{MINIMAL}{}{}", to("a", "https://ehr.local/fhir"), to("b", "https://ehr.local/other")));
+    assert_eq!(said, "");
+}
+
+/// Promise 2: giving up what waits for a destination is said plainly, and of none that is still to have it.
+#[test]
+fn a_destination_is_given_up_by_name_and_only_where_it_is_gone() {
+    let with = |names: &str, id: &str| {
+        format!("{MINIMAL}[store]\ngiven_up = {names}\n[[destination]]\nid = {id:?}\nkind = \"fhir\"\nurl = \"https://ehr.local\"\n")
+    };
+    let config = check(&with("[\"local\", \"lab\"]", "ehr"), "x.toml").unwrap_or_else(|errors| panic!("{}", lines(&errors)));
+    assert_eq!(config.store.given_up.iter().map(ToString::to_string).collect::<Vec<_>>(), ["lab", "local"]);
+    assert_eq!(check(MINIMAL, "x.toml").unwrap().store.given_up, []);
+    let nine = format!("{:?}", ["a", "b", "c", "d", "e", "f", "g", "h", "i"]);
+    for (names, why) in [
+        ("[\"ehr\"]", "given_up in [store] names ehr, which is a destination on line 7"),
+        ("[\"local\", \"local\"]", "given_up in [store] names \"local\" twice"),
+        ("[\"no id\"]", "given_up in [store] holds \"no id\""),
+        (&nine, "given_up in [store] names 9 destinations"),
+        ("\"local\"", "given_up in [store] must be a list of texts"),
+    ] {
+        let said = errors_of(&with(names, "ehr"));
+        assert!(said.lines().count() == 1 && said.contains("x.toml:5: ") && said.contains(why), "{why}: {said}");
+    }
 }

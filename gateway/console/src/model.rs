@@ -58,9 +58,12 @@ pub struct StoreStatus {
     pub floor_bytes: u64,
     /// Bytes of the journal.
     pub journal_bytes: u64,
-    /// Days until the floor at the rate of the last day, or since the start when that is shorter;
-    /// absent while the journal does not grow.
+    /// Days until the floor at the rate of the last day, or since the start when that is shorter, the buffer's growth counted in;
+    /// absent while no rate is known, or nothing grows.
     pub days_left: Option<f64>,
+    /// Whether a rate is known: absent days mean then that nothing grows.
+    #[serde(default)]
+    pub rate_known: bool,
     /// Damage that was found and what was done, a line each.
     pub damage: Vec<String>,
     /// Unresolved dead letters, held and rejected readings included.
@@ -98,7 +101,7 @@ pub struct Status {
     pub health: Health,
     /// How far the wall clock is trusted.
     pub clock_trust: String,
-    /// What the configuration allows against the advice (plain MQTT and the like).
+    /// What the configuration allows and may still not be meant (plain MQTT, no device and the like).
     pub warnings: Vec<String>,
     /// The store.
     pub store: StoreStatus,
@@ -168,6 +171,8 @@ pub struct Trace {
     pub at: Option<String>,
     /// When it was received, RFC 3339.
     pub received: String,
+    /// Whether the clock was set then; otherwise nobody knows when that was.
+    pub dated: bool,
     /// In which copies it is: `journal`, `buffer`.
     pub stored_in: Vec<String>,
     /// How it stands with each destination.
@@ -198,6 +203,10 @@ pub struct Traced {
     pub dead_letters: Vec<TracedDeadLetter>,
     /// The window may hold more; these are the nearest to the moment.
     pub cut: bool,
+    /// Of the newest [`DEAD_LETTERS_PER_ANSWER_MAX`] dead letters, how many are of the device and came while no clock was set:
+    /// no moment finds them.
+    #[serde(default)]
+    pub undated: u64,
     /// Numbers below this one could not be searched in time; absent when everything was searched.
     pub not_searched_below: Option<u64>,
     /// How many entries cannot be read in any copy; what was asked for may be among them.

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use vitalgate_domain::{Answer, Change, DeadLetterKind, DestinationId, ItemAnswer, RejectedReading, Sequence};
-use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, Lane, RequestId};
+use vitalgate_pipeline::{DAMAGED_LISTED_MAX, Delivery, DeliveryAction, DeliveryEvent, Lane, RequestId};
 use vitalgate_store::Reader;
 use vitalgate_transport::FhirClient;
 
@@ -176,11 +176,7 @@ impl DeliveryLoop {
         }
         match self.reader.read(from, until, entries_max, READ_BYTES_MAX) {
             Ok(outcome) => {
-                self.shared.add_damage(
-                    outcome.damaged.iter().map(|(first, last)| {
-                        format!("entries {first} to {last} are damaged in every copy; they are listed as dead letters")
-                    }),
-                );
+                self.shared.add_damage(outcome.damaged.iter().map(|(first, last)| damaged(*first, *last)));
                 DeliveryEvent::Read { lane, records: outcome.records, reached: outcome.reached }
             }
             Err(error) => {
@@ -195,6 +191,14 @@ impl DeliveryLoop {
         static NONE: std::sync::OnceLock<DestinationFacts> = std::sync::OnceLock::new();
         self.shared.destinations.get(&self.destination).unwrap_or_else(|| NONE.get_or_init(DestinationFacts::default))
     }
+}
+
+fn damaged(first: Sequence, last: Sequence) -> String {
+    let listed = match last.0.saturating_sub(first.0) {
+        0..DAMAGED_LISTED_MAX => "they are".to_owned(),
+        _ => format!("the first {DAMAGED_LISTED_MAX} of them are"),
+    };
+    format!("entries {first} to {last} are damaged in every copy; {listed} listed as dead letters")
 }
 
 fn note_answer(facts: &DestinationFacts, answer: &Answer) {
@@ -232,6 +236,14 @@ mod tests {
         note_answer(&facts, &Answer::Items(vec![rejected(), ItemAnswer::Accepted { remote_id: None }]));
         assert_eq!(facts.accepted_items.load(Ordering::Relaxed), 1);
         assert!(facts.accepted.age_s().is_some());
+    }
+
+    /// Promise 5: nobody looks for dead letters that are not there.
+    #[test]
+    fn of_a_long_damaged_stretch_only_so_many_are_said_to_be_listed() {
+        let said = |last| damaged(Sequence(1), Sequence(last));
+        assert_eq!(said(1_024), "entries 1 to 1024 are damaged in every copy; they are listed as dead letters");
+        assert_eq!(said(1_025), "entries 1 to 1025 are damaged in every copy; the first 1024 of them are listed as dead letters");
     }
 
     /// Promise 5: what a destination refused is told apart from what waits for a patient or for the clock.

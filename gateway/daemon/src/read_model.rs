@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot};
+use vitalgate_config::NO_DESTINATION;
 use vitalgate_console::{
     Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, DestinationStatus, DeviceStatus, Health, ReadModel, ReadModelError,
     ResolveRequest, Status, StoreStatus, TraceQuery, Traced,
@@ -23,8 +24,8 @@ use vitalgate_store::{Keyed, KeyedCopy as _, Reader};
 
 use crate::clock::{Clock, monotonic_ms};
 use crate::commit::Command;
-use crate::disk::free_bytes;
-use crate::growth::Growth;
+use crate::disk::{folder_bytes, free_bytes};
+use crate::growth::{Growth, days_left};
 use crate::replay::count;
 use crate::shared::Shared;
 
@@ -82,21 +83,7 @@ pub(crate) struct Model {
 
 impl ReadModel for Model {
     fn health(&self) -> Health {
-        let mut problems = Vec::new();
-        let full = self.shared.below_floor.load(Ordering::Relaxed);
-        if full {
-            problems.push("free space is below the floor: nothing is acknowledged".to_owned());
-        }
-        for (destination, facts) in &self.shared.destinations {
-            problems.extend(facts.alarm().map(|alarm| format!("{destination}: {alarm}")));
-        }
-        let held_up = !problems.is_empty() && !full;
-        if let KeyedStatus::Waiting(reason) = self.keyed.status() {
-            problems.push(format!("the buffer waits: {reason}"));
-        }
-        problems.extend(self.shared.damage());
-        let ready = self.shared.ready.load(Ordering::Relaxed) && !self.shared.stopping.load(Ordering::Relaxed) && !full;
-        Health { ready, state: self.state_word(full, held_up).to_owned(), problems }
+        health(&self.shared, &self.keyed.status())
     }
 
     fn status(&self) -> Status {
@@ -161,6 +148,43 @@ impl ReadModel for Model {
     }
 }
 
+fn health(shared: &Shared, keyed: &KeyedStatus) -> Health {
+    let mut problems = Vec::new();
+    let full = shared.below_floor.load(Ordering::Relaxed);
+    if full {
+        problems.push("free space is below the floor: nothing is acknowledged".to_owned());
+    }
+    for (destination, facts) in &shared.destinations {
+        problems.extend(facts.alarm().map(|alarm| format!("{destination}: {alarm}")));
+    }
+    let held_up = !problems.is_empty() && !full;
+    if shared.destinations.is_empty() {
+        problems.push(NO_DESTINATION.to_owned());
+    }
+    if let KeyedStatus::Waiting(reason) = keyed {
+        problems.push(format!("the buffer waits: {reason}"));
+    }
+    problems.extend(shared.damage());
+    let ready = shared.ready.load(Ordering::Relaxed) && !shared.stopping.load(Ordering::Relaxed) && !full;
+    Health { ready, state: state_word(shared, full, held_up).to_owned(), problems }
+}
+
+fn state_word(shared: &Shared, full: bool, held_up: bool) -> &'static str {
+    if shared.stopping.load(Ordering::Relaxed) {
+        "STOPPING"
+    } else if !shared.ready.load(Ordering::Relaxed) {
+        "STARTING"
+    } else if full {
+        "STORE-FULL"
+    } else if held_up {
+        "OFFLINE-BUFFERING"
+    } else if shared.destinations.is_empty() || !shared.damage().is_empty() {
+        "DEGRADED"
+    } else {
+        "READY"
+    }
+}
+
 /// Seconds since something came: by the monotonic clock, or by the wall clock when it came before the last power-on and the
 /// clock was set then and is now.
 fn age_s(received: &Received, now: &Received) -> Option<u64> {
@@ -183,22 +207,6 @@ fn keyed_word(status: &KeyedStatus) -> String {
 }
 
 impl Model {
-    fn state_word(&self, full: bool, held_up: bool) -> &'static str {
-        if self.shared.stopping.load(Ordering::Relaxed) {
-            "STOPPING"
-        } else if !self.shared.ready.load(Ordering::Relaxed) {
-            "STARTING"
-        } else if full {
-            "STORE-FULL"
-        } else if held_up {
-            "OFFLINE-BUFFERING"
-        } else if !self.shared.damage().is_empty() {
-            "DEGRADED"
-        } else {
-            "READY"
-        }
-    }
-
     fn device_status(&self, device: &DeviceFacts) -> DeviceStatus {
         let age_s = self.shared.devices.get(&device.id).and_then(crate::shared::LastMoment::age_s);
         DeviceStatus {
@@ -217,6 +225,7 @@ impl Model {
     fn store_status(&self) -> StoreStatus {
         let free_bytes = free_bytes(&self.store_folder);
         let settlement = self.shared.settlement();
+        let rate = self.growth.rate(monotonic_ms(), self.reader.used_bytes());
         StoreStatus {
             committed: self.reader.committed().0,
             keyed_applied: self.keyed.applied().sequence.0,
@@ -224,8 +233,9 @@ impl Model {
             keyed_state: keyed_word(&self.keyed.status()),
             free_bytes,
             floor_bytes: self.floor_bytes,
-            journal_bytes: self.growth.bytes(),
-            days_left: self.growth.days_left(monotonic_ms(), free_bytes.saturating_sub(self.floor_bytes)),
+            journal_bytes: folder_bytes(&self.store_folder.join("journal")),
+            days_left: rate.and_then(|rate| days_left(rate, free_bytes.saturating_sub(self.floor_bytes))),
+            rate_known: rate.is_some(),
             damage: self.shared.damage(),
             dead_letters: count(&settlement.dead_letters),
         }
@@ -300,6 +310,20 @@ mod tests {
     use vitalgate_domain::{BootId, UnixMs};
 
     use super::*;
+
+    /// Promise 5: a gateway that delivers to nobody is not said to deliver, and says why; it still takes readings.
+    #[test]
+    fn without_a_destination_nothing_is_ready_for_delivery() {
+        let with = |destinations: &[&str]| {
+            let shared = Shared::new([], destinations.iter().map(|id| DestinationId::new(id).unwrap()));
+            shared.ready.store(true, Ordering::Relaxed);
+            health(&shared, &KeyedStatus::Running)
+        };
+        let none = with(&[]);
+        assert_eq!((none.ready, none.state.as_str(), none.problems), (true, "DEGRADED", vec![NO_DESTINATION.to_owned()]));
+        let one = with(&["ehr"]);
+        assert_eq!((one.ready, one.state.as_str(), one.problems), (true, "READY", vec![]));
+    }
 
     /// Promise 5: how long something waits does not depend on how often the clock was put right.
     #[test]

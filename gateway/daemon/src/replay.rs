@@ -223,6 +223,6 @@ fn bound_again(mut reading: Reading, associations: &Associations, devices: &Devi
         }
     }
     reading.subject = associations.subject_again(&reading.subject, &reading.device, &reading.time, reading.flags);
-    reading.flags = reading.flags.without(Flags::CARRIED).with(Flags::REPLAYED);
+    reading.flags = reading.flags.without(Flags::CARRIED.with(Flags::RESOLVED)).with(Flags::REPLAYED);
     reading
 }

@@ -21,14 +21,14 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_config::{Config, Destination, DestinationKind, DeviceSource, Fhir, LogFormat, WriteMode};
 use vitalgate_console::{ReadModel, bind_admin, serve_admin, serve_loopback};
-use vitalgate_domain::{Associations, DestinationId, Sequence};
+use vitalgate_domain::{Associations, Change, DestinationId, Sequence};
 use vitalgate_intake::Intake;
 use vitalgate_modbus::ModbusStats;
 use vitalgate_mqtt::Presence;
 use vitalgate_pipeline::{Admission, AdmissionPolicy, Alarm, AlarmKind, Delivery, DeliveryPolicy};
 use vitalgate_store::keyed::KeyedOptions;
 use vitalgate_store::{Journal, Keyed, Opened, Reader, RealFiles, StoreOptions};
-use vitalgate_transport::{FhirClient, FhirEndpoint, KeepConditional, WritePolicy};
+use vitalgate_transport::{FhirClient, FhirEndpoint, KeepConditional, TransportMetrics, WritePolicy};
 use vitalgate_trust::{ClientProfile, client_config, credential_file};
 
 pub(crate) use profiles::profiles;
@@ -89,12 +89,14 @@ struct Gateway<'a> {
     clock: Clock,
     devices: Arc<Devices>,
     opened: Opened,
+    /// The destinations, where the journal could not be told of them.
+    unwritten: Option<Change>,
     shared: Arc<Shared>,
 }
 
 impl<'a> Gateway<'a> {
     fn start(config: &'a Config) -> anyhow::Result<Self> {
-        for warning in config.plain_warnings() {
+        for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
         let gateway = &config.gateway;
@@ -105,21 +107,21 @@ impl<'a> Gateway<'a> {
         departed::revoke(config)?;
         let keys = keys::for_gateway(config)?;
         let keyed = KeyedOptions { probe: Some(probe_command()?), ..KeyedOptions::new(store_folder(config)) };
-        let opened =
+        let mut opened =
             vitalgate_store::open_with(store_options(config), keyed, keys, Arc::new(RealFiles)).context("the store cannot be opened")?;
         let ids = config.devices.iter().map(|device| device.id.clone());
-        let destinations = config.destinations.iter().map(|destination| destination.id.clone());
-        let shared = Arc::new(Shared::new(ids, destinations));
+        let unwritten = destinations::announce(config, &mut opened.journal, &opened.reader)?;
+        let shared = Arc::new(Shared::new(ids, opened.journal.state().settled.keys().cloned()));
+        destinations::tell_of_departed(config, &shared);
         shared.add_damage(opened.report.findings.iter().filter(|finding| finding.is_damage()).map(ToString::to_string));
-        Ok(Self { config, clock, devices, opened, shared })
+        Ok(Self { config, clock, devices, opened, unwritten, shared })
     }
 
     async fn serve(self) -> anyhow::Result<()> {
         let (intake, queue) = vitalgate_intake::intake();
         let (stop, shutdown) = watch::channel(false);
         let (command, commands) = mpsc::channel(COMMANDS_MAX);
-        let Opened { mut journal, reader, keyed, state, report } = self.opened;
-        let unwritten = destinations::announce(self.config, &mut journal, &reader)?;
+        let Opened { journal, reader, keyed, state, report } = self.opened;
         let conditional = journal.state().conditional.clone();
         self.shared.set_settlement(Settlement::from(journal.state()));
 
@@ -149,7 +151,7 @@ impl<'a> Gateway<'a> {
             not_carried: None,
             undated: crate::undated::Undated::of_journal(&reader),
             rotation: Rotation::new(monotonic_ms()),
-            kept: Kept::new(unwritten),
+            kept: Kept::new(self.unwritten),
             letters: LetterLog::default(),
             beacon: Beacon::new("commit"),
         };
@@ -172,7 +174,7 @@ impl<'a> Gateway<'a> {
         let commit_ended = start_commit(commit)?;
         let drivers = drivers::start(loops.config, &loops.clock, &loops.devices, &loops.intake, &mut registry, &loops.shutdown).await?;
         beacons.extend(drivers.beacons);
-        let growth = Arc::new(Growth::new(store_folder(loops.config).join("journal"), monotonic_ms()));
+        let growth = Arc::new(Growth::new(monotonic_ms(), loops.reader.used_bytes()));
         let presence = drivers.listener.as_ref().map(|listener| listener.presence.clone());
         loops.listen(registry, drivers.modbus, presence, Arc::clone(&growth)).await?;
         let (keyed, clock) = (Arc::clone(&loops.keyed), loops.clock.clone());
@@ -216,11 +218,13 @@ struct Loops<'a> {
 impl Loops<'_> {
     fn start_deliveries(&self, committed: &watch::Receiver<Sequence>, registry: &mut Registry) -> anyhow::Result<Vec<Beacon>> {
         registry.register_collector(Box::new(Facts { shared: Arc::clone(&self.shared), reader: self.reader.clone() }));
+        let metrics = TransportMetrics::default();
+        metrics.register(registry);
         let settled = self.shared.settlement().settled;
         let mut beacons = Vec::new();
         for destination in &self.config.destinations {
             let fhir = fhir(destination)?;
-            let client = match self.fhir_client(destination, fhir, registry) {
+            let client = match self.fhir_client(destination, fhir, &metrics) {
                 Ok(client) => Arc::new(client),
                 Err(error) => {
                     self.stay_out(&destination.id, &error);
@@ -259,7 +263,7 @@ impl Loops<'_> {
         }
     }
 
-    fn fhir_client(&self, destination: &Destination, fhir: &Fhir, registry: &mut Registry) -> anyhow::Result<FhirClient> {
+    fn fhir_client(&self, destination: &Destination, fhir: &Fhir, metrics: &TransportMetrics) -> anyhow::Result<FhirClient> {
         // Nothing has been committed since the start: whatever an earlier process sent is not after this.
         let conditional = self.conditional.contains(&destination.id).then(|| self.reader.committed());
         if conditional.is_some() && fhir.write == WriteMode::Put {
@@ -269,16 +273,14 @@ impl Loops<'_> {
                  are there twice then"
             );
         }
-        let client = fhir_client(self.config, destination, fhir, conditional)?;
-        let label = ("destination".into(), destination.id.to_string().into());
-        client.metrics().register(registry.sub_registry_with_label(label));
+        let client = fhir_client(self.config, destination, fhir, conditional)?.counted_by(metrics.of(destination.id.as_str()));
         Ok(client.keeping(keep_conditional(destination.id.clone(), self.command.clone())))
     }
 
     async fn listen(&self, registry: Registry, modbus: ModbusStats, presence: Option<Presence>, growth: Arc<Growth>) -> anyhow::Result<()> {
         let model: Arc<dyn ReadModel> = Arc::new(Model {
             gateway: self.config.gateway.name.clone(),
-            warnings: self.config.plain_warnings(),
+            warnings: self.config.warnings(),
             devices: device_facts(self.config),
             shared: Arc::clone(&self.shared),
             modbus,

@@ -124,10 +124,13 @@ impl Shared {
         self.settlement.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Keeps lines of damage for the status.
+    /// Keeps lines of damage for the status; one that each destination finds is one line.
     pub(crate) fn add_damage(&self, lines: impl IntoIterator<Item = String>) {
         let mut damage = self.damage.write().unwrap_or_else(PoisonError::into_inner);
         for line in lines {
+            if damage.contains(&line) {
+                continue;
+            }
             tracing::error!(damage = %line, "the store was damaged");
             if damage.len() < DAMAGE_LINES_MAX {
                 damage.push(line);
@@ -163,6 +166,14 @@ impl DestinationFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Promise 5: damage that every destination comes upon leaves room for other damage.
+    #[test]
+    fn one_damage_is_one_line() {
+        let shared = Shared::new([], []);
+        (0..8).for_each(|_| shared.add_damage(["first", "second"].map(str::to_owned)));
+        assert_eq!(shared.damage(), ["first", "second"]);
+    }
 
     /// Promise: what ends one alarm of a destination hides no other.
     #[test]

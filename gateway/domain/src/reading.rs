@@ -97,6 +97,8 @@ impl Flags {
     pub const CARRIED: Self = Self(1 << 7);
     /// The message said no time: its moment is that of its arrival, and the device may have kept it for long.
     pub const DATED_BY_ARRIVAL: Self = Self(1 << 8);
+    /// Moved as the rest of its message, and replayed or discarded before that: from here it is sent to nobody.
+    pub const RESOLVED: Self = Self(1 << 9);
 
     /// Whether every mark of `other` is set.
     #[must_use]

@@ -2,7 +2,7 @@
 //!
 //! Source of the factors: UCUM 2.1 table of units; glucose molar mass 180.156 g/mol (LOINC).
 
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::Quantity;
@@ -145,8 +145,8 @@ fn to_base(unit: Unit) -> ToBase {
 }
 
 impl Quantity {
-    /// The same quantity in another unit, rounded to the significant digits of the source and
-    /// never coarser than the source's own decimal place. Exact when the unit is the same.
+    /// The same quantity in another unit, to the decimal place of the source's last digit: it is off by at
+    /// most half of what that digit can tell. Exact when the unit is the same.
     ///
     /// # Errors
     /// When the units differ in kind, or the value overflows decimal arithmetic.
@@ -165,27 +165,18 @@ impl Quantity {
             .and_then(|value| value.checked_div(target.numerator))
             .and_then(|value| value.checked_sub(target.shift))
             .ok_or(ConversionError::Overflow)?;
-        Ok(Self { value: round_like(self.value, converted, source.dimension == TEMPERATURE), unit: to })
+        let places = places_of(self.value, &source, &target).ok_or(ConversionError::Overflow)?;
+        // As people round: 75 in (190.5 cm) are 191 cm.
+        let rounded = converted.round_dp_with_strategy(places, RoundingStrategy::MidpointAwayFromZero);
+        Ok(Self { value: rounded.normalize(), unit: to })
     }
 }
 
-/// Dimension number of temperatures, whose zero is arbitrary: significant digits mean nothing
-/// there, the decimal place does.
-const TEMPERATURE: u8 = 4;
-
-fn round_like(source: Decimal, converted: Decimal, keep_place: bool) -> Decimal {
-    if keep_place {
-        return converted.round_dp(source.scale().max(1)).normalize();
-    }
-    let digits = significant_digits(source).max(2);
-    if converted.is_zero() {
-        return Decimal::ZERO;
-    }
-    converted.round_sf(digits).unwrap_or(converted).normalize()
-}
-
-fn significant_digits(value: Decimal) -> u32 {
-    value.mantissa().unsigned_abs().checked_ilog10().map_or(1, |log| log + 1)
+/// Decimal places of a converted value: the coarsest whose step is no larger than one step of the source's last digit.
+fn places_of(value: Decimal, source: &ToBase, target: &ToBase) -> Option<u32> {
+    let factor = (source.numerator.checked_mul(target.denominator)?).checked_div(source.denominator.checked_mul(target.numerator)?)?;
+    let magnitude = i64::from(factor.mantissa().unsigned_abs().checked_ilog10()?) - i64::from(factor.scale());
+    u32::try_from((i64::from(value.scale()) - magnitude).max(0)).ok()
 }
 
 #[cfg(test)]
@@ -196,14 +187,21 @@ mod tests {
         Quantity { value: value.parse().unwrap(), unit: from }.convert(to).unwrap().value.to_string()
     }
 
+    /// Promise 3: a value in the metric's unit says what the device said.
     #[test]
-    fn a_converted_value_is_the_one_a_clinician_would_write() {
+    fn a_converted_value_has_the_digits_of_its_source() {
         assert_eq!(converted("98.6", Unit::Fahrenheit, Unit::Celsius), "37");
-        assert_eq!(converted("101.2", Unit::Fahrenheit, Unit::Celsius), "38.4");
+        assert_eq!(converted("101.2", Unit::Fahrenheit, Unit::Celsius), "38.44");
+        assert_eq!(converted("98", Unit::Fahrenheit, Unit::Celsius), "36.7");
         assert_eq!(converted("310.15", Unit::Kelvin, Unit::Celsius), "37");
         assert_eq!(converted("16.0", Unit::Kilopascal, Unit::MillimetreOfMercury), "120");
+        assert_eq!(converted("18", Unit::Kilopascal, Unit::MillimetreOfMercury), "135");
+        assert_eq!(converted("17", Unit::Kilopascal, Unit::MillimetreOfMercury), "128");
+        assert_eq!(converted("9.6", Unit::Kilopascal, Unit::MillimetreOfMercury), "72");
         assert_eq!(converted("170", Unit::Pound, Unit::Kilogram), "77.1");
-        assert_eq!(converted("70.5", Unit::Inch, Unit::Centimetre), "179");
+        assert_eq!(converted("70.5", Unit::Inch, Unit::Centimetre), "179.1");
+        assert_eq!(converted("70", Unit::Inch, Unit::Centimetre), "178");
+        assert_eq!(converted("75", Unit::Inch, Unit::Centimetre), "191");
         assert_eq!(converted("1.82", Unit::Metre, Unit::Centimetre), "182");
         assert_eq!(converted("3250", Unit::Gram, Unit::Kilogram), "3.25");
     }
@@ -219,6 +217,30 @@ mod tests {
         for &unit in Unit::ALL {
             assert_eq!(Unit::parse(unit.ucum()), Some(unit));
             assert_eq!(Unit::try_from(u16::from(unit)), Ok(unit));
+        }
+    }
+
+    /// What the divisions in between may be off.
+    const ERROR_OF_ARITHMETIC: Decimal = Decimal::from_parts(1, 0, 0, false, 12);
+
+    proptest::proptest! {
+        /// Promise 3: whatever the units, a converted value tells what the device sent from the value a last digit beside
+        /// it, and claims no digit more than that takes.
+        #[test]
+        fn a_conversion_is_off_by_half_a_step_of_the_source_at_most(mantissa in -9_999_999_i64..=9_999_999, scale in 0_u32..=4) {
+            let sent = Decimal::new(mantissa, scale);
+            let step = Decimal::new(1, scale);
+            for (&from, &to) in Unit::ALL.iter().flat_map(|from| Unit::ALL.iter().map(move |to| (from, to))) {
+                let Ok(converted) = (Quantity { value: sent, unit: from }).convert(to) else { continue };
+                let (source, target) = (to_base(from), to_base(to));
+                let back = (converted.value + target.shift) * target.numerator * source.denominator / target.denominator / source.numerator
+                    - source.shift;
+                let off = (back - sent).abs();
+                proptest::prop_assert!(off <= step / Decimal::TWO + ERROR_OF_ARITHMETIC, "{sent} {from:?} as {converted:?}");
+                let one_digit_less = Decimal::new(10, converted.value.scale()) * target.numerator * source.denominator;
+                let is_needed = one_digit_less > step * source.numerator * target.denominator;
+                proptest::prop_assert!(from == to || converted.value.scale() == 0 || is_needed, "{sent} {from:?} as {converted:?}");
+            }
         }
     }
 }

@@ -12,5 +12,6 @@ mod recent;
 
 pub use admission::{Admission, AdmissionPolicy, Admitted};
 pub use delivery::{
-    Alarm, AlarmKind, Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy, DeliveryStatus, Lane, READ_AHEAD_READINGS_MAX, RequestId,
+    Alarm, AlarmKind, DAMAGED_LISTED_MAX, Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy, DeliveryStatus, Lane,
+    READ_AHEAD_READINGS_MAX, RequestId,
 };

@@ -36,7 +36,8 @@ impl CheckReport {
     /// Whether everything that was ever committed and not reclaimed is here.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.unreadable.is_empty() && !self.findings.iter().any(|finding| matches!(finding, Finding::Lost { .. }))
+        self.unreadable.is_empty()
+            && !self.findings.iter().any(|finding| matches!(finding, Finding::Lost { .. } | Finding::Unanswered { .. }))
     }
 }
 

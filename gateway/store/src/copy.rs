@@ -132,8 +132,13 @@ pub trait KeyedCopy: Send + Sync {
     /// When the keyed store cannot answer.
     fn block_at(&self, ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError>;
 
-    /// How far it has followed the journal.
+    /// How far it has followed the journal. One that does not answer yet does not know.
     fn applied(&self) -> Watermark;
+
+    /// Whether it does not answer for want of free space, which may last until the journal gives some back.
+    fn waits_for_room(&self) -> bool {
+        false
+    }
 
     /// How far what it followed is certainly on disk: the journal may drop segments and shadow up
     /// to here.
@@ -221,6 +226,11 @@ pub trait BlockSource: Send + Sync {
 
     /// The wrapped data keys in use, by key id, for the keyed side to hold a copy of.
     fn wrapped_keys(&self) -> Vec<(u32, Vec<u8>)>;
+
+    /// Data keys below this one are destroyed: no copy of them is to be kept.
+    fn oldest_key(&self) -> u32 {
+        0
+    }
 
     /// Calls `listener` after each commit with the new watermark. It must return at once.
     fn subscribe(&self, listener: Box<dyn Fn(Watermark) + Send + Sync>);

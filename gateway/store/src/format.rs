@@ -11,6 +11,9 @@
 //!   shadow/<the same name>                   the same bytes, never synced
 //!   journal/restored.new                     a missing segment that is made again from a copy
 //!   quarantine/<name>.<number>.damaged       damaged files as they were found
+//!   kept/<segment>.<ordinal>.cut             an unfinished write that was cut while the keyed store
+//!                                            could not be asked whether it was one
+//!   kept/ahead-<number>/                     a keyed store that was further than the journal
 //!   sled/                                    the keyed store
 //! ```
 //!

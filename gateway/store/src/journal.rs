@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use vitalgate_domain::{Change, ClockTrust, Entry, Received, Sequence, UnixMs};
 
@@ -83,6 +84,8 @@ pub struct Journal {
     pub(crate) buffer: Vec<u8>,
     /// Whether a clock that was set told the time since the opening: the latest known time may be that of days ago until then.
     pub(crate) clock_is_set: bool,
+    /// When the keyed store was last asked again for what it could not be asked for at the start.
+    pub(crate) asked_again: Option<Instant>,
     pub(crate) _claim: Box<dyn FolderClaim>,
 }
 
@@ -293,7 +296,7 @@ impl Journal {
 
     pub(crate) fn publish(&self) {
         let (ordinal, sequence) = (Ordinal(self.next.ordinal.0 - 1), Sequence(self.next.sequence.0 - 1));
-        self.active.segment.remember(crate::segment::Mark {
+        self.active.segment.written_to(crate::segment::Mark {
             offset: self.active.offset,
             ordinal: self.next.ordinal,
             sequence: self.next.sequence,
@@ -327,7 +330,7 @@ impl Journal {
             let mut group = Group::default();
             let taken = group.take_state(self.keeper.state());
             let fits = match &taken {
-                Ok(()) => group.bytes() <= self.group_bytes_max(),
+                Ok(()) => group.bytes() as u64 <= (self.outbox.options.segment_bytes - RECORDS_START) / 2,
                 Err(error) => !matches!(error, GroupError::TooLarge(_)),
             };
             if fits || !self.keeper.halve_seen() {

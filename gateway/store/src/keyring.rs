@@ -180,6 +180,11 @@ impl Keyring {
         paths.try_for_each(|path| replace(files, &path, &bytes)).map_err(|error| KeyError::Io(error.to_string()))
     }
 
+    /// The oldest key's id, if there is one.
+    pub(crate) fn oldest(&self) -> Option<u32> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner).keys().next().copied()
+    }
+
     /// The newest key's id, if there is one.
     pub(crate) fn newest(&self) -> Option<u32> {
         self.slots.read().unwrap_or_else(PoisonError::into_inner).keys().next_back().copied()

@@ -41,7 +41,7 @@ pub use files::{FileSystem, RealFiles, StoredFile};
 pub use journal::{CommitError, GROUP_BYTES_MAX, Journal};
 pub use keyed::Keyed;
 pub use keyring::KeyError;
-pub use nearest::{Around, Nearest, Search};
+pub use nearest::{Around, Nearest, Search, latest};
 pub use opening::OpenError;
 pub use options::{FREE_SPACE_FLOOR_BYTES, RETENTION_MS, SEGMENT_BYTES, SEGMENT_BYTES_MIN, StoreOptions};
 pub use reader::{ReadError, ReadOutcome, Reader};

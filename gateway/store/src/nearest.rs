@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vitalgate_domain::{DeviceId, Entry, Record, Sequence, SequenceRanges, UnixMs};
+use vitalgate_domain::{DeviceId, Entry, Flags, Record, Sequence, SequenceRanges, UnixMs};
 
 /// A device and the moment around which its entries are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,20 @@ pub struct Search<T> {
     pub below: Option<Sequence>,
     /// Entries that no copy gives any more; what was searched for may be among them.
     pub lost: SequenceRanges,
+}
+
+/// The newer of two places of one reading, unless that is only where it was moved to after it was resolved: then how it stands is
+/// told by the older one.
+#[must_use]
+pub fn latest(newer: Option<Record>, older: Option<Record>) -> Option<Record> {
+    match (newer, older) {
+        (Some(newer), Some(older)) if was_resolved(&newer) && !was_resolved(&older) => Some(older),
+        (newer, older) => newer.or(older),
+    }
+}
+
+pub(crate) fn was_resolved(record: &Record) -> bool {
+    matches!(&record.entry, Entry::Reading(reading) if reading.flags.contains(Flags::RESOLVED))
 }
 
 /// Readings and dead letters of a device, those nearest to a moment.

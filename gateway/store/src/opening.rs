@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use vitalgate_domain::{KeyWrap, Sequence};
@@ -13,7 +12,7 @@ use crate::group::Group;
 use crate::journal::{Active, CommitError, Journal, begin_segment, begin_shadow, random_number};
 use crate::keyring::{KeyError, Keyring};
 use crate::options::{SEGMENT_BYTES_MIN, StoreOptions};
-use crate::outbox::{Copies, Outbox};
+use crate::outbox::{Copies, KEPT, Outbox};
 use crate::reader::Reader;
 use crate::record::{search, whole_record};
 use crate::report::{Finding, Healer, OpenReport};
@@ -92,7 +91,7 @@ pub(crate) fn open_journal(
 fn make_folders(files: &dyn FileSystem, dir: &Path) -> io::Result<Box<dyn FolderClaim>> {
     files.create_dir_all(dir)?;
     let claim = files.claim(dir)?;
-    for name in ["journal", "shadow", "keys", "quarantine"] {
+    for name in ["journal", "shadow", "keys", "quarantine", KEPT] {
         files.create_dir_all(&dir.join(name))?;
     }
     files.sync_dir(dir)?;
@@ -135,7 +134,7 @@ impl Opening {
             self.look_through(&doubtful, committed);
         }
         let keeper = self.rebuild_state(committed).map_err(walk_failed)?;
-        self.restore_front(keeper.state()).map_err(walk_failed)?;
+        self.restore_front(keeper.state(), &space).map_err(walk_failed)?;
         outbox.keyring.heal(outbox.files.as_ref(), &outbox.findings)?;
         let file = last.open(outbox.files.as_ref(), &outbox.journal_dir).map_err(failed)?;
         let shadow = outbox.files.open(&outbox.shadow_dir.join(&last.name)).ok();
@@ -165,6 +164,7 @@ impl Opening {
             poisoned: None,
             buffer: Vec::new(),
             clock_is_set: false,
+            asked_again: None,
             _claim: claim,
         };
         journal.publish();
@@ -286,33 +286,24 @@ impl Opening {
 
     /// Only what every destination has settled, and no dead letter, is ever reclaimed: where the state knows of more, the oldest
     /// segments are missing. They are made again, or told as lost.
-    fn restore_front(&self, state: &State) -> Result<(), WalkError> {
+    fn restore_front(&self, state: &State, space: &Space) -> Result<(), WalkError> {
         let outbox = &self.outbox;
         let is_missing = |first: &Sequence| *first < outbox.oldest().0;
         let owed = || state.settled.values().map(|settled| settled.first_missing(Sequence::FIRST)).min().filter(is_missing);
-        let letter = || state.unresolved.ranges().first().map(|(first, _)| *first).filter(is_missing);
-        let missing = || owed().into_iter().chain(letter()).min();
+        let missing = || owed().into_iter().chain(outbox.missing_letter(state)).min();
         if missing().is_none() {
             return Ok(());
         }
         self.wait_second();
-        if let Some(second) = &self.second {
-            while missing().is_some() {
-                match outbox.restore_before_oldest(second.copy.as_ref()) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    // Nothing is settled for want of them: readings are taken, the copies are kept, and the next start asks again.
-                    Err(WalkError::Copy(error)) if owed().is_none() => {
-                        tracing::error!(%error, "dead letters of the oldest part are missing; the keyed store, which may have them, does not answer");
-                        outbox.keeps_copies.store(true, Ordering::Relaxed);
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error),
-                }
+        while let Some(second) = self.second.as_ref().filter(|_| owed().is_some()) {
+            if !outbox.restore_before_oldest(second.copy.as_ref())? {
+                break;
             }
         }
-        if let Some(first) = missing() {
-            outbox.findings.add(Finding::Lost { first, last: Sequence(outbox.oldest().0.0.saturating_sub(1)) });
+        let Some(first) = missing() else { return Ok(()) };
+        match &self.second {
+            Some(second) if owed().is_none() => outbox.restore_letters(second.copy.as_ref(), space, first),
+            _ => outbox.findings.add(Finding::Lost { first, last: Sequence(outbox.oldest().0.0.saturating_sub(1)) }),
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockError};
 
 use vitalgate_domain::{Change, Record, Sequence};
 
@@ -19,6 +19,11 @@ use crate::wire;
 
 /// Most damaged files that are kept aside. The oldest copies give way.
 pub(crate) const QUARANTINE_FILES_MAX: usize = 16;
+
+/// The folder of what may be the only copy: unlike the quarantine it never gives way to readings.
+pub(crate) const KEPT: &str = "kept";
+/// Most ends of the journal that are kept there. The oldest give way.
+const KEPT_ENDS_MAX: usize = 16;
 
 pub(crate) type Listener = Box<dyn Fn(Watermark) + Send + Sync>;
 
@@ -40,7 +45,7 @@ pub(crate) struct Outbox {
     quarantined: AtomicU64,
     /// Held while a missing segment is made again.
     pub restoring: Mutex<()>,
-    /// The keyed store may have what is missing here, and could not be asked: it lets go of nothing.
+    /// The keyed store may have what is missing here, and could not be asked: it lets go of nothing, and no key is destroyed.
     pub keeps_copies: AtomicBool,
 }
 
@@ -126,6 +131,20 @@ impl Outbox {
 
     pub(crate) fn listen(&self, listener: Listener) {
         self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(listener);
+    }
+
+    /// Whether the keyed store may have what is missing here, and did not answer yet.
+    pub(crate) fn keeps_copies(&self) -> bool {
+        self.keeps_copies.load(Ordering::Relaxed)
+    }
+
+    /// Held while a missing segment is made again; `None` while somebody else makes one.
+    pub(crate) fn try_restoring(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.restoring.try_lock() {
+            Ok(held) => Some(held),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// All segments, oldest first.
@@ -278,6 +297,28 @@ impl Outbox {
         target.sync_all()?;
         self.files.sync_dir(&self.quarantine_dir)?;
         Ok(copy)
+    }
+
+    /// Keeps bytes that are cut off the journal and of which there may be no other copy.
+    ///
+    /// # Errors
+    /// When the disk fails or is full.
+    pub(crate) fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let dir = self.options.dir.join(KEPT);
+        let ends = self.files.list(&dir)?;
+        for oldest in ends.iter().take((ends.len() + 1).saturating_sub(KEPT_ENDS_MAX)) {
+            self.files.remove(&dir.join(oldest))?;
+        }
+        let path = dir.join(name);
+        let written = self.files.create(&path).and_then(|file| {
+            file.write_all_at(bytes, 0)?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            let _gone = self.files.remove(&path);
+            return Err(error);
+        }
+        self.files.sync_dir(&dir)
     }
 
     /// Opens a block that a copy held.

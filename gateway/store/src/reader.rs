@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vitalgate_domain::{Change, Entry, ReadingId, Record, Sequence, SequenceRanges};
 
 use crate::copy::{BlockKind, KeyedError, Ordinal, Watermark};
-use crate::nearest::{Around, Nearest, Search};
+use crate::nearest::{Around, Nearest, Search, latest};
 use crate::outbox::{Copies, OpenBlockError, Outbox};
 use crate::record::RecordHeader;
 use crate::report::Finding;
@@ -78,6 +78,14 @@ impl Reader {
     #[must_use]
     pub fn oldest(&self) -> Sequence {
         self.outbox.oldest().0
+    }
+
+    /// Bytes of the journal that hold something: what is made ahead of its use does not count.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        let segments = self.outbox.segments();
+        let [full @ .., active] = segments.as_slice() else { return 0 };
+        self.outbox.options.segment_bytes.saturating_mul(full.len() as u64).saturating_add(active.end())
     }
 
     /// Calls `listener` with the last committed sequence after each commit. It must return at once.
@@ -158,7 +166,7 @@ impl Reader {
         self.outbox.committed().ordinal
     }
 
-    /// The newest reading with this id from a sequence on. It looks through the whole journal from
+    /// The [`latest`] reading with this id from a sequence on. It looks through the whole journal from
     /// there: for a person's question, not for the way of a reading.
     ///
     /// # Errors
@@ -171,7 +179,8 @@ impl Reader {
                 let records = crate::wire::entries(plain, header.first, header.count)?;
                 let same =
                     |record: &Record| record.sequence >= from && matches!(&record.entry, Entry::Reading(reading) if reading.id == *id);
-                found = records.into_iter().rev().find(same).or_else(|| found.take());
+                let here = records.into_iter().rev().filter(same).fold(None, |newer, record| latest(newer, Some(record)));
+                found = latest(here, found.take());
             }
             Ok(())
         })?;

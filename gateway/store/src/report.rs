@@ -109,6 +109,20 @@ pub enum Finding {
         /// How many.
         changes: usize,
     },
+    /// The keyed store, which may have more, waited for free space: what looked like an unfinished write was cut, and is kept.
+    CutUnasked {
+        /// The file.
+        file: String,
+        /// The name in `kept/`; `None` where there was no room for it.
+        kept: Option<String>,
+    },
+    /// Dead letters among these may be in the keyed store, which cannot give them now.
+    Unanswered {
+        /// The first.
+        first: Sequence,
+        /// The last.
+        last: Sequence,
+    },
     /// No copy has these entries.
     Lost {
         /// The first.
@@ -146,6 +160,18 @@ impl fmt::Display for Finding {
                 let record = ordinal.0;
                 write!(formatter, "record {record}: {changes} changes of a later version are passed over; install that version again")
             }
+            Self::CutUnasked { file, kept: Some(kept) } => write!(
+                formatter,
+                "{file}: a write that looked unfinished was cut while the keyed store waited for free space; it is kept in kept/{kept}"
+            ),
+            Self::CutUnasked { file, kept: None } => {
+                write!(formatter, "{file}: a write that looked unfinished was cut while the disk was full")
+            }
+            Self::Unanswered { first, last } => write!(
+                formatter,
+                "dead letters among the entries {first} to {last} are missing; the keyed store, which may have them, cannot give them now: \
+                 it lets go of nothing, and is asked again"
+            ),
             Self::Lost { first, last } if first > last => write!(formatter, "changes before entry {first} are lost in every copy"),
             Self::Lost { first, last } => write!(formatter, "entries {first} to {last} are lost in every copy"),
         }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use vitalgate_domain::Change;
+use vitalgate_domain::{Change, Sequence};
 
 use crate::copy::{BlockKind, KeyedCopy, KeyedError, Ordinal, whole};
 use crate::files::{StoredFile, fill_with_zeros, read_full};
@@ -14,6 +15,8 @@ use crate::outbox::Outbox;
 use crate::record::{RecordHeader, aligned, whole_record};
 use crate::report::{Finding, Healer};
 use crate::segment::{Mark, RECORDS_START, Segment, SegmentHeader, parse_name, segment_name};
+use crate::space::{Room, Space};
+use crate::state::State;
 use crate::walker::WalkError;
 
 /// A segment in the making that takes the place of a missing one.
@@ -97,6 +100,37 @@ impl Outbox {
         Ok(true)
     }
 
+    /// The first dead letter that is in none of the segments here.
+    pub(crate) fn missing_letter(&self, state: &State) -> Option<Sequence> {
+        state.unresolved.ranges().first().map(|(first, _)| *first).filter(|first| *first < self.oldest().0)
+    }
+
+    /// Makes the segments again that hold dead letters from this one on, where no destination waits for anything in them. Nothing
+    /// fails and nothing gives way for want of them: until the keyed store has answered it keeps what it has.
+    pub(crate) fn restore_letters(&self, keyed: &dyn KeyedCopy, space: &Space, first: Sequence) {
+        let Some(_restoring) = self.try_restoring() else { return };
+        let restored = loop {
+            if self.oldest().0 <= first {
+                break Ok(());
+            }
+            let full = || WalkError::Io(io::ErrorKind::StorageFull.into());
+            let room = space.room().map_err(WalkError::Io).and_then(|room| if room == Room::Enough { Ok(()) } else { Err(full()) });
+            match room.and_then(|()| self.restore_before_oldest(keyed)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.findings.add(Finding::Lost { first, last: Sequence(self.oldest().0.0.saturating_sub(1)) });
+                    break Ok(());
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = &restored {
+            tracing::error!(%error, "dead letters of the oldest part are missing; the keyed store, which may have them, cannot give them now");
+            self.findings.add(Finding::Unanswered { first, last: Sequence(self.oldest().0.0.saturating_sub(1)) });
+        }
+        self.keeps_copies.store(restored.is_err(), Ordering::Relaxed);
+    }
+
     /// At opening: what came just before the oldest segment was neither reclaimed nor is it here. If the keyed store has it, its
     /// segment is made again and listed, and `true` is given.
     ///
@@ -124,6 +158,10 @@ impl Outbox {
         }
         // The first record of a segment is a snapshot, of which the keyed store keeps the latest only.
         let ordinal = if begin.kind == BlockKind::State { begin.ordinal } else { Ordinal(begin.ordinal.0.saturating_sub(1)) };
+        if self.keyring.wrapped(begin.key_id).is_none() {
+            let kept = keyed.wrapped_keys()?;
+            kept.iter().filter(|(key_id, _)| *key_id == begin.key_id).for_each(|(key_id, wrapped)| self.keyring.learn(*key_id, wrapped));
+        }
         let wrapped = self.keyring.wrapped(begin.key_id).unwrap_or_default();
         let wall = after.and_then(|after| after.wall);
         let header = SegmentHeader { id: begin.segment, first: begin.first, ordinal, wall, key_id: begin.key_id, wrapped };

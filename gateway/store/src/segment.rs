@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vitalgate_domain::{Sequence, UnixMs};
@@ -108,6 +109,8 @@ pub(crate) struct Segment {
     pub wall: Option<UnixMs>,
     pub key_id: u32,
     marks: Mutex<Vec<Mark>>,
+    /// Where the last of its records ends, while it is written to.
+    end: AtomicU64,
     /// Held while a record is mended; says whether the file was copied to quarantine already.
     pub mending: Mutex<bool>,
 }
@@ -122,6 +125,7 @@ impl Segment {
             wall: header.wall,
             key_id: header.key_id,
             marks: Mutex::default(),
+            end: AtomicU64::new(RECORDS_START),
             mending: Mutex::new(false),
         }
     }
@@ -132,6 +136,17 @@ impl Segment {
 
     pub(crate) fn open(&self, files: &dyn FileSystem, dir: &Path) -> io::Result<Arc<dyn StoredFile>> {
         files.open(&dir.join(&self.name))
+    }
+
+    /// Where the last record ends that was written by this process.
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    /// Its records end here now. Remembers the place, if none near it is remembered.
+    pub(crate) fn written_to(&self, mark: Mark) {
+        self.end.store(mark.offset, Ordering::Relaxed);
+        self.remember(mark);
     }
 
     /// Remembers a place, if none near it is remembered.

@@ -80,6 +80,11 @@ impl BlockSource for Feed {
         self.0.keyring.all_wrapped()
     }
 
+    fn oldest_key(&self) -> u32 {
+        // What is missing here may be sealed with one that only the keyed store has.
+        if self.0.keeps_copies() { 0 } else { self.0.keyring.oldest().unwrap_or(0) }
+    }
+
     fn subscribe(&self, listener: Box<dyn Fn(Watermark) + Send + Sync>) {
         self.0.listen(listener);
     }

@@ -19,8 +19,10 @@ pub(crate) const SEEN_DEVICES_MAX: usize = 2_048;
 pub(crate) const SETTLED_RANGES_MAX: usize = 4_096;
 /// Destinations written to by conditional create, after which those are forgotten that are no longer configured.
 pub(crate) const CONDITIONAL_MAX: usize = 8 * DESTINATIONS_MAX;
-/// Most ranges of unresolved dead letters. Beyond them near ones are joined: more is kept, not less.
-pub(crate) const UNRESOLVED_RANGES_MAX: usize = 16_384;
+/// Most ranges of unresolved dead letters. Beyond them the oldest are joined with their neighbours: more is kept, not less.
+/// As many as fit into a snapshot beside the rest: 11 bytes each, up to entry 4,294,967,295; two devices of which only one has a
+/// patient take a day and a half for that at a reading a second.
+pub(crate) const UNRESOLVED_RANGES_MAX: usize = 131_072;
 
 /// What is known about the entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,7 +108,7 @@ impl StateKeeper {
                 bound_unresolved(&mut self.state.unresolved);
             }
             Change::DeadLettersResolved { sequences, .. } => {
-                sequences.iter().for_each(|sequence| remove(&mut self.state.unresolved, *sequence));
+                remove(&mut self.state.unresolved, sequences);
             }
             Change::Destinations { present, from } => {
                 self.state.settled.retain(|destination, _| present.contains(destination));
@@ -184,18 +186,17 @@ fn before(from: Sequence) -> SequenceRanges {
     ranges
 }
 
-fn remove(ranges: &mut SequenceRanges, sequence: Sequence) {
-    if !ranges.contains(sequence) {
-        return;
-    }
+/// All of them in one pass: there may be many ranges.
+fn remove(ranges: &mut SequenceRanges, sequences: &[Sequence]) {
+    let gone: BTreeSet<Sequence> = sequences.iter().copied().collect();
     let mut rest = SequenceRanges::new();
     for (first, last) in ranges.ranges() {
-        if sequence < *first || sequence > *last {
-            rest.insert(*first, *last);
-        } else {
-            rest.insert(*first, Sequence(sequence.0.saturating_sub(1)));
-            rest.insert(sequence.next(), *last);
+        let mut from = *first;
+        for place in gone.range(first..=last) {
+            rest.insert(from, Sequence(place.0.saturating_sub(1)));
+            from = place.next();
         }
+        rest.insert(from, *last);
     }
     *ranges = rest;
 }
@@ -210,9 +211,10 @@ fn bound_settled(ranges: &mut SequenceRanges) {
 
 fn bound_unresolved(ranges: &mut SequenceRanges) {
     if ranges.ranges().len() > UNRESOLVED_RANGES_MAX {
-        let pairs: Vec<_> = ranges.ranges().chunks(2).filter_map(|pair| Some((pair.first()?.0, pair.last()?.1))).collect();
+        let (oldest, rest) = ranges.ranges().split_at(UNRESOLVED_RANGES_MAX / 8);
+        let pairs = oldest.chunks(2).filter_map(|pair| Some((pair.first()?.0, pair.last()?.1)));
         let mut joined = SequenceRanges::new();
-        pairs.into_iter().for_each(|(first, last)| joined.insert(first, last));
+        pairs.chain(rest.iter().copied()).for_each(|(first, last)| joined.insert(first, last));
         *ranges = joined;
     }
 }
@@ -255,6 +257,50 @@ mod tests {
         assert_eq!(keeper.state().unresolved.ranges(), [(Sequence(6), Sequence(6))]);
         assert!(keeper.state().unresolved_in(Sequence(6), Sequence(6)));
         assert!(!keeper.state().unresolved_in(Sequence(7), Sequence(100)));
+    }
+
+    /// Promise 4: a device without a patient beside one that delivers makes no dead letter of what was delivered, for days.
+    #[test]
+    fn what_was_delivered_between_dead_letters_is_none() {
+        let mut keeper = StateKeeper::default();
+        let ehr = DestinationId::new("ehr").unwrap();
+        keeper.apply_change(&Change::Destinations { present: vec![ehr.clone()], from: Sequence(1) });
+        let reason = vitalgate_domain::DeadLetterReason::new(vitalgate_domain::DeadLetterKind::Unassigned, "test");
+        let held = |place| vitalgate_domain::RejectedReading {
+            sequence: Sequence(place),
+            id: ReadingId::from_bytes([0; 16]),
+            reason: reason.clone(),
+        };
+        for batch in 0..80 {
+            let places = batch * 500 + 1..=(batch + 1) * 500;
+            keeper.apply_change(&Change::Settled {
+                destination: ehr.clone(),
+                ranges: vec![(Sequence(*places.start()), Sequence(*places.end()))],
+                rejected: places.filter(|place| place % 2 == 1).map(held).collect(),
+                remote_ids: vec![],
+            });
+        }
+        let unresolved = &keeper.state().unresolved;
+        assert!((1..=40_000).all(|place| unresolved.contains(Sequence(place)) == (place % 2 == 1)));
+        let resolved = Change::DeadLettersResolved { sequences: (1..=1_999).step_by(2).map(Sequence).collect(), note: "test".into() };
+        keeper.apply_change(&resolved);
+        let unresolved = &keeper.state().unresolved;
+        assert!((1..=40_000).all(|place| unresolved.contains(Sequence(place)) == (place > 1_999 && place % 2 == 1)));
+    }
+
+    /// Beyond the bound no dead letter is forgotten, and what came lately is still told apart from what was delivered.
+    #[test]
+    fn too_many_dead_letters_are_joined_from_the_oldest_on() {
+        let mut ranges = SequenceRanges::new();
+        let places = || (1..=UNRESOLVED_RANGES_MAX as u64 + 20_000).map(|number| 2 * number);
+        for place in places().map(Sequence) {
+            ranges.insert(place, place);
+            bound_unresolved(&mut ranges);
+            assert!(ranges.ranges().len() <= UNRESOLVED_RANGES_MAX);
+        }
+        assert!(places().all(|place| ranges.contains(Sequence(place))));
+        let lately = places().skip(UNRESOLVED_RANGES_MAX / 2);
+        assert!(lately.clone().all(|place| !ranges.contains(Sequence(place + 1))));
     }
 
     /// Promise 4: what a destination has settled already makes no dead letter anew; what another one has settled does.

@@ -9,7 +9,7 @@ use vitalgate_domain::Sequence;
 use crate::copy::{KeyedCopy, KeyedError, Ordinal, whole};
 use crate::files::{StoredFile, fill_with_zeros, read_up_to};
 use crate::outbox::Outbox;
-use crate::record::{ALIGNMENT_BYTES, HEADER_BYTES, RecordHeader, link, search, whole_record};
+use crate::record::{ALIGNMENT_BYTES, RecordHeader, link, search, whole_record};
 use crate::report::{Finding, Healer};
 use crate::segment::{Mark, RECORDS_START, Segment};
 use crate::walker::WalkError;
@@ -46,6 +46,8 @@ struct Scan<'a> {
     mended: Vec<(usize, usize, Ordinal, Healer)>,
     suspicious: bool,
     waited: bool,
+    /// The keyed store waits for free space and could not be asked for what comes next.
+    unasked: bool,
 }
 
 fn place(offset: u64) -> usize {
@@ -78,6 +80,7 @@ pub(crate) fn find_end(outbox: &Outbox, segment: &Segment, second: Option<&Secon
         mended: Vec::new(),
         suspicious,
         waited: false,
+        unasked: false,
     };
     scan.run()?;
     Ok(scan.finish()?)
@@ -131,15 +134,22 @@ impl Scan<'_> {
     /// Takes the next record from the keyed store, if anything hints that there must be one.
     fn ask_keyed(&mut self) -> Result<bool, KeyedError> {
         let start = place(self.at.offset);
-        self.suspicious |= has_own_header(&self.bytes, start, self.segment.id) || self.shadow.len() < start;
+        self.suspicious |= own_end(&self.bytes, start, self.segment.id).is_some() || self.shadow.len() < start;
         let Some(second) = self.second.filter(|_| self.suspicious) else { return Ok(false) };
         if !std::mem::replace(&mut self.waited, true) {
             (second.wait_open)();
         }
-        if second.copy.applied().ordinal < self.at.ordinal {
-            return Ok(false);
-        }
-        let found = whole(self.outbox.keyed_record(self.segment, self.at.ordinal))?;
+        // How far it has followed it knows only once it answers. An unfinished write looks like a damaged one that was acknowledged.
+        let found = match whole(self.outbox.keyed_record(self.segment, self.at.ordinal)) {
+            // It may wait until something is delivered, and without the journal nothing is.
+            Err(error) if second.copy.waits_for_room() => {
+                tracing::error!(%error, "the end of the journal is not certain, and the keyed store cannot be asked for want of free space");
+                self.unasked = true;
+                return Ok(false);
+            }
+            answer => answer?,
+        };
+        self.unasked = false;
         let Some(record) = found.filter(|record| (start + record.len()) as u64 <= self.outbox.options.segment_bytes) else {
             return Ok(false);
         };
@@ -213,13 +223,27 @@ impl Scan<'_> {
     /// Nothing of an unfinished write may look like a record later.
     fn cut(&self, file: &dyn StoredFile, reached: Mark) -> io::Result<()> {
         let end = place(self.at.offset);
-        if !has_own_header(&self.bytes, end, self.segment.id) {
-            return Ok(());
+        let Some(own_end) = own_end(&self.bytes, end, self.segment.id) else { return Ok(()) };
+        if self.unasked {
+            self.keep(self.bytes.get(end..own_end.min(self.bytes.len())).unwrap_or_default());
         }
         let used = self.bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         let bytes = (used.max(place(reached.offset)).saturating_sub(end)) as u64;
         self.outbox.findings.add(Finding::UnfinishedWrite { file: format!("journal/{}", self.segment.name), bytes });
         fill_with_zeros(file, self.at.offset, self.outbox.options.segment_bytes)
+    }
+
+    /// There may be no other copy of what is cut. Without room for it the journal goes on all the same: only that makes room.
+    fn keep(&self, bytes: &[u8]) {
+        let name = format!("{}.{:016x}.cut", self.segment.name, self.at.ordinal.0);
+        let kept = match self.outbox.keep(&name, bytes) {
+            Ok(()) => Some(name),
+            Err(error) => {
+                tracing::error!(%error, "what is cut off the end of the journal cannot be kept");
+                None
+            }
+        };
+        self.outbox.findings.add(Finding::CutUnasked { file: format!("journal/{}", self.segment.name), kept });
     }
 
     fn rebuild_shadow(&self) -> io::Result<()> {
@@ -241,13 +265,11 @@ impl Scan<'_> {
     }
 }
 
-/// Whether something that looks like a record of this segment starts at or after this place.
-fn has_own_header(bytes: &[u8], from: usize, segment: u64) -> bool {
+/// Where the last thing ends that looks like a record of this segment and starts at or after this place.
+fn own_end(bytes: &[u8], from: usize, segment: u64) -> Option<usize> {
     let start = from.max(place(RECORDS_START)).next_multiple_of(ALIGNMENT_BYTES);
-    bytes
-        .get(start..)
-        .unwrap_or_default()
-        .chunks(ALIGNMENT_BYTES)
-        .filter(|chunk| chunk.len() >= HEADER_BYTES)
-        .any(|chunk| RecordHeader::parse(chunk).is_some_and(|header| header.segment == segment))
+    let chunks = bytes.get(start..).unwrap_or_default().chunks_exact(ALIGNMENT_BYTES);
+    let mut headers = chunks.enumerate().filter_map(|(index, chunk)| Some((index, RecordHeader::parse(chunk)?)));
+    let (index, header) = headers.rfind(|(_, header)| header.segment == segment)?;
+    Some(start + index * ALIGNMENT_BYTES + header.record_bytes())
 }

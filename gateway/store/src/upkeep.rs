@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use vitalgate_domain::Sequence;
 
@@ -14,6 +15,9 @@ use crate::space::Room;
 /// How large the keyed store may be on a full disk before it begins anew, in eighths of the journal's segments: it holds the
 /// same records, and what finds them.
 const KEYED_EIGHTHS_OF_JOURNAL: u64 = 12;
+
+/// Time between two questions to a keyed store that did not answer at the start.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// What one round of upkeep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +40,7 @@ impl Journal {
     /// When the disk fails.
     pub fn maintain(&mut self) -> Result<Maintained, CommitError> {
         let failed = |error: io::Error| CommitError::Io(error.to_string());
+        self.ask_again();
         let checkpointed = self.outbox.keyed().map_or_else(Watermark::default, |keyed| keyed.checkpointed());
         let shadows_dropped = self.drop_shadows(checkpointed.ordinal).map_err(failed)?;
         let segments_reclaimed = self.reclaim(checkpointed.ordinal).map_err(failed)?;
@@ -45,6 +50,28 @@ impl Journal {
         self.shrink_keyed().map_err(failed)?;
         self.space.prepare();
         Ok(Maintained { segments_reclaimed, shadows_dropped, keys_destroyed, quarantine_cleared })
+    }
+
+    /// What the keyed store could not be asked for at the start is asked for again, beside everything else.
+    fn ask_again(&mut self) {
+        let outbox = Arc::clone(&self.outbox);
+        let background = outbox.options.background;
+        let is_early = background && self.asked_again.is_some_and(|asked| asked.elapsed() < ASK_AGAIN_AFTER);
+        let Some(keyed) = outbox.keyed().filter(|_| outbox.keeps_copies() && !is_early).cloned() else { return };
+        let Some(first) = outbox.missing_letter(self.keeper.state()) else {
+            // A person has given them up.
+            outbox.keeps_copies.store(false, Ordering::Relaxed);
+            return;
+        };
+        self.asked_again = Some(Instant::now());
+        let space = Arc::clone(&self.space);
+        let ask = move || outbox.restore_letters(keyed.as_ref(), &space, first);
+        if !background {
+            return ask();
+        }
+        if let Err(error) = std::thread::Builder::new().name("journal-restore".into()).spawn(ask) {
+            tracing::warn!(%error, "no thread to ask the keyed store for missing dead letters; it is tried again");
+        }
     }
 
     /// The entries of the oldest segment, where nothing but unresolved dead letters in it keeps it from being reclaimed.
@@ -86,7 +113,7 @@ impl Journal {
     /// every destination has.
     fn shrink_keyed(&self) -> io::Result<()> {
         let outbox = &self.outbox;
-        let Some(keyed) = outbox.keyed() else { return Ok(()) };
+        let Some(keyed) = outbox.keyed().filter(|_| !outbox.keeps_copies()) else { return Ok(()) };
         if self.space.room()? == Room::Enough {
             return Ok(());
         }
@@ -127,6 +154,8 @@ impl Journal {
 
     fn reclaim(&self, checkpointed: Ordinal) -> io::Result<usize> {
         let outbox = &self.outbox;
+        // What is made again must not go at the same time.
+        let Some(_restoring) = outbox.try_restoring() else { return Ok(0) };
         let segments = outbox.segments();
         let mut gone: Vec<Arc<Segment>> = Vec::new();
         let mut until = Watermark::default();
@@ -165,7 +194,7 @@ impl Journal {
         }
         outbox.files.sync_dir(&outbox.journal_dir)?;
         if let Some(keyed) = outbox.keyed()
-            && !outbox.keeps_copies.load(Ordering::Relaxed)
+            && !outbox.keeps_copies()
         {
             keyed.forget_up_to(until);
         }
@@ -187,6 +216,9 @@ impl Journal {
     }
 
     fn destroy_keys(&self) -> io::Result<usize> {
+        if self.outbox.keeps_copies() {
+            return Ok(0);
+        }
         let oldest = self.outbox.segments().iter().map(|segment| segment.key_id).min();
         oldest.map_or(Ok(0), |oldest| self.outbox.keyring.destroy_before(self.outbox.files.as_ref(), oldest))
     }

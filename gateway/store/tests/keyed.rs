@@ -9,12 +9,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keyed_support::*;
-use vitalgate_domain::{Change, DeadLetterKind, DeadLetterReason, DeviceId, RejectedReading, Sequence, SequenceRanges};
+use vitalgate_domain::{
+    Change, DeadLetterKind, DeadLetterReason, DeviceId, Entry, KeyWrap, KeyWrapError, RejectedReading, Sequence, SequenceRanges,
+};
 use vitalgate_store::keyed::{DiskSync, Keyed, KeyedEvent, KeyedOptions, KeyedStatus, KeyedTimes, RealSync};
-use vitalgate_store::{Around, BlockSource, KeyedCopy, KeyedError, Ordinal, Watermark};
+use vitalgate_store::{
+    Around, BlockSource, Journal, KeyedCopy, KeyedError, Opened, Ordinal, RealFiles, StoreOptions, Watermark, open_with,
+};
 
 #[test]
 fn probe_child() {
@@ -340,4 +344,53 @@ fn the_store_of_another_journal_is_set_aside() {
     assert!(behind.wait_reached(short.committed().ordinal, true, PATIENCE));
     assert!(matches!(behind.events().as_slice(), [KeyedEvent::Quarantined { .. }]), "{:?}", behind.events());
     assert_complete(&behind, &short);
+    // It may hold what the journal lost, and is not where free space is made.
+    assert!(folder.path().join("kept/ahead-1/db").is_file() && folder.path().join("quarantine/sled-1/db").is_file());
+}
+
+/// The test's key-encryption key hides nothing.
+struct Bare;
+
+impl KeyWrap for Bare {
+    fn wrap(&self, data_key: &[u8; 32]) -> Result<Vec<u8>, KeyWrapError> {
+        Ok(data_key.to_vec())
+    }
+
+    fn unwrap(&self, wrapped: &[u8]) -> Result<[u8; 32], KeyWrapError> {
+        wrapped.try_into().map_err(|_| KeyWrapError::DoesNotOpen)
+    }
+}
+
+fn wait_checkpointed(keyed: &Keyed, sequence: Sequence) {
+    let until = Instant::now() + PATIENCE;
+    while keyed.checkpointed().sequence < sequence {
+        assert!(Instant::now() < until, "{:?} at {:?}", keyed.status(), keyed.checkpointed());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// What is past its time can be read by nobody: a data key that is destroyed is in the keyed store no more.
+#[test]
+fn a_destroyed_data_key_goes_from_the_keyed_store_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("store");
+    let options = StoreOptions { segment_bytes: 64 * 1024, free_space_floor_bytes: 0, retention_ms: 0, ..StoreOptions::new(&dir) };
+    let keyed = KeyedOptions { times: quick_times(), ..KeyedOptions::new(&dir) };
+    let Opened { mut journal, keyed, .. } = open_with(options, keyed, Arc::new(Bare), Arc::new(RealFiles)).unwrap();
+    let key_ids = |keyed: &Keyed| keyed.wrapped_keys().unwrap().into_iter().map(|(key_id, _)| key_id).collect::<Vec<_>>();
+    let commit = |journal: &mut Journal, number: u64| {
+        let (_, last) = journal.append(&[Entry::Reading(reading(number))], &[]).unwrap().unwrap();
+        wait_checkpointed(&keyed, last);
+    };
+    commit(&mut journal, 1);
+    assert_eq!(key_ids(&keyed), [1]);
+    let delivered = Change::Settled { destination: ehr(), ranges: vec![(Sequence(1), Sequence(1))], rejected: vec![], remote_ids: vec![] };
+    let all_delivered = [Change::Destinations { present: [ehr()].into(), from: Sequence(1) }, delivered];
+    journal.append(&[], &all_delivered).unwrap();
+    journal.rotate_data_key(None).unwrap();
+    commit(&mut journal, 2);
+    assert_eq!(key_ids(&keyed), [1, 2], "what it sealed is still read");
+    assert_eq!(journal.maintain().unwrap().keys_destroyed, 1);
+    commit(&mut journal, 3);
+    assert_eq!(key_ids(&keyed), [2]);
 }

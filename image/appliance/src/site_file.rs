@@ -1,13 +1,17 @@
-//! The site file that was accepted.
+//! The site file that was accepted. It lies in sealed storage twice: what the disk damages in one copy is mended from the other.
 
 use std::fs;
+use std::io;
 
 use anyhow::{Context as _, bail};
+use aws_lc_rs::digest::{SHA256, digest};
 use vitalgate_layout::path;
-use vitalgate_site::{Day, Serial, SignedBy, Site, open_for_any_serial};
+use vitalgate_site::{Day, PublicKey, Serial, SignedBy, Site, open_for_any_serial};
 
 use crate::machine;
 use crate::places::Places;
+use crate::state_file::replace;
+use crate::text::hex;
 
 /// Characters of a moment that are its day.
 const DAY_CHARS: usize = 10;
@@ -49,14 +53,88 @@ pub(crate) fn kept_and_signer(places: &Places) -> anyhow::Result<(Site, SignedBy
 /// # Errors
 /// When there is none, or this version does not take it.
 pub(crate) fn kept_for_any_serial(places: &Places) -> anyhow::Result<(Site, SignedBy)> {
-    let file = places.at(path::SITE_FILE);
+    opened(places).map(|opened| (opened.site, opened.signed_by))
+}
+
+/// The accepted site file as it was brought.
+///
+/// # Errors
+/// Those of [`kept_for_any_serial`].
+pub(crate) fn bytes(places: &Places) -> anyhow::Result<Vec<u8>> {
+    opened(places).map(|opened| opened.bytes)
+}
+
+/// One copy of it that is right.
+struct Opened {
+    bytes: Vec<u8>,
+    site: Site,
+    signed_by: SignedBy,
+}
+
+/// The copy counts only where the file itself does not open.
+fn opened(places: &Places) -> anyhow::Result<Opened> {
+    let roots = machine::site_roots(places)?;
+    open(places, path::SITE_FILE, &roots).or_else(|error| match open(places, path::SITE_FILE_COPY, &roots) {
+        // One that an earlier version left beside another file may name patients of then.
+        Ok(copy) if !before(places).contains(&sha256(&copy.bytes)) => Ok(copy),
+        _ => Err(error),
+    })
+}
+
+fn open(places: &Places, file: &str, roots: &[PublicKey]) -> anyhow::Result<Opened> {
+    let file = places.at(file);
     let bytes = fs::read(&file).with_context(|| format!("no site file at {}; plug in a PROVISION stick", file.display()))?;
-    let accepted = fs::read_to_string(places.at(path::SITE_FILE_ACCEPTED)).unwrap_or_default();
-    let day = accepted.get(..DAY_CHARS).and_then(Day::parse).unwrap_or_else(|| machine::today(places));
-    match open_for_any_serial(&bytes, &machine::site_roots(places)?, day) {
-        Ok(opened) => Ok(opened),
+    match open_for_any_serial(&bytes, roots, accepted_day(places)) {
+        Ok((site, signed_by)) => Ok(Opened { bytes, site, signed_by }),
         Err(refusal) => bail!("this version does not take the accepted site file: {refusal}"),
     }
+}
+
+fn accepted_day(places: &Places) -> Day {
+    let accepted = fs::read_to_string(places.at(path::SITE_FILE_ACCEPTED)).unwrap_or_default();
+    accepted.get(..DAY_CHARS).and_then(Day::parse).unwrap_or_else(|| machine::today(places))
+}
+
+/// Keeps a site file. The file itself comes last: it is the mark that the step is done, and never newer than its copy.
+///
+/// # Errors
+/// When sealed storage does not take it.
+pub(crate) fn keep(places: &Places, bytes: &[u8]) -> io::Result<()> {
+    let known = sha256(bytes);
+    let files = [(path::SITE_FILE_COPY, bytes), (path::SITE_FILE_SHA256, known.as_bytes()), (path::SITE_FILE, bytes)];
+    files.into_iter().try_for_each(|(file, bytes)| {
+        let file = places.at(file);
+        if fs::read(&file).is_ok_and(|there| there == bytes) { Ok(()) } else { replace(&file, bytes, 0o600) }
+    })
+}
+
+/// Puts what is right in the place of what is damaged, missing or of an earlier version.
+pub(crate) fn mend(places: &Places) {
+    let mended = opened(places).map(|opened| keep(places, &opened.bytes));
+    if let Ok(Err(error)) = mended {
+        crate::cli::say(&format!("a copy of the site file cannot be kept ({error}); restart the appliance"));
+    }
+}
+
+/// Whether this is the accepted site file, brought once more.
+pub(crate) fn is_in_service(places: &Places, bytes: &[u8]) -> bool {
+    let brought = sha256(bytes);
+    fs::read_to_string(places.at(path::SITE_FILE_SHA256)).is_ok_and(|known| known == brought) && !before(places).contains(&brought)
+}
+
+/// The day for which the dates of a site file on a stick count: the accepted one does not expire in service.
+pub(crate) fn day_for(places: &Places, bytes: &[u8]) -> Day {
+    if is_in_service(places, bytes) { accepted_day(places) } else { machine::today(places) }
+}
+
+/// The site files that were in service before, by their SHA-256.
+pub(crate) fn before(places: &Places) -> Vec<String> {
+    fs::read_to_string(places.at(path::SITE_FILES_BEFORE)).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// By this a site file is remembered.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
 }
 
 /// Whether a site file was accepted.

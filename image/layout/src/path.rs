@@ -22,6 +22,10 @@ pub const DAEMON_STATE: &str = "/data/vitalgate";
 pub const APPLIANCE: &str = "/data/appliance";
 /// The accepted site file.
 pub const SITE_FILE: &str = "/data/appliance/site.provision";
+/// The same once more: a damaged one is mended from it.
+pub const SITE_FILE_COPY: &str = "/data/appliance/site.provision.copy";
+/// SHA-256 of the accepted site file: where both are damaged, the same file is known by it.
+pub const SITE_FILE_SHA256: &str = "/data/appliance/site.sha256";
 /// When and from whom the site file was accepted: a moment (RFC 3339) and a name, a line each.
 pub const SITE_FILE_ACCEPTED: &str = "/data/appliance/site.accepted";
 /// What a `PROVISION` stick with the site file in service still gets: the signed report, and credentials for these devices, one a line.
@@ -74,6 +78,8 @@ pub const NETWORK: &str = "/run/systemd/network";
 pub const MACHINE_ID: &str = "/run/vitalgate/machine-id";
 /// The daemon's key-encryption key, sealed to the TPM for `LoadCredentialEncrypted=`.
 pub const KEY_CREDENTIAL: &str = "/data/appliance/kek.cred";
+/// The same once more: a damaged one is mended from it.
+pub const KEY_CREDENTIAL_COPY: &str = "/data/appliance/kek.cred.copy";
 /// Name of that credential.
 pub const KEY_CREDENTIAL_NAME: &str = "vitalgate-kek";
 /// What the appliance identifies itself with to servers that demand a client certificate: made whole, or not there.

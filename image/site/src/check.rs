@@ -1,6 +1,7 @@
 //! From the text of a site file to a [`Site`].
 
 use toml::de::DeTable;
+use vitalgate_config::canonical_url;
 use vitalgate_domain::{DeviceNamespace, GatewayId};
 use vitalgate_layout::stick::SITE_FILE_BYTES_MAX;
 use x509_parser::pem::Pem;
@@ -75,7 +76,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
     passage.storage(findings, storage.as_ref());
     passage.mqtt(findings, mqtt_section.as_ref(), port);
     passage.devices(findings, &root);
-    let (authorities, client_certificate_for) = destinations(findings, &root, &mut passage);
+    let Destinations { authorities, client_certificate_for, same_server_as } = destinations(findings, &root, &mut passage);
     let config = passage.check(findings)?;
     let Head { name, gateway, device_namespace, serial, expires, technician } = head?;
     Some(Site {
@@ -95,6 +96,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
         destinations: config.destinations,
         authorities,
         client_certificate_for,
+        same_server_as,
         passage,
     })
 }
@@ -246,8 +248,16 @@ fn mqtt_port(findings: &mut Findings, section: &Section<'_>) -> Option<u16> {
     None
 }
 
-/// `[ehr]` and `[[destination]]`: hands them on; gives their authorities, and the ids of those that demand a certificate.
-fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passage) -> (Vec<Authority>, Vec<String>) {
+/// What the daemon is not told of the destinations.
+#[derive(Default)]
+struct Destinations {
+    authorities: Vec<Authority>,
+    client_certificate_for: Vec<String>,
+    same_server_as: Vec<(String, String)>,
+}
+
+/// `[ehr]` and `[[destination]]`: hands them on; gives the rest.
+fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passage) -> Destinations {
     let mut sections = Vec::new();
     if let Some(section) = root.section(findings, "ehr", &schema::EHR) {
         sections.push((section, Some("ehr")));
@@ -255,20 +265,33 @@ fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passa
     for (table, at) in root.tables(findings, "destination") {
         sections.push((Section::open(findings, &schema::DESTINATION, table, at), None));
     }
-    let (mut authorities, mut identified) = (Vec::new(), Vec::new());
+    let mut rest = Destinations::default();
     for (section, default_id) in sections {
         let pem = authority(findings, &section);
         let own_certificate = own_certificate(findings, &section);
+        let same_server_as = same_server_as(findings, &section);
         let id = section.table.get("id").and_then(|id| id.get_ref().as_str()).or(default_id);
         for key in [pem.as_ref().map(|_| "ca_pem"), own_certificate.then_some("client_certificate")].into_iter().flatten() {
             without_tls(findings, &section, key);
         }
         passage.destination(findings, &section, default_id, Uses { authorities: pem.is_some(), own_certificate });
         let Some(id) = id else { continue };
-        authorities.extend(pem.map(|pem| Authority { name: id.to_owned(), pem }));
-        identified.extend(own_certificate.then(|| id.to_owned()));
+        rest.authorities.extend(pem.map(|pem| Authority { name: id.to_owned(), pem }));
+        rest.client_certificate_for.extend(own_certificate.then(|| id.to_owned()));
+        rest.same_server_as.extend(same_server_as.map(|url| (id.to_owned(), url)));
     }
-    (authorities, identified)
+    rest
+}
+
+/// The URL that this server had before.
+fn same_server_as(findings: &mut Findings, section: &Section<'_>) -> Option<String> {
+    let written = section.text(findings, "same_server_as")?;
+    let url = canonical_url(written.text);
+    if url.is_none() {
+        // A password in it must not reach a report: the value is not repeated.
+        section.wrong(findings, written.at, "same_server_as", "is no URL", "write the url that the server has in the file in service");
+    }
+    url
 }
 
 /// Certificates where there is no TLS.

@@ -115,7 +115,7 @@ impl Passage {
         if !section.table.contains_key("kind") {
             self.push("kind = \"fhir\"".to_owned(), line);
         }
-        self.keys(findings, section, &["ca_pem", "client_certificate"]);
+        self.keys(findings, section, &["ca_pem", "client_certificate", "same_server_as"]);
         if let (Some(id), true) = (id, uses.authorities) {
             self.lines.push((Line::Authorities(id.to_owned()), line));
         }

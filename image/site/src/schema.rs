@@ -99,6 +99,8 @@ const DESTINATION_KEYS: &[Key] = &[
     key("id", Text(NAME), Required),
     key("kind", OneOf(&["fhir"]), Default("fhir")),
     key("url", Text("https://host[:port][/path]"), Required),
+    key("same_server_as", Text("https://host[:port][/path]"), Optional),
+    key("same_patient_ids_as", Text("id of another destination"), Optional),
     key("ca_pem", Text(PEM), Optional),
     key("client_certificate", OneOf(&["none", "own"]), Default("none")),
     key("allow_plain_beyond_loopback", Boolean, Default("false")),

@@ -63,6 +63,8 @@ pub struct Site {
     pub authorities: Vec<Authority>,
     /// Ids of the destinations that the appliance identifies itself to by its own certificate.
     pub client_certificate_for: Vec<String>,
+    /// Destinations that are stated to be the server of another URL: the destination's id, and that URL.
+    pub same_server_as: Vec<(String, String)>,
     pub(crate) passage: Passage,
 }
 

@@ -1,5 +1,8 @@
 //! What keeps a site file from following the one in service.
 
+use vitalgate_config::{Destination, DestinationKind, canonical_url};
+use vitalgate_domain::PatientReference;
+
 use crate::site::Site;
 
 impl Site {
@@ -17,6 +20,21 @@ impl Site {
         for gone in before.destinations.iter().filter(|known| !self.destinations.iter().any(|one| one.id == known.id)) {
             obstacles.push(format!("destination {} is missing: what waits for it would never arrive", gone.id));
         }
+        // What waits names such a patient by an id of the server of before, where another one may have somebody else under it.
+        if before.devices.iter().any(|device| matches!(device.patient, Some(PatientReference::Literal(_)))) {
+            for known in &before.destinations {
+                let stated =
+                    self.same_server_as.iter().any(|(id, as_before)| *id == known.id.as_str() && Some(as_before) == url(known).as_ref());
+                let moved = self.destinations.iter().any(|one| one.id == known.id && url(one) != url(known));
+                if moved && !stated {
+                    obstacles.push(format!(
+                        "destination {} has another url: what waits for it names patients by ids of the server of before; if this is that \
+                         server, name its url of before in same_server_as",
+                        known.id
+                    ));
+                }
+            }
+        }
         // Without a moment the patient is taken to have been there since ever: so it may only stay as it was.
         let since_ever = |site: &Self| -> Vec<_> {
             let devices = site.devices.iter().filter(|device| device.patient.is_some() && device.patient_since.is_none());
@@ -27,5 +45,12 @@ impl Site {
             obstacles.push(format!("device {device}: say since when it has its patient, with patient_since"));
         }
         obstacles
+    }
+}
+
+fn url(destination: &Destination) -> Option<String> {
+    match &destination.kind {
+        DestinationKind::Fhir(fhir) => canonical_url(&fhir.url),
+        _ => None,
     }
 }

@@ -34,6 +34,7 @@ fn the_full_file_passes_and_means_what_it_says() {
     assert_eq!(site.destinations.len(), 2);
     assert_eq!(site.authorities.len(), 1);
     assert_eq!(site.client_certificate_for, ["ehr"]);
+    assert_eq!(site.same_server_as, [("ehr".to_owned(), "https://ehr.practice.example:443/fhir".to_owned())]);
     assert!(!site.authorities[0].pem.contains("The authority"), "text beside the certificate is dropped");
     assert_eq!(site.warnings().len(), 2, "{:?}", site.warnings());
 }
@@ -91,6 +92,48 @@ fn windows_line_ends_and_a_byte_order_mark_are_taken() {
     let (one, two) = (site(FULL), site(&windows));
     assert_eq!(one.authorities, two.authorities);
     assert_eq!(vitalgate_site::render_daemon_config(&one), vitalgate_site::render_daemon_config(&two));
+}
+
+/// Promise 3: what waits is for patients of one server; under their ids another one may have somebody else.
+#[test]
+fn a_successor_moves_no_patient_of_one_server_to_another() {
+    let to = |patient: &str, more: &str| {
+        let device = format!("[mqtt]\nserver_names = [\"g.local\"]\n[[device]]\nid = \"m\"\nprofile = \"vitals-json\"\n{patient}");
+        site(&format!("{SMALL}{device}[ehr]\n{more}\n"))
+    };
+    let (literal, identifier) = ("patient = \"Patient/4711\"\n", "patient = { system = \"urn:oid:1.2.3\", value = \"A1\" }\n");
+    let (here, there) = ("url = \"https://ehr.local/fhir\"", "url = \"https://new.local/fhir\"");
+    let before = to(literal, here);
+    for there in [there, "url = \"https://ehr.local:8443/fhir\"", "url = \"https://ehr.local/r4\""] {
+        let said = to(literal, there).obstacles_after(&before);
+        assert!(said.len() == 1 && said[0].starts_with("destination ehr has another url"), "{said:?}");
+    }
+    // What waits names them as the file of before did, whatever the next one says.
+    let said = to("", there).obstacles_after(&before);
+    assert!(said.len() == 1 && said[0].contains("name its url of before in same_server_as") && !said[0].contains("4711"), "{said:?}");
+    let stated = format!("{there}\nsame_server_as = \"https://ehr.local/fhir/\"");
+    // What was stated of one move says nothing of the next.
+    let said = to(literal, &stated.replace("new.local", "third.local")).obstacles_after(&to(literal, &stated));
+    assert!(said.len() == 1 && said[0].starts_with("destination ehr has another url"), "{said:?}");
+    for (next, before) in [
+        (to(literal, &stated), &before),
+        (to(literal, "url = \"https://EHR.local:443/fhir/\""), &before),
+        (to(identifier, there), &to(identifier, here)),
+        (to("", there), &to("", here)),
+    ] {
+        assert_eq!(next.obstacles_after(before), Vec::<String>::new());
+    }
+}
+
+/// Promise 3: with several servers an id of one of them is refused on its line, unless they share their ids.
+#[test]
+fn an_id_of_one_server_is_refused_where_there_are_two() {
+    let said = errors(&FULL.replace("same_patient_ids_as = \"ehr\"\n", ""));
+    let line = FULL.lines().position(|line| line == "patient = \"Patient/4711\"").unwrap() + 1;
+    assert!(
+        said.lines().count() == 1 && said.starts_with(&format!("site:{line}: patient of [[device]] monitor-01 is an id of one")),
+        "{said}"
+    );
 }
 
 /// One error a line, each with the line of the site file, whoever found it.
@@ -246,6 +289,7 @@ fn contradictions_are_found() {
         ("[ehr]\nurl = \"https://x/\"\nclient_certificate = true\n", "client_certificate in [ehr] must be text"),
         ("[ehr]\nurl = \"http://127.0.0.1/\"\nclient_certificate = \"own\"\n", "has client_certificate, but its url is http://"),
         ("[ehr]\nurl = \"https://x/\"\nclient_certificate_file = \"x\"\n", "unknown key"),
+        ("[ehr]\nurl = \"https://x/\"\nsame_server_as = \"https://u:p@y/\"\n", "same_server_as in [ehr] is no URL"),
         ("[update]\nserver = \"http://x/\"\n", "no plain https"),
         ("[maintenance]\nwindow = \"2-4\"\n", "cannot be read"),
         ("[time]\nntp = [\"a;b\"]\n", "no host"),

@@ -60,6 +60,8 @@ pub struct Store {
     pub floor_bytes: Option<u64>,
     /// Days until that at today's rate.
     pub days_left: Option<f64>,
+    /// Whether that rate is known: without days it does not fill up then.
+    pub rate_known: bool,
     /// Damage that was found and what was done.
     pub damage: Vec<String>,
     /// Readings that could not be understood or delivered.
@@ -213,7 +215,7 @@ mod tests {
             warnings: vec!["w".into()],
             store: serde_json::from_value(serde_json::json!({
                 "committed": 1, "keyed_applied": 1, "keyed_checkpointed": 1, "keyed_state": "running", "free_bytes": 9,
-                "floor_bytes": 8, "journal_bytes": 1, "days_left": 1.5, "damage": ["d"], "dead_letters": 3
+                "floor_bytes": 8, "journal_bytes": 1, "days_left": 1.5, "rate_known": true, "damage": ["d"], "dead_letters": 3
             }))
             .unwrap(),
             devices: serde_json::from_value(serde_json::json!([
@@ -231,7 +233,7 @@ mod tests {
         assert_eq!((read.clock_trust.as_deref(), read.warnings.len()), (Some("Free"), 1));
         let store = &read.store;
         assert_eq!((store.free_bytes, store.floor_bytes, store.days_left), (Some(9), Some(8), Some(1.5)));
-        assert_eq!((store.damage.len(), store.dead_letters), (1, Some(3)));
+        assert_eq!((store.damage.len(), store.dead_letters, store.rate_known), (1, Some(3), true));
         let device = &read.devices[0];
         assert_eq!((device.id.as_str(), device.last_reading_age_s, device.state.as_str()), ("m", Some(4), "seen"));
         let destination = &read.destinations[0];

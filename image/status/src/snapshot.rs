@@ -114,6 +114,8 @@ pub struct Queue {
     pub oldest_age_s: Option<u64>,
     /// Days until the disk is full at today's rate.
     pub days_left: Option<f64>,
+    /// Whether that rate is known: without days it does not fill up then.
+    pub rate_known: bool,
     /// Bytes free.
     pub free_bytes: Option<u64>,
     /// Below this many free bytes nothing is acknowledged.
@@ -342,6 +344,7 @@ fn queue(status: &DaemonStatus) -> Queue {
         depth: slowest.and_then(|slowest| slowest.queued),
         oldest_age_s: status.destinations.iter().filter_map(|destination| destination.oldest_age_s).max(),
         days_left: status.store.days_left,
+        rate_known: status.store.rate_known,
         free_bytes: status.store.free_bytes,
         floor_bytes: status.store.floor_bytes,
         dead_letters: status.store.dead_letters,

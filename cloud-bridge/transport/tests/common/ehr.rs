@@ -69,14 +69,16 @@ pub struct State {
     pub versioned_update: Option<u16>,
     /// Whether only transactions are taken.
     pub no_batches: bool,
-    /// Whether Device resources are refused.
-    pub no_devices: bool,
+    /// What Device resources are refused with.
+    pub no_devices: Option<u16>,
     /// Whether Devices are confirmed and then not found.
     pub loses_devices: bool,
     /// Whether references to Devices and Patients are checked, in this order.
     pub checks_references: bool,
     /// What a look at a Device is answered with, whatever is there.
     pub device_look: Option<Reply>,
+    /// What a search for an Observation is answered with, whatever is there.
+    pub observation_search: Option<Reply>,
     /// Whether the base is there only with a slash at its end, and points there without one.
     pub base_ends_in_slash: bool,
     /// The only token that is let in, and the file that gets it when a wrong one comes.
@@ -155,10 +157,13 @@ impl Ehr {
             }
             ("POST", "/") if state.base_ends_in_slash => state.bundle(&request.body),
             ("POST", "") => state.bundle(&request.body),
-            ("POST", "/Device") | ("PUT", _) if state.no_devices => reply(422, &Json::Null),
+            ("POST", "/Device") | ("PUT", _) if state.no_devices.is_some() => reply(state.no_devices.unwrap(), &Json::Null),
             ("POST", "/Device") => state.create("Device", &request),
             ("PUT", path) => state.put(path, &request.body),
             ("GET", path) if path.starts_with("/Device/") && state.device_look.is_some() => state.device_look.clone().unwrap(),
+            ("GET", path) if path.starts_with("/Observation?") && state.observation_search.is_some() => {
+                state.observation_search.clone().unwrap()
+            }
             ("GET", path) => state.get(path),
             _ => reply(405, &Json::Null),
         }

@@ -13,7 +13,7 @@ use crate::run::profiles;
 pub(super) fn check(path: &Path) -> ExitCode {
     match checked(path).and_then(with_usable_tls) {
         Ok(config) => {
-            let warnings = warnings(&config);
+            let warnings = config.warnings();
             println!(
                 "{}: good ({} devices, {} destinations, {} warnings)",
                 path.display(),
@@ -34,18 +34,6 @@ pub(super) fn check(path: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// What is allowed and may still not be meant.
-fn warnings(config: &Config) -> Vec<String> {
-    let mut warnings = config.plain_warnings();
-    if config.devices.is_empty() {
-        warnings.push("no device is configured: nothing will be collected".to_owned());
-    }
-    if config.destinations.is_empty() {
-        warnings.push("no destination is configured: nothing will be delivered".to_owned());
-    }
-    warnings
 }
 
 /// Reads the configuration and checks it against the profiles that are there.
@@ -153,7 +141,7 @@ mod tests {
         let destination = "[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.example/fhir\"\n";
         let said = |more: &str| {
             std::fs::write(&path, format!("{GATEWAY}{more}")).unwrap();
-            warnings(&checked(&path).unwrap()).join("\n")
+            checked(&path).unwrap().warnings().join("\n")
         };
         let nothing = said("");
         assert!(nothing.contains("nothing will be collected") && nothing.contains("nothing will be delivered"), "{nothing}");

@@ -6,7 +6,7 @@ use vitalgate_console::{Answered, DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, R
 use vitalgate_domain::DeadLetterSelector;
 
 use super::discard::{Wish, discard};
-use super::print_json;
+use super::{print_json, received};
 use crate::admin::Admin;
 use crate::cli::DeadLetterAction;
 
@@ -37,10 +37,7 @@ async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
     } else if letters.is_empty() {
         println!("no dead letters");
     }
-    for letter in letters.iter().filter(|_| !json) {
-        let whose = letter.destination.as_deref().map_or_else(String::new, |destination| format!(" for {destination}"));
-        println!("{:>10}  {}  {}  {}{whose}: {}", letter.sequence, letter.received, letter.device, letter.kind, letter.detail);
-    }
+    letters.iter().filter(|_| !json).for_each(|letter| println!("{}", line(letter)));
     if letters.len() >= DEAD_LETTERS_PER_ANSWER_MAX {
         let status: Status = admin.get("/status", &[]).await?;
         let cut = format!("these are the newest {} of {} dead letters", letters.len(), status.store.dead_letters);
@@ -51,6 +48,12 @@ async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn line(letter: &DeadLetterView) -> String {
+    let whose = letter.destination.as_deref().map_or_else(String::new, |destination| format!(" for {destination}"));
+    let received = received(&letter.received, letter.dated);
+    format!("{:>10}  {received}  {}  {}{whose}: {}", letter.sequence, letter.device, letter.kind, letter.detail)
 }
 
 async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution, by: Option<String>) -> anyhow::Result<ExitCode> {
@@ -73,5 +76,29 @@ pub(super) async fn resolved(admin: &Admin, sequences: Vec<u64>, resolution: Res
             return Ok(Answered { resolved, ..answered });
         }
         request.among = answered.not_reached;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Promise 5: what a clock showed that was never set is not printed as the time when something came.
+    #[test]
+    fn a_clock_that_was_not_set_tells_no_time() {
+        let letter = |received: &str, dated| DeadLetterView {
+            sequence: 7,
+            device: "m1".to_owned(),
+            received: received.to_owned(),
+            dated,
+            kind: "TimeUnknown".to_owned(),
+            other_kinds: Vec::new(),
+            detail: "no clock".to_owned(),
+            destination: None,
+        };
+        let time = "1970-01-01T00:00:07.000+00:00";
+        assert_eq!(line(&letter(time, true)), format!("         7  {time}  m1  TimeUnknown: no clock"));
+        assert_eq!(line(&letter(time, false)), "         7  while no clock was set  m1  TimeUnknown: no clock");
+        assert_eq!(line(&letter("", false)), "         7    m1  TimeUnknown: no clock", "nothing is known of what no copy holds");
     }
 }

@@ -77,6 +77,11 @@ fn ask(path: &Path, question: impl AsyncFnOnce(&Admin) -> anyhow::Result<ExitCod
     runtime.block_on(question(&admin))
 }
 
+/// When something came, as it is printed: what the clock showed means nothing while it was not set.
+fn received(at: &str, dated: bool) -> &str {
+    if dated || at.is_empty() { at } else { "while no clock was set" }
+}
+
 /// Prints as JSON.
 fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(value).context("cannot be written as JSON")?);

@@ -21,7 +21,8 @@ pub(super) async fn status(admin: &Admin, json: bool) -> anyhow::Result<ExitCode
 fn print(status: &Status) {
     println!("{}  {}  vitalgate {}  up {}", status.gateway, status.health.state, status.version, seconds(status.uptime_s));
     println!("clock     {}", status.clock_trust);
-    for line in status.health.problems.iter().chain(&status.warnings) {
+    let problems = &status.health.problems;
+    for line in problems.iter().chain(status.warnings.iter().filter(|warning| !problems.contains(warning))) {
         println!("warning   {line}");
     }
     let store = &status.store;

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use vitalgate_config::NO_DESTINATION;
 use vitalgate_console::{DeliveryState, TRACE_WINDOW_MS_MAX, Trace, TraceDestination, Traced, TracedDeadLetter};
 use vitalgate_domain::{DeviceId, ReadingId};
 
-use super::print_json;
+use super::{print_json, received};
 use crate::admin::Admin;
 
 /// Said where nobody knows any more which of the two.
@@ -54,7 +55,7 @@ pub(super) async fn trace(admin: &Admin, question: &Question, json: bool) -> any
         traced.readings.iter().for_each(print);
         traced.dead_letters.iter().for_each(print_dead_letter);
         if !is_found {
-            println!("nothing of it is stored here (it never arrived, or its retention is over)");
+            println!("nothing of it is found here: it was not stored, its retention is over, or it came while no clock was set");
         }
         print_limits(&traced);
     }
@@ -62,9 +63,13 @@ pub(super) async fn trace(admin: &Admin, question: &Question, json: bool) -> any
 }
 
 fn print(trace: &Trace) {
-    let at = trace.at.as_deref().unwrap_or("moment not known yet");
+    let at = trace.at.as_deref().unwrap_or("a moment that is not known");
     println!("{}  {} of {} at {at}", trace.reading_id, trace.metric, trace.device);
-    println!("  received {} as number {}, stored in {}", trace.received, trace.sequence, trace.stored_in.join(" and "));
+    let received = received(&trace.received, trace.dated);
+    println!("  received {received} as number {}, stored in {}", trace.sequence, trace.stored_in.join(" and "));
+    if trace.destinations.is_empty() {
+        println!("  {NO_DESTINATION}");
+    }
     for standing in &trace.destinations {
         println!("  {}: {}", standing.destination, words(standing, trace.resolved.as_deref()));
     }
@@ -87,7 +92,8 @@ fn words(standing: &TraceDestination, resolved: Option<&str>) -> String {
 
 fn print_dead_letter(traced: &TracedDeadLetter) {
     let TracedDeadLetter { letter, unresolved, resolved } = traced;
-    println!("dead letter {}: {} of {}, received {}", letter.sequence, letter.kind, letter.device, letter.received);
+    let received = received(&letter.received, letter.dated);
+    println!("dead letter {}: {} of {}, received {received}", letter.sequence, letter.kind, letter.device);
     println!("  {}", letter.detail);
     if *unresolved {
         println!("  it waits to be replayed or discarded; see `vitalgate dead-letters`");
@@ -98,6 +104,12 @@ fn print_dead_letter(traced: &TracedDeadLetter) {
 
 /// What the answer does not hold.
 fn print_limits(traced: &Traced) {
+    if traced.undated > 0 {
+        println!(
+            "{} of this device came while no clock was set and no moment finds them; see `vitalgate dead-letters list`",
+            traced.undated
+        );
+    }
     if traced.cut {
         let shown = traced.readings.len() + traced.dead_letters.len();
         println!("these {shown} are the nearest to the moment; there may be more in the window: narrow it with --window-s");

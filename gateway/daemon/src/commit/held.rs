@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vitalgate_domain::{Change, DeadLetterKind, DestinationId, Entry, Flags, Record, RejectedReading, Sequence, SequenceRanges, Subject};
+use vitalgate_domain::{Change, DeadLetterKind, DestinationId, Entry, Record, RejectedReading, Sequence, SequenceRanges, Subject};
 
 use super::CommitLoop;
 
@@ -58,6 +58,5 @@ impl CommitLoop {
 }
 
 fn is_held(record: &Record) -> bool {
-    matches!(&record.entry, Entry::Reading(reading) if !reading.flags.contains(Flags::CARRIED)
-        && (reading.time.effective().is_none() || reading.subject == Subject::Unassigned))
+    matches!(&record.entry, Entry::Reading(reading) if reading.time.effective().is_none() || reading.subject == Subject::Unassigned)
 }

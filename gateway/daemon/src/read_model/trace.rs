@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vitalgate_console::{
-    DeliveryState, LOST_RANGES_PER_ANSWER_MAX, ReadModelError, TRACES_PER_ANSWER_MAX, Trace, TraceDestination, TraceQuery, Traced,
-    TracedDeadLetter,
+    DEAD_LETTERS_PER_ANSWER_MAX, DeliveryState, LOST_RANGES_PER_ANSWER_MAX, ReadModelError, TRACES_PER_ANSWER_MAX, Trace, TraceDestination,
+    TraceQuery, Traced, TracedDeadLetter,
 };
-use vitalgate_domain::{DeadLetterReason, DestinationId, Entry, Reading, ReadingId, Record, Sequence};
-use vitalgate_store::{Around, KeyedCopy as _, Nearest, ReadError, Search};
+use vitalgate_domain::{ClockTrust, DeadLetterReason, DestinationId, DeviceId, Entry, Flags, Reading, ReadingId, Record, Sequence};
+use vitalgate_store::{Around, KeyedCopy as _, Nearest, ReadError, Search, latest};
 
 use super::{BUFFER_PATIENCE, Model, REASON_NOT_AT_HAND, REFUSALS_MAX};
 use crate::replay::count;
@@ -48,17 +48,31 @@ impl Model {
             let ranges = search.lost.ranges().iter().take(LOST_RANGES_PER_ANSWER_MAX);
             traced.lost = ranges.map(|(first, last)| (first.0, last.0)).collect();
         }
+        if let TraceQuery::Device { device, .. } = query {
+            traced.undated = self.undated_of(device, &settlement).map_err(failed)?;
+        }
         self.note_resolutions(&mut traced, &settlement).map_err(failed)?;
         Ok(traced)
     }
 
-    /// The newest reading with this id.
+    /// How many of the dead letters that a list shows are of the device and have no moment.
+    fn undated_of(&self, device: &DeviceId, settlement: &Settlement) -> Result<u64, ReadError> {
+        let mut undated = 0;
+        let newest = settlement.dead_letters.ranges().iter().rev().flat_map(|(first, last)| (first.0..=last.0).rev());
+        for sequence in newest.take(DEAD_LETTERS_PER_ANSWER_MAX) {
+            let record = self.reader.get(Sequence(sequence))?;
+            undated += u64::from(record.is_some_and(|record| is_undated_of(&record.entry, device)));
+        }
+        Ok(undated)
+    }
+
+    /// The latest reading with this id.
     fn with_id(&self, id: ReadingId) -> Result<Search<Option<Record>>, ReadError> {
-        let Some((applied, older)) = self.in_buffer(|below| self.keyed.find_id(id, below).ok(), |one, other| one.or(other)) else {
+        let Some((applied, older)) = self.in_buffer(|below| self.keyed.find_id(id, below).ok(), latest) else {
             return self.reader.find_id(&id, Sequence::FIRST);
         };
         let newer = self.reader.find_id(&id, applied.next())?;
-        Ok(joined(newer, older, |newer, older| newer.or(older)))
+        Ok(joined(newer, older, latest))
     }
 
     /// What is nearest to a moment.
@@ -93,7 +107,9 @@ impl Model {
             let sequence = record.sequence;
             match record.entry {
                 Entry::Reading(reading) => {
-                    let refusals = self.refusals_of(sequence, &mut can_tell);
+                    let mut refusals = self.refusals_of(sequence, &mut can_tell);
+                    // To a destination that was configured later it was not sent from there.
+                    refusals.complete &= !reading.flags.contains(Flags::RESOLVED);
                     told.readings.push(self.trace_of(&reading, sequence, settlement, &refusals));
                 }
                 letter @ Entry::DeadLetter(_) => told.dead_letters.push(TracedDeadLetter {
@@ -139,6 +155,7 @@ impl Model {
             metric: reading.metric.key().to_owned(),
             at: reading.time.effective().map(|moment| moment.rfc3339(reading.time.offset_minutes())),
             received: reading.time.received.wall.rfc3339(0),
+            dated: reading.time.received.trust != ClockTrust::Unset,
             stored_in,
             destinations: self.shared.destinations.keys().map(standing).collect(),
             resolved: None,
@@ -169,6 +186,15 @@ impl Model {
             letter.resolved = note(letter.letter.sequence);
         }
         Ok(())
+    }
+}
+
+/// Whether it is of the device, and nobody knows when it was.
+fn is_undated_of(entry: &Entry, device: &DeviceId) -> bool {
+    match entry {
+        Entry::Reading(reading) => reading.device == *device && reading.time.effective().is_none(),
+        Entry::DeadLetter(letter) => letter.device == *device && letter.received.trust == ClockTrust::Unset,
+        Entry::DeviceEvent(_) => false,
     }
 }
 
@@ -220,8 +246,7 @@ fn standing(
 #[cfg(test)]
 mod tests {
     use vitalgate_domain::{
-        BootId, ClockTrust, DeadLetterKind, DeviceId, Flags, Metric, NoReading, ReadingTime, Received, SequenceRanges, Subject, UnixMs,
-        Value,
+        BootId, DeadLetterKind, DeviceTime, Flags, Metric, NoReading, ReadingTime, Received, SequenceRanges, Subject, UnixMs, Value,
     };
 
     use super::*;
@@ -282,6 +307,19 @@ mod tests {
             flags: Flags::default(),
             subject: Subject::Unassigned,
         }
+    }
+
+    /// Promise 5: what came while no clock was set is told of, though no moment finds it; what has a moment is not.
+    #[test]
+    fn what_no_moment_finds_is_known_as_such() {
+        let mut pulse = reading(Metric::HeartRate);
+        let other = DeviceId::new("m2").unwrap();
+        let is_undated = |reading: &Reading, device: &DeviceId| is_undated_of(&Entry::Reading(reading.clone()), device);
+        assert!(!is_undated(&pulse, &pulse.device));
+        pulse.time.received.trust = ClockTrust::Unset;
+        assert!(is_undated(&pulse, &pulse.device) && !is_undated(&pulse, &other));
+        pulse.time.device = Some(DeviceTime { unix_ms: UnixMs(1_795_341_600_000), offset_minutes: None });
+        assert!(!is_undated(&pulse, &pulse.device), "its device said when it was");
     }
 
     /// Promise 5: whoever looks a reading up in the EHR by its id finds it there, or is told that the id is not known.

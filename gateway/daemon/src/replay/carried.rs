@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vitalgate_domain::{
     Change, DeadLetter, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, Entry, Flags, Now, RejectedReading, Sequence,
-    SequenceRanges, Subject,
+    SequenceRanges,
 };
 use vitalgate_store::keyed::Keyed;
 use vitalgate_store::{KeyedCopy as _, KeyedError, Ordinal, State};
@@ -27,6 +27,8 @@ const REFUSALS_MAX: usize = 64 * CARRIED_ENTRIES_MAX;
 const REASONS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What is said where nobody knows any more why a reading was set aside.
 const REASON_LOST: &str = "set aside before; the reason was lost with a damaged file";
+/// What is said of the rest of a message where it was resolved.
+const RESOLVED_BEFORE: &str = "replayed or discarded before it was carried forward";
 /// Who is named where nobody knows any more what stood there.
 const NO_DEVICE: &str = "unknown";
 
@@ -100,14 +102,12 @@ impl Replay {
         let mut of = SequenceRanges::new();
         readings.for_each(|(sequence, _)| of.insert(*sequence, *sequence));
         let refusals = refusals_of(&of, told)?;
+        // The rest of a message that was refused: it went again since, to another patient perhaps, or is for nobody.
+        let resolved: BTreeSet<Sequence> = refusals.keys().copied().filter(|sequence| !letters.contains(sequence)).collect();
         for (sequence, entry) in &mut entries {
             let Entry::Reading(reading) = entry else { continue };
-            reading.flags = reading.flags.with(Flags::CARRIED);
-            // The rest of a message that was refused and went again since, to another patient perhaps: a destination that comes
-            // later asks for its patient anew.
-            if !letters.contains(sequence) && refusals.contains_key(sequence) {
-                reading.subject = Subject::Unassigned;
-            }
+            let marks = if resolved.contains(sequence) { Flags::CARRIED.with(Flags::RESOLVED) } else { Flags::CARRIED };
+            reading.flags = reading.flags.with(marks);
         }
         let places: BTreeMap<Sequence, Sequence> = entries.keys().copied().zip((0..).map(|offset| next.plus(offset))).collect();
         let (to, until) = places.values().next().copied().zip(places.values().next_back().copied()).ok_or_else(too_many)?;
@@ -122,6 +122,10 @@ impl Replay {
         changes.extend(self.of_departed(rejected, state));
         let note = Arc::from(format!("carried forward to {to} to {until}"));
         changes.push(Change::DeadLettersResolved { sequences: letters.into_iter().collect(), note });
+        if !resolved.is_empty() {
+            let sequences = resolved.iter().filter_map(|old| places.get(old).copied()).collect();
+            changes.push(Change::DeadLettersResolved { sequences, note: RESOLVED_BEFORE.into() });
+        }
         Ok(Carried { entries: entries.into_values().collect(), changes })
     }
 
@@ -200,7 +204,7 @@ fn refusals_of(of: &SequenceRanges, told: &dyn Told) -> anyhow::Result<Refusals>
     if bytes > REASONS_BYTES_MAX { Err(too_many()) } else { Ok(refusals) }
 }
 
-/// Who refused the letters, for the new places. Where nobody knows that any more, no destination is said to have it.
+/// Who refused what, for the new places. Where nobody knows that of a letter any more, no destination is said to have it.
 fn rejected_by(
     entries: &BTreeMap<Sequence, Entry>,
     letters: &BTreeSet<Sequence>,
@@ -209,12 +213,13 @@ fn rejected_by(
     state: &State,
 ) -> BTreeMap<DestinationId, Vec<RejectedReading>> {
     let mut rejected: BTreeMap<DestinationId, Vec<RejectedReading>> = BTreeMap::new();
-    for (old, new) in places.iter().filter(|(old, _)| letters.contains(old)) {
+    for (old, new) in places {
         let Some(Entry::Reading(reading)) = entries.get(old) else { continue };
         let here = refusals.remove(old).unwrap_or_else(|| {
             let reason = DeadLetterReason::new(DeadLetterKind::Rejected, REASON_LOST);
             let lost = RejectedReading { sequence: *old, id: reading.id, reason };
-            state.settled.keys().map(|destination| (destination.clone(), lost.clone())).collect()
+            let who = state.settled.keys().filter(|_| letters.contains(old));
+            who.map(|destination| (destination.clone(), lost.clone())).collect()
         });
         for (destination, refused) in here {
             rejected.entry(destination).or_default().push(RejectedReading { sequence: *new, ..refused });

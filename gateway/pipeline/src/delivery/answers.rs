@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, ItemAnswer, PatientReference, ReadingId, Sequence};
+use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, ItemAnswer, PatientReference, Reading, ReadingId, Sequence};
 
 use super::gate::Failed;
 use super::message::{AlarmKind, RequestId};
 use super::policy::{
-    ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, PATIENT_FAILURES_MAX, PATIENT_FORGOTTEN_MS, PATIENT_REST_MAX_MS,
-    REJECTIONS_IN_A_ROW,
+    ISOLATE_EVERY, ISOLATE_FAILURES, PATIENT_FAILURES_MAX, PATIENT_FORGOTTEN_MS, PATIENT_REST_MAX_MS, REJECTIONS_IN_A_ROW,
 };
 use super::said::Said;
+use super::unknown::Unknown;
 use super::work::{Parcel, Work};
-use super::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, Delivery, READ_ENTRIES_MIN, Turn};
+use super::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, Delivery, PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS, READ_ENTRIES_MIN, Turn};
 
 impl Delivery {
     pub(super) fn take_answer(&mut self, request: RequestId, answer: Answer, turn: &mut Turn) {
@@ -39,11 +39,7 @@ impl Delivery {
                 self.isolate(work, &detail.into(), turn);
             }
             Answer::Paused { detail } => self.refused(request, work, detail, turn),
-            Answer::PatientUnknown { detail } => {
-                // A search may have found that, which says nothing of whether it takes what is written.
-                self.gate.learnt_nothing(request, turn.now.monotonic_ms);
-                self.reject_all(work, DeadLetterKind::Unassigned, &detail.into(), turn);
-            }
+            Answer::PatientUnknown { detail } => self.patient_unknown(request, work, &detail.into(), turn),
         }
         self.queue.returned(&patient);
     }
@@ -66,7 +62,11 @@ impl Delivery {
             return;
         }
         self.destination_answers(turn);
-        self.taken += u64::from(answers.iter().any(is_taken));
+        if answers.iter().any(is_taken) {
+            self.taken += 1;
+            self.unknown = Unknown::default();
+            self.clear(AlarmKind::PatientsUnknown, turn);
+        }
         self.failing.remove(&work.patient);
         if work.parcels.len() >= self.items_limit {
             self.items_limit = (self.items_limit + 1).min(self.policy.batch_items_max);
@@ -120,10 +120,31 @@ impl Delivery {
         self.retry_later(work, detail, turn);
     }
 
+    /// Where several patients are not known and nothing was taken between, it is not the patients: they rest, and their readings wait.
+    fn patient_unknown(&mut self, request: RequestId, mut work: Work, said: &Said, turn: &mut Turn) {
+        let now_ms = turn.now.monotonic_ms;
+        // A search may have found that, which says nothing of whether it takes what is written.
+        self.gate.learnt_nothing(request, now_ms);
+        work.failures.again(self.taken, now_ms);
+        self.unknown.again(&work.patient, now_ms);
+        if self.gate.is_closed() && self.unknown.lasts(now_ms) {
+            let detail = "no patient is found there and nothing is taken: see that the gateway may search for patients and is shown them, and that their identifiers are right; what is in the list of dead letters then needs a replay";
+            self.raise(AlarmKind::PatientsUnknown, detail, turn);
+        }
+        if !self.unknown.are_several() || work.failures.passed_over > 0 {
+            self.reject_all(work, DeadLetterKind::Unassigned, said, turn);
+            return;
+        }
+        let rest = self.jitter.backoff_ms(self.unknown.answers(), PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS);
+        let due = now_ms.saturating_add(rest);
+        self.queue.rest(&work.patient, due);
+        self.queue.retry_at(due, work);
+    }
+
     /// Counts one more failure of the patient; true if it is the patient's own, who then rests.
     fn patient_failed(&mut self, patient: &PatientReference, turn: &Turn) -> bool {
         let failing = self.failing.entry(patient.clone()).or_default();
-        failing.failures.again(self.taken);
+        failing.failures.again(self.taken, turn.now.monotonic_ms);
         failing.last_ms = turn.now.monotonic_ms;
         let suspect = failing.failures.are_its_own();
         if suspect {
@@ -152,12 +173,19 @@ impl Delivery {
     }
 
     /// Sends it again after a back-off; in halves if others are taken meanwhile; never again if
-    /// memory is full of such failures.
+    /// memory is full of such failures, or it went on for too long.
     fn retry_later(&mut self, mut work: Work, detail: Arc<str>, turn: &mut Turn) {
-        work.failures.again(self.taken);
+        work.failures.again(self.taken, turn.now.monotonic_ms);
+        if work.is_hopeless() {
+            self.reject_all(work, DeadLetterKind::Rejected, &detail.into(), turn);
+            return;
+        }
         if self.gate.is_closed() && self.room(work.lane) < READ_ENTRIES_MIN && self.gives_way(&work) {
             self.give_up(work, detail, turn);
             return;
+        }
+        if work.fails_alone() {
+            self.raise_failing(&work, &detail, turn);
         }
         let wait = self.jitter.backoff_ms(work.failures.count, BACKOFF_BASE_MS, BACKOFF_MAX_MS);
         let due = turn.now.monotonic_ms.saturating_add(wait);
@@ -172,13 +200,33 @@ impl Delivery {
         }
     }
 
+    /// The patient where it is all of the patient's, else the one item; each item once, so that two do not take turns.
+    fn raise_failing(&mut self, work: &Work, detail: &str, turn: &mut Turn) {
+        if self.patient_fails(work) {
+            self.raise_patient_failing(detail, turn);
+            return;
+        }
+        let new = work.parcels.iter().filter(|parcel| self.failing_items.insert(parcel.item.id)).count();
+        if new > 0 {
+            let detail = format!("one reading is not taken while others are: {detail}; after a day of that it becomes a dead letter");
+            self.raise(AlarmKind::ReadingFailing, &detail, turn);
+        }
+    }
+
+    /// The item waits for nothing any more; the alarm ends with the last of those that failed alone.
+    fn item_ends(&mut self, id: &ReadingId, turn: &mut Turn) {
+        if self.failing_items.remove(id) && self.failing_items.is_empty() {
+            self.clear(AlarmKind::ReadingFailing, turn);
+        }
+    }
+
     fn patient_fails(&self, work: &Work) -> bool {
         self.failing.get(&work.patient).is_some_and(|failing| failing.failures.passed_over >= PATIENT_FAILURES_MAX)
     }
 
     /// Whether the others wait for room that this one occupies without hope.
     fn gives_way(&self, work: &Work) -> bool {
-        self.patient_fails(work) || (work.parcels.len() == 1 && work.failures.passed_over >= ITEM_FAILURES_MAX)
+        self.patient_fails(work) || work.fails_alone()
     }
 
     /// Memory is full: all of a failing patient's readings in it, or the one failing item, become dead letters.
@@ -219,9 +267,10 @@ impl Delivery {
         // A part of a panel is found there under the panel's id.
         let known_as = remote_id.or_else(|| parcel.item.panel.is_some().then(|| parcel.item.id.to_string().into()));
         let Parcel { item, lane } = parcel;
+        self.item_ends(&item.id, turn);
         for (sequence, reading) in item.readings {
             self.queue.release(lane, 1);
-            for sequence in std::iter::once(sequence).chain(self.answered(&reading.id)) {
+            for sequence in std::iter::once(sequence).chain(self.answered(&reading)) {
                 turn.settlement.settle(sequence);
                 if let Some(id) = &known_as {
                     turn.settlement.known_as(sequence, Arc::clone(id));
@@ -256,17 +305,21 @@ impl Delivery {
     fn reject(&mut self, parcel: Parcel, kind: DeadLetterKind, said: &Said, turn: &mut Turn) {
         let reason = said.reason(kind);
         let Parcel { item, lane } = parcel;
+        self.item_ends(&item.id, turn);
         for (sequence, reading) in item.readings {
             self.queue.release(lane, 1);
-            for sequence in std::iter::once(sequence).chain(self.answered(&reading.id)) {
+            for sequence in std::iter::once(sequence).chain(self.answered(&reading)) {
                 turn.settlement.reject(sequence, reading.id, reason.clone());
             }
         }
     }
 
     /// Where else the same statement stands, to be settled with it; the identity may come with another patient now.
-    fn answered(&mut self, id: &ReadingId) -> Vec<Sequence> {
-        let Some(known) = self.identities.remove(id) else { return Vec::new() };
+    fn answered(&mut self, reading: &Reading) -> Vec<Sequence> {
+        let Some(known) = self.identities.remove(&reading.id) else { return Vec::new() };
+        if self.lanes.has_unread_before(known.newest) {
+            self.overtaken.answered(reading, known.newest);
+        }
         self.corrected.extend(known.corrected);
         let queue = &mut self.queue;
         let free = |(lane, sequence)| {

@@ -99,6 +99,11 @@ impl Lanes {
         !self.holes.is_empty()
     }
 
+    /// Whether something before it was left to the backlog and is not read.
+    pub(super) fn has_unread_before(&self, sequence: Sequence) -> bool {
+        self.holes.front().is_some_and(|hole| hole.from < sequence)
+    }
+
     /// Entries that a read under way may still bring.
     pub(super) fn asked_entries(&self, lane: Lane) -> usize {
         self.asked.of(lane).map_or(0, |asked| asked.entries_max)

@@ -104,6 +104,10 @@ pub enum AlarmKind {
     /// One patient's requests keep being refused while others' are taken, or keep failing, memory is full of them, and
     /// they are kept as dead letters.
     PatientFailing,
+    /// A reading alone keeps failing while others are taken.
+    ReadingFailing,
+    /// The destination knew no patient for a while, and took nothing meanwhile.
+    PatientsUnknown,
 }
 
 /// An alarm with the words that help to mend it: codes and our own, never what the destination said, which may quote a patient.

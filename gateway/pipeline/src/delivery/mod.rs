@@ -5,7 +5,9 @@
 //! - No patient and no identity is ever in two requests at once.
 //! - Memory is bounded by [`READ_AHEAD_READINGS_MAX`], the settled set by the same and [`HOLES_MAX`].
 //! - A patient or a reading that keeps failing while others are taken never blocks those. Only when
-//!   memory is full of such failures are they kept as dead letters; of a patient with an alarm.
+//!   memory is full of such failures are they kept as dead letters; of a patient with an alarm. A reading
+//!   that failed alone for a day of that is one too: it would hold the journal behind it for ever.
+//! - Where one identity comes with several patients, the last of the journal counts.
 //! - An alarm says what is in the way now, in codes and our own words.
 
 mod answers;
@@ -14,13 +16,15 @@ mod jitter;
 mod join;
 mod lanes;
 mod message;
+mod overtaken;
 mod policy;
 mod queue;
 mod said;
 mod settlement;
+mod unknown;
 mod work;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 pub use gate::{BREAKER_FAILURES, PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS, PROBE_WAIT_MAX_MS, PROBE_WAIT_MIN_MS, RETRY_AFTER_MAX_MS};
 pub use jitter::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, BACKOFF_MIN_MS};
@@ -28,10 +32,12 @@ pub use join::COMMIT_LAG_MS;
 pub use lanes::{HOLES_MAX, READ_ENTRIES_MAX, READ_ENTRIES_MIN, READ_RETRY_MS, SETTLED_RANGES_MAX, SKIP_ENTRIES_MIN};
 pub use message::{Alarm, AlarmKind, DeliveryAction, DeliveryEvent, Lane, RequestId};
 pub use policy::{
-    BACKLOG_READINGS_MAX, DeliveryPolicy, ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILURES_MAX, JOIN_READINGS_MAX, LIVE_LAG_MAX,
-    LIVE_READINGS_MAX, LIVE_RECENT_MS, PATIENT_FAILURES_MAX, PATIENT_FORGOTTEN_MS, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES,
-    READ_AHEAD_READINGS_MAX, REJECTIONS_IN_A_ROW,
+    BACKLOG_READINGS_MAX, DeliveryPolicy, ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILING_MAX_MS, ITEM_FAILING_STEP_MAX_MS,
+    ITEM_FAILURES_MAX, JOIN_READINGS_MAX, LIVE_LAG_MAX, LIVE_READINGS_MAX, LIVE_RECENT_MS, OVERTAKEN_MAX, PATIENT_FAILURES_MAX,
+    PATIENT_FORGOTTEN_MS, PATIENT_REST_MAX_MS, PATIENT_SUSPECT_FAILURES, PATIENTS_UNKNOWN_IN_A_ROW, PATIENTS_UNKNOWN_MS,
+    READ_AHEAD_READINGS_MAX, REJECTIONS_IN_A_ROW, RESENT_AFTER_MS,
 };
+pub use settlement::DAMAGED_LISTED_MAX;
 use vitalgate_domain::{
     ClockTrust, DeadLetterKind, DeadLetterReason, DestinationId, Entry, Flags, Item, Now, PatientReference, Reading, ReadingId, Record,
     Sequence, SequenceRanges, Subject,
@@ -41,8 +47,10 @@ use gate::{Gate, Permission};
 use jitter::Jitter;
 use join::{Join, Joined};
 use lanes::Lanes;
+use overtaken::Overtaken;
 use queue::{LANES, Queue, RequestLimits};
 use settlement::Settlement;
+use unknown::Unknown;
 use work::{Failing, Parcel, Work};
 
 /// What the status page shows of a delivery.
@@ -82,12 +90,16 @@ pub struct Delivery {
     identities: HashMap<ReadingId, Known>,
     /// Whose identity has just been answered with another patient: taken before anything else.
     corrected: Vec<(Lane, Sequence, Reading)>,
+    overtaken: Overtaken,
     /// Items that the destination takes in one request, as far as it showed.
     items_limit: usize,
     /// Answers that took something. A refusal does not count: a destination that is away for readings may still refuse.
     taken: u64,
     /// Requests of a patient that failed in a row.
     failing: HashMap<PatientReference, Failing>,
+    /// Items that fail alone while others are taken, and are shown.
+    failing_items: HashSet<ReadingId>,
+    unknown: Unknown,
     rejections: u32,
     /// The destination is back: the live lane is to jump ahead.
     jump_due: bool,
@@ -106,7 +118,9 @@ pub struct Delivery {
 #[derive(Debug)]
 struct Known {
     patient: PatientReference,
-    /// Where the same statement came again.
+    /// Where it was stated for this patient last.
+    newest: Sequence,
+    /// Where the same statement came again, or an older one that this one corrects.
     again: Vec<(Lane, Sequence)>,
     /// Where it came with another patient, which corrects it: after the answer, and never in a request beside it.
     corrected: Vec<(Lane, Sequence, Reading)>,
@@ -139,9 +153,12 @@ impl Delivery {
             next_request: 1,
             identities: HashMap::new(),
             corrected: Vec::new(),
+            overtaken: Overtaken::default(),
             items_limit: policy.batch_items_max,
             taken: 0,
             failing: HashMap::new(),
+            failing_items: HashSet::new(),
+            unknown: Unknown::default(),
             rejections: 0,
             jump_due: false,
             live_seen_ms: None,
@@ -192,6 +209,9 @@ impl Delivery {
                 panels_due |= self.take_corrected();
             }
             DeliveryEvent::Tick => {}
+        }
+        if !self.lanes.has_backlog() {
+            self.overtaken.clear();
         }
         self.forget_failing(&mut turn);
         self.queue.wake(now.monotonic_ms);
@@ -307,9 +327,10 @@ impl Delivery {
             turn.settlement.settle(sequence);
             return;
         };
-        if reading.flags.contains(Flags::CARRIED) && sequence > self.begun_after {
+        let is_moved = reading.flags.contains(Flags::CARRIED) && sequence > self.begun_after;
+        if is_moved || reading.flags.contains(Flags::RESOLVED) {
             // It was answered for where it stood before, and its answer moves with it. One from before the start that is not settled
-            // was moved before this destination came.
+            // was moved before this destination came; what was replayed by then stands in the journal on its own.
             turn.settlement.settle(sequence);
             return;
         }
@@ -321,6 +342,10 @@ impl Delivery {
             turn.settlement.reject(sequence, reading.id, self.why_unassigned(&reading).clone());
             return;
         };
+        if self.overtaken.holds_later(&reading.id, sequence) {
+            turn.settlement.settle(sequence);
+            return;
+        }
         let patient = patient.clone();
         self.take_reading(lane, sequence, patient, reading);
     }
@@ -340,15 +365,18 @@ impl Delivery {
     fn take_reading(&mut self, lane: Lane, sequence: Sequence, patient: PatientReference, reading: Reading) {
         if let Some(known) = self.identities.get_mut(&reading.id) {
             self.queue.hold(lane, 1);
-            if known.patient == patient {
-                // The same statement of the source a second time: it is settled with the first.
+            let is_same = known.patient == patient && known.corrected.is_empty();
+            if is_same || sequence < known.newest {
+                // The same statement of the source a second time, or an older one that is corrected by this: settled with this.
+                known.newest = known.newest.max(sequence);
                 known.again.push((lane, sequence));
             } else {
                 known.corrected.push((lane, sequence, reading));
             }
             return;
         }
-        self.identities.insert(reading.id, Known { patient: patient.clone(), again: Vec::new(), corrected: Vec::new() });
+        let known = Known { patient: patient.clone(), newest: sequence, again: Vec::new(), corrected: Vec::new() };
+        self.identities.insert(reading.id, known);
         match reading.metric.definition().panel {
             Some(panel) => self.join.add(panel, patient, lane, sequence, reading),
             None => self.queue.push(&patient, Parcel { item: single(sequence, reading), lane }),

@@ -65,5 +65,18 @@ pub const PATIENT_FAILURES_MAX: u32 = 30;
 /// So often must one item alone have failed, although others were taken each time and memory is full,
 /// before it is kept as a dead letter.
 pub const ITEM_FAILURES_MAX: u32 = 20;
+/// An item alone that failed for so long although others were taken is kept as a dead letter, so that it does not hold the journal for
+/// ever, in milliseconds. It counts from the start of the gateway at the earliest.
+pub const ITEM_FAILING_MAX_MS: u64 = 86_400_000;
+/// Most of the time between two such failures that counts, in milliseconds: what is longer may have been an outage.
+pub const ITEM_FAILING_STEP_MAX_MS: u64 = 600_000;
+/// So many patients not known in a row, and nothing taken: it is not the patients, and their readings wait.
+pub const PATIENTS_UNKNOWN_IN_A_ROW: usize = 2;
+/// No patient was known for so long, and nothing was taken: an alarm, in milliseconds.
+pub const PATIENTS_UNKNOWN_MS: u64 = 60_000;
+/// Most identities that are remembered because they were answered before an older part of the journal was read, about 48 bytes each.
+pub const OVERTAKEN_MAX: usize = 32_768;
+/// A reading that came so soon after its own moment is no device's memory, sent once more, in milliseconds.
+pub const RESENT_AFTER_MS: u64 = 60_000;
 /// So many items refused in a row, and none taken, raise an alarm.
 pub const REJECTIONS_IN_A_ROW: u32 = 100;

@@ -7,7 +7,7 @@ use vitalgate_domain::{DeadLetterKind, DeadLetterReason, ReadingId, RejectedRead
 use super::message::DeliveryAction;
 
 /// Most sequences of one damaged stretch that are listed one by one; the stretch is settled whole.
-const DAMAGED_LISTED_MAX: u64 = 1_024;
+pub const DAMAGED_LISTED_MAX: u64 = 1_024;
 
 /// Gathers what is settled while one event is handled.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use vitalgate_domain::{Batch, BatchMode, Item, PatientReference};
 
 use super::message::Lane;
-use super::policy::PATIENT_SUSPECT_FAILURES;
+use super::policy::{ITEM_FAILING_MAX_MS, ITEM_FAILING_STEP_MAX_MS, ITEM_FAILURES_MAX, PATIENT_SUSPECT_FAILURES};
 
 /// About what one Observation encodes to without its values and names, in bytes.
 const ITEM_BYTES: usize = 1_400;
@@ -37,14 +37,22 @@ pub(super) struct Failures {
     pub(super) passed_over: u32,
     /// How many answers of the destination had taken something at the last failure.
     last_at: Option<u64>,
+    /// When others were last seen to be taken meanwhile.
+    passed_over_at_ms: Option<u64>,
+    /// How long that has gone on.
+    passed_over_ms: u64,
 }
 
 impl Failures {
     /// Once more, after so many answers had taken something.
-    pub(super) fn again(&mut self, taken: u64) {
+    pub(super) fn again(&mut self, taken: u64, now_ms: u64) {
         self.count = self.count.saturating_add(1);
         if self.last_at.is_some_and(|at| taken > at) {
             self.passed_over = self.passed_over.saturating_add(1);
+            if let Some(before_ms) = self.passed_over_at_ms.replace(now_ms) {
+                let step_ms = now_ms.saturating_sub(before_ms).min(ITEM_FAILING_STEP_MAX_MS);
+                self.passed_over_ms = self.passed_over_ms.saturating_add(step_ms);
+            }
         }
         self.last_at = Some(taken);
     }
@@ -84,6 +92,16 @@ impl Work {
     /// The same history with other parcels.
     pub(super) fn with(&self, parcels: Vec<Parcel>, mode: BatchMode) -> Self {
         Self { patient: self.patient.clone(), lane: lane_of(&parcels), parcels, mode, failures: self.failures.clone() }
+    }
+
+    /// Whether it is one item that others were taken beside again and again.
+    pub(super) fn fails_alone(&self) -> bool {
+        self.parcels.len() == 1 && self.failures.passed_over >= ITEM_FAILURES_MAX
+    }
+
+    /// Whether that has gone on for so long that it must not hold the journal any more.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.fails_alone() && self.failures.passed_over_ms >= ITEM_FAILING_MAX_MS
     }
 
     /// Two halves, the first not smaller; the second is empty for a single parcel.

@@ -232,6 +232,24 @@ fn the_last_of_the_room_is_for_what_lets_the_oldest_segment_go() {
     journal.append(&[], &[settle("archive", 1, 2_001)]).unwrap();
 }
 
+/// Promise 5: how fast the journal grows is told by what is written: files made ahead do not count, and a new segment is no leap.
+#[test]
+fn only_what_is_written_counts_as_used() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    let mut used = reader.used_bytes();
+    assert!(used < small_options().segment_bytes / 4, "{used}");
+    for batch in 0..150 {
+        journal.append(&readings("m1", batch * 10, 10), &[]).unwrap();
+        let now = reader.used_bytes();
+        assert!((used + 1..used + small_options().segment_bytes / 4 * 3).contains(&now), "{used} to {now}");
+        used = now;
+    }
+    assert!(reader.outbox().segments().len() > 2);
+    drop(journal);
+    assert!(open_on(&files).reader.used_bytes() >= used);
+}
+
 /// A state that does not fit into a record loses recent ids, not the journal.
 #[test]
 fn a_state_that_is_too_large_is_cut() {

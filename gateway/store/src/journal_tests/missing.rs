@@ -1,6 +1,7 @@
 //! Segments are missing, and the keyed store, which has them, does not answer each time.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,11 +9,14 @@ use vitalgate_domain::{Change, DeadLetter, DeadLetterKind, DeadLetterReason, Dev
 
 use super::basics::{assert_holds, destinations, open_on, read_all, settle};
 use super::second::{Follower, Interrupted};
-use crate::copy::KeyedCopy;
+use crate::copy::{BlockSource, KeyedCopy};
 use crate::files::forgetful::ForgetfulFiles;
+use crate::files::read_up_to;
 use crate::opening::{OpenError, OpenedJournal, open_journal};
+use crate::record::search;
 use crate::report::Finding;
-use crate::segment::RECORDS_START;
+use crate::segment::{RECORDS_START, SegmentHeader};
+use crate::source::Feed;
 use crate::state::State;
 use crate::tail::SecondCopy;
 use crate::tests_support::{readings, received, small_options, wrap};
@@ -124,6 +128,73 @@ fn a_lookup_that_fails_at_a_damaged_end_cuts_nothing() {
     assert_whole_whichever_lookup_fails(&begun, begun.follower.with_latest_snapshot(), damage, "the end damaged");
 }
 
+/// Where the last record of the journal stands in its file.
+fn last_record(bytes: &[u8]) -> Range<usize> {
+    let id = SegmentHeader::parse(bytes).unwrap().id;
+    let (mut last, mut from) = (0..0, 0);
+    while let Some((at, header)) = search(bytes, from, id) {
+        last = at..at + header.record_bytes();
+        from = last.end;
+    }
+    last
+}
+
+/// The ways in which the last record goes bad: it may look like an unfinished write, or like nothing at all.
+const BAD_ENDS: [fn(&mut [u8]); 3] = [|record| record[100] ^= 4, |record| record.fill(0x55), |record| record[64..].fill(0)];
+
+fn damage_end(files: &ForgetfulFiles, change: fn(&mut [u8])) {
+    files.damage(segments(files).last().unwrap(), |bytes| {
+        let record = last_record(bytes);
+        change(&mut bytes[record]);
+    });
+}
+
+/// Promise 1: what was acknowledged is not cut off as an unfinished write while the keyed store, which has it, cannot be asked.
+#[test]
+fn a_damaged_end_is_not_cut_before_the_keyed_store_answers() {
+    let begun = begun();
+    let follower: Arc<dyn KeyedCopy> = Arc::new(begun.follower.with_latest_snapshot());
+    let silent: Arc<dyn KeyedCopy> = Arc::new(Interrupted::at(Arc::clone(&follower), 1..=u64::MAX));
+    for (place, change) in BAD_ENDS.into_iter().enumerate() {
+        let files = begun.files.after_kill();
+        damage_end(&files, change);
+        for _ in 0..3 {
+            let refused = open_beside(&files, &silent).map(drop);
+            assert!(matches!(refused, Err(OpenError::Keyed(_))), "damage {place}: {refused:?}");
+        }
+        let opened = open_beside(&files, &follower).unwrap();
+        assert_eq!(lost(&opened), [], "damage {place}");
+        assert_holds(&read_all(&opened.reader).0, 1, &begun.entries);
+    }
+}
+
+/// Promise 2: on a full disk the gateway starts, since only delivering makes room. Promise 1: what it cuts unasked is kept, and no room
+/// is made of it.
+#[test]
+fn where_the_keyed_store_waits_for_room_an_uncertain_end_is_cut_and_kept() {
+    let begun = begun();
+    let full: Arc<dyn KeyedCopy> = Arc::new(Interrupted::without_room(Arc::new(begun.follower.with_latest_snapshot())));
+    let files = begun.files.after_kill();
+    damage_end(&files, BAD_ENDS[0]);
+    let bytes = read_up_to(&files, segments(&files).last().unwrap(), usize::MAX).unwrap();
+    let damaged = bytes.iter().rposition(|byte| *byte != 0).map(|last| &bytes[last - 40..=last]).unwrap();
+    let mut opened = open_beside(&files, &full).unwrap();
+    let told = opened.report.findings.iter().find_map(|finding| match finding {
+        Finding::CutUnasked { kept, .. } => kept.clone(),
+        _ => None,
+    });
+    let kept = PathBuf::from("/state/store/kept").join(told.unwrap());
+    let records = read_all(&opened.reader).0;
+    assert!(records.len() > 1_400, "{}", records.len());
+    assert_holds(&records, 1, &begun.entries[..records.len()]);
+    files.set_free_space(small_options().free_space_floor_bytes - 1);
+    assert!(opened.journal.maintain().is_ok());
+    assert!(read_up_to(&files, &kept, usize::MAX).unwrap().ends_with(damaged));
+    drop(opened);
+    let again = open_beside(&files, &full).unwrap();
+    assert!(!again.report.has_damage(), "{}", again.report);
+}
+
 /// Promise 2: a keyed store that is still being opened keeps the journal from being opened with less than there is.
 #[test]
 fn while_the_keyed_store_does_not_answer_nothing_is_given_up() {
@@ -157,9 +228,8 @@ fn a_journal_that_no_copy_has_is_told_as_lost() {
     assert_eq!(opened.journal.append(&begun.entries[..2], &[]).unwrap(), Some((Sequence(1_501), Sequence(1_502))));
 }
 
-/// Promise 4: dead letters that are missing with their segment are told, also where every destination has settled all.
-#[test]
-fn a_dead_letter_that_no_copy_has_is_told_as_lost() {
+/// A settled journal that holds one dead letter in its oldest segment, whose file is gone; and a copy of all of it.
+fn without_its_letter() -> (ForgetfulFiles, Follower) {
     let files = ForgetfulFiles::default();
     let OpenedJournal { mut journal, .. } = open_on(&files);
     let letter = Entry::DeadLetter(DeadLetter {
@@ -178,6 +248,15 @@ fn a_dead_letter_that_no_copy_has_is_told_as_lost() {
         files.forget(path);
     }
     files.forget(&segments(&files)[0]);
+    // The shadow of the end is whole again.
+    drop(open_on(&files));
+    (files, follower)
+}
+
+/// Promise 4: dead letters that are missing with their segment are told, also where every destination has settled all.
+#[test]
+fn a_dead_letter_that_no_copy_has_is_told_as_lost() {
+    let (files, follower) = without_its_letter();
     let mut opened = open_on(&files);
     let last = Sequence(opened.reader.oldest().0 - 1);
     assert_eq!(lost(&opened), [Finding::Lost { first: Sequence(6), last }]);
@@ -185,9 +264,76 @@ fn a_dead_letter_that_no_copy_has_is_told_as_lost() {
     let nobody: Arc<dyn KeyedCopy> = Arc::new(Interrupted::at(Arc::new(follower), 1..=u64::MAX));
     let silent = open_beside(&files, &nobody).expect("readings are taken, whoever does not answer");
     assert_eq!(lost(&silent), [], "nobody knows yet");
+    assert!(silent.report.has_damage(), "and that is told");
     drop(silent);
     opened = open_on(&files);
     opened.journal.append(&[], &[Change::DeadLettersResolved { sequences: vec![Sequence(6)], note: "lost".into() }]).unwrap();
     drop(opened);
     assert_eq!(lost(&open_on(&files)), [], "a person knows of it");
+}
+
+fn assert_has_the_letter(opened: &OpenedJournal) {
+    assert_eq!(lost(opened), []);
+    let letter = opened.reader.get(Sequence(6)).unwrap().map(|record| record.entry);
+    assert!(matches!(letter, Some(Entry::DeadLetter(_))), "{letter:?}");
+}
+
+/// Promise 4: what the keyed store could not be asked for stays whole for as long as it is not asked, its key included.
+#[test]
+fn while_a_dead_letter_may_be_in_the_keyed_store_only_that_copy_and_its_key_are_kept() {
+    let (files, follower) = without_its_letter();
+    let follower: Arc<dyn KeyedCopy> = Arc::new(follower.with_latest_snapshot());
+    let silent = Arc::new(Interrupted::at(Arc::clone(&follower), 1..=u64::MAX));
+    let copy = Arc::clone(&silent) as Arc<dyn KeyedCopy>;
+    let mut opened = open_beside(&files, &copy).unwrap();
+    opened.journal.rotate_data_key(None).unwrap();
+    let (first, last) = opened.journal.append(&readings("m1", 1_505, 40), &[]).unwrap().unwrap();
+    opened.journal.append(&[], &[settle("ehr", first.0, last.0)]).unwrap();
+    files.set_free_space(small_options().free_space_floor_bytes - 1);
+    let kept_up = opened.journal.maintain().unwrap();
+    assert!(kept_up.segments_reclaimed > 2, "{kept_up:?}");
+    assert_eq!((kept_up.keys_destroyed, silent.shrinks()), (0, 0));
+    assert_eq!(Feed(Arc::clone(&opened.journal.outbox)).oldest_key(), 0, "the keyed store keeps its keys too");
+    drop(opened);
+    // Below the floor nothing is written back that nobody waits for.
+    let narrow = open_beside(&files, &follower).unwrap();
+    assert_eq!((lost(&narrow), narrow.journal.held_back()), (vec![], None));
+    drop(narrow);
+    files.set_free_space(u64::MAX);
+    assert_has_the_letter(&open_beside(&files, &follower).unwrap());
+}
+
+/// Promise 4: the same where the key went with an earlier version: a start never fails for what no destination waits for.
+#[test]
+fn a_dead_letter_whose_key_only_the_keyed_store_has_comes_back() {
+    let (files, follower) = without_its_letter();
+    let follower: Arc<dyn KeyedCopy> = Arc::new(follower.with_latest_snapshot());
+    let mut opened = open_on(&files);
+    opened.journal.outbox.connect(Arc::clone(&follower));
+    opened.journal.rotate_data_key(None).unwrap();
+    let kept_up = opened.journal.maintain().unwrap();
+    assert_eq!(kept_up.keys_destroyed, 1, "{kept_up:?}");
+    drop(opened);
+    assert_has_the_letter(&open_beside(&files, &follower).unwrap());
+}
+
+/// Promise 4: a keyed store that answers later gives back what is missing, without another start.
+#[test]
+fn a_missing_dead_letter_comes_back_within_the_run_once_the_keyed_store_answers() {
+    let (files, follower) = without_its_letter();
+    let follower: Arc<dyn KeyedCopy> = Arc::new(follower.with_latest_snapshot());
+    let copy: Arc<dyn KeyedCopy> = Arc::new(Interrupted::at(follower, 1..=3));
+    let mut opened = open_beside(&files, &copy).unwrap();
+    let gone = Sequence(6);
+    for round in 0.. {
+        assert!(round < 5, "it is asked again");
+        if opened.reader.oldest() <= gone {
+            break;
+        }
+        opened.journal.maintain().unwrap();
+    }
+    assert_has_the_letter(&opened);
+    assert!(!opened.journal.outbox.keeps_copies(), "what is settled is let go of again");
+    drop(opened);
+    assert_has_the_letter(&open_on(&files));
 }

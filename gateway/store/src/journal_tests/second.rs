@@ -122,11 +122,22 @@ pub(super) struct Interrupted {
     copy: Arc<dyn KeyedCopy>,
     asked: AtomicU64,
     silent: RangeInclusive<u64>,
+    shrinks: AtomicU64,
+    waits_for_room: bool,
 }
 
 impl Interrupted {
     pub(super) fn at(copy: Arc<dyn KeyedCopy>, silent: RangeInclusive<u64>) -> Self {
-        Self { copy, asked: AtomicU64::default(), silent }
+        Self { copy, asked: AtomicU64::default(), silent, shrinks: AtomicU64::default(), waits_for_room: false }
+    }
+
+    /// One that does not answer for want of free space.
+    pub(super) fn without_room(copy: Arc<dyn KeyedCopy>) -> Self {
+        Self { waits_for_room: true, ..Self::at(copy, 1..=u64::MAX) }
+    }
+
+    pub(super) fn shrinks(&self) -> u64 {
+        self.shrinks.load(Ordering::Relaxed)
     }
 
     pub(super) fn was_silent(&self) -> bool {
@@ -168,7 +179,15 @@ impl KeyedCopy for Interrupted {
         self.asked()?.wrapped_keys()
     }
 
+    fn waits_for_room(&self) -> bool {
+        self.waits_for_room
+    }
+
     fn forget_up_to(&self, watermark: Watermark) {
         self.copy.forget_up_to(watermark);
+    }
+
+    fn shrink(&self, _bytes_max: u64) {
+        self.shrinks.fetch_add(1, Ordering::Relaxed);
     }
 }

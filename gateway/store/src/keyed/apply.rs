@@ -166,8 +166,12 @@ pub(super) fn set_forgotten(trees: &Trees, watermark: Watermark) -> Result<(), s
     trees.state.insert(FORGOTTEN, &encode_watermark(watermark)).map(drop)
 }
 
-/// Keeps a copy of the wrapped data keys; writes only what is new.
-pub(super) fn put_wrapped_keys(trees: &Trees, keys: &[(u32, Vec<u8>)]) -> Result<(), sled::Error> {
+/// Keeps a copy of the wrapped data keys, writing only what is new; those before `oldest` are destroyed here too.
+pub(super) fn put_wrapped_keys(trees: &Trees, keys: &[(u32, Vec<u8>)], oldest: u32) -> Result<(), sled::Error> {
+    let destroyed: Vec<_> = trees.state.range(wrapped_key_place(0)..wrapped_key_place(oldest)).keys().collect::<Result<_, _>>()?;
+    for key in destroyed {
+        trees.state.remove(key)?;
+    }
     for (key_id, wrapped) in keys {
         let key = wrapped_key_place(*key_id);
         if trees.state.get(&key)?.is_none_or(|held| held != wrapped.as_slice()) {

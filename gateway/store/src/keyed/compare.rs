@@ -13,6 +13,8 @@ const SPOTS: u64 = 16;
 pub(super) enum Comparison {
     /// The store is a copy of this journal.
     Same,
+    /// It is further than the journal, so that the journal has lost its end or is another one; it must be rebuilt.
+    Ahead(String),
     /// It is not, and must be rebuilt.
     Different(String),
 }
@@ -25,7 +27,7 @@ pub(super) fn compare(shared: &Shared, trees: &Trees, source: &dyn BlockSource, 
     let committed = source.committed();
     if applied.ordinal > committed.ordinal {
         let reason = format!("it is at record {}, the journal only at {}", applied.ordinal.0, committed.ordinal.0);
-        return Ok(Comparison::Different(reason));
+        return Ok(Comparison::Ahead(reason));
     }
     let forgotten = shared.watch.call(Worker::Feeder, "comparing", shared.times.call, || trees.forgotten())?;
     let first = source.oldest().0.max(forgotten.ordinal.0.saturating_add(1)).max(1);

@@ -165,13 +165,14 @@ fn attached(shared: &Arc<Shared>) -> Option<SharedSource> {
 
 /// Holds what is here against the journal before anything is built on it.
 fn compared(shared: &Shared, source: &dyn BlockSource, opened: Opened) -> Result<Opened, KeyedError> {
-    let reason = match compare::compare(shared, &opened.trees, source, opened.applied)? {
+    let (reason, is_ahead) = match compare::compare(shared, &opened.trees, source, opened.applied)? {
         Comparison::Same => return Ok(opened),
-        Comparison::Different(reason) => reason,
+        Comparison::Ahead(reason) => (reason, true),
+        Comparison::Different(reason) => (reason, false),
     };
     shared.reach(|reached| reached.applied = Watermark::default());
     opening::close(shared, opened.trees);
-    let moved = opening::set_aside(shared, reason)?;
+    let moved = opening::set_aside(shared, reason, is_ahead)?;
     let mut anew = opening::open_store(shared)?;
     anew.quarantined = anew.quarantined.or(moved).or(opened.quarantined);
     shared.publish(Some(Arc::clone(&anew.trees)));
@@ -362,10 +363,10 @@ impl Feeder {
 
     /// Makes everything so far certain; only then the journal may let go of it.
     fn checkpoint(&mut self) -> Result<(), KeyedError> {
-        let keys = self.source.wrapped_keys();
+        let (keys, oldest_key) = (self.source.wrapped_keys(), self.source.oldest_key());
         let dir = self.shared.places.store();
         self.call("a checkpoint", || {
-            apply::put_wrapped_keys(&self.trees, &keys)?;
+            apply::put_wrapped_keys(&self.trees, &keys, oldest_key)?;
             self.trees.db.flush().map(drop)
         })?;
         // Under the watch too: a disk that hangs in a sync is a hang like any other.

@@ -13,7 +13,7 @@ use super::shared::Shared;
 use super::summary::{Summary, fingerprint};
 use super::watch::{KeyedStatus, Worker};
 use crate::copy::{BlockKind, BlockSource, KeyedError, Ordinal, SealedBlock, SharedSource};
-use crate::nearest::{Around, Nearest, Search};
+use crate::nearest::{Around, Nearest, Search, latest, was_resolved};
 
 /// Questions that may wait.
 pub(super) const QUEUE_MAX: usize = 32;
@@ -162,7 +162,7 @@ impl Lookups {
         Ok(source.open_entries(&block).ok())
     }
 
-    /// The newest reading with that id below a sequence.
+    /// The [`latest`] reading with that id below a sequence.
     pub(super) fn find_id(&self, id: ReadingId, below: Sequence) -> Result<Search<Option<Record>>, KeyedError> {
         let (source, wanted) = (self.source()?, fingerprint(&id));
         let mut found = None;
@@ -174,11 +174,11 @@ impl Lookups {
             match self.open(source.as_ref(), summary.ordinal)? {
                 Some(records) => {
                     let same = |record: &Record| matches!(&record.entry, Entry::Reading(reading) if reading.id == id);
-                    found = records.into_iter().rev().find(same);
+                    found = records.into_iter().rev().filter(same).fold(found.take(), |newer, record| latest(newer, Some(record)));
                 }
                 None => lose(&mut unread, first, summary.count),
             }
-            Ok(found.is_some())
+            Ok(found.as_ref().is_some_and(|found| !was_resolved(found)))
         })?;
         unread.ranges().iter().for_each(|(first, last)| lost.insert(*first, *last));
         Ok(Search { found, below, lost })

@@ -78,8 +78,8 @@ impl Places {
             tracing::warn!("the new keyed store was not finished; it begins anew");
         }
         Ok(mark.map(|(name, begun)| {
-            let old = self.quarantine().join(name);
-            Rebuild { old: (begun < REBUILDS_MAX && old.is_dir()).then_some(old) }
+            let old = [self.quarantine(), self.kept()].map(|folder| folder.join(&name)).into_iter().find(|old| old.is_dir());
+            Rebuild { old: old.filter(|_| begun < REBUILDS_MAX) }
         }))
     }
 

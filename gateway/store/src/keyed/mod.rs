@@ -260,6 +260,10 @@ impl KeyedCopy for Keyed {
         self.shared.reached().applied
     }
 
+    fn waits_for_room(&self) -> bool {
+        matches!(self.status(), KeyedStatus::Waiting(_)) || !self.shared.has_room()
+    }
+
     fn checkpointed(&self) -> Watermark {
         self.shared.reached().checkpointed
     }

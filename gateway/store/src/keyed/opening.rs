@@ -36,7 +36,7 @@ pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
     let after_let_go = let_go && rebuild.is_none();
     let mut quarantined = rebuild.and_then(|rebuild| rebuild.old);
     if let Some(reason) = shared.places.read_note() {
-        quarantined = quarantined.or(set_aside(shared, reason)?);
+        quarantined = quarantined.or(set_aside(shared, reason, false)?);
         shared.places.remove_note(shared.sync.as_ref()).map_err(|error| shared.io_error("removing the note", &error))?;
     }
     let unfinished = shared.places.set_aside_unfinished(shared.sync.as_ref());
@@ -47,7 +47,7 @@ pub(super) fn open_store(shared: &Shared) -> Result<Opened, KeyedError> {
         Ok((trees, applied)) => return Ok(Opened { trees, applied, quarantined, after_let_go }),
         Err(reason) if shared.is_out_of_room(&reason) => return Err(without_room(shared, reason)),
         // One that was already set aside is the one with history.
-        Err(reason) => quarantined = quarantined.or(set_aside(shared, reason)?),
+        Err(reason) => quarantined = quarantined.or(set_aside(shared, reason, false)?),
     }
     let (trees, applied) = open_present(shared, &dir).map_err(|reason| without_room(shared, reason))?;
     Ok(Opened { trees, applied, quarantined, after_let_go })
@@ -62,8 +62,9 @@ fn without_room(shared: &Shared, reason: String) -> KeyedError {
 }
 
 /// Moves the store away, and says so.
-pub(super) fn set_aside(shared: &Shared, reason: String) -> Result<Option<PathBuf>, KeyedError> {
-    let moved = shared.places.set_aside_store(shared.sync.as_ref()).map_err(|error| shared.io_error("setting it aside", &error))?;
+pub(super) fn set_aside(shared: &Shared, reason: String, is_ahead: bool) -> Result<Option<PathBuf>, KeyedError> {
+    let moved = shared.places.set_aside_store(shared.sync.as_ref(), is_ahead);
+    let moved = moved.map_err(|error| shared.io_error("setting it aside", &error))?;
     if let Some(to) = moved.clone() {
         shared.tell(KeyedEvent::Quarantined { reason, to });
     }

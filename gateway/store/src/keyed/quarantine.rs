@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::DiskSync;
+use crate::outbox::KEPT;
 
 /// Where the keyed store and what was set aside lie below the state folder.
 #[derive(Debug, Clone)]
@@ -14,7 +15,7 @@ pub(super) struct Places {
     root: PathBuf,
 }
 
-/// Most stores kept in quarantine; the oldest goes first. Each may be as large as the store.
+/// Most stores of a kind that are set aside; the oldest goes first. Each may be as large as the store.
 const QUARANTINED_MAX: usize = 3;
 /// Highest number of a quarantined store.
 const NUMBER_MAX: u32 = 1_000_000;
@@ -38,6 +39,11 @@ impl Places {
 
     pub(super) fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
+    }
+
+    /// What may be the only copy lies here: free space is not made of it.
+    pub(super) fn kept(&self) -> PathBuf {
+        self.root.join(KEPT)
     }
 
     fn note(&self) -> PathBuf {
@@ -70,16 +76,18 @@ impl Places {
         sync.sync_all(&self.root)
     }
 
-    /// Moves the whole store to `quarantine/sled-<n>`, and marks the rebuild from there; `None` when there is none.
-    pub(super) fn set_aside_store(&self, sync: &dyn DiskSync) -> io::Result<Option<PathBuf>> {
+    /// Moves the whole store to `quarantine/sled-<n>`, or one that is ahead of the journal to `kept/ahead-<n>`, and marks the rebuild
+    /// from there; `None` when there is none.
+    pub(super) fn set_aside_store(&self, sync: &dyn DiskSync, is_ahead: bool) -> io::Result<Option<PathBuf>> {
         let store = self.store();
         if fs::symlink_metadata(&store).is_err() {
             return Ok(None);
         }
-        let target = self.free_place("sled")?;
+        let folder = if is_ahead { self.kept() } else { self.quarantine() };
+        let target = free_place(&folder, if is_ahead { "ahead" } else { "sled" })?;
         self.mark_rebuild(sync, Some(&target))?;
         fs::rename(&store, &target)?;
-        sync.sync_all(&self.quarantine())?;
+        sync.sync_all(&folder)?;
         sync.sync_all(&self.root)?;
         self.drop_oldest()?;
         Ok(Some(target))
@@ -98,7 +106,7 @@ impl Places {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if name.starts_with("snap.") && name.ends_with(".generating") {
-                let target = self.free_place("snapshot")?;
+                let target = free_place(&self.quarantine(), "snapshot")?;
                 fs::rename(entry.path(), &target)?;
                 moved.push(target);
             }
@@ -163,31 +171,9 @@ impl Places {
         Ok(bytes)
     }
 
-    fn free_place(&self, stem: &str) -> io::Result<PathBuf> {
-        fs::create_dir_all(self.quarantine())?;
-        let taken = self.numbered(stem)?;
-        let next = taken.last().map_or(1, |(number, _)| number.saturating_add(1));
-        if next > NUMBER_MAX {
-            return Err(io::Error::other("quarantine/ is numbered to its end; empty it"));
-        }
-        Ok(self.quarantine().join(format!("{stem}-{next}")))
-    }
-
-    fn numbered(&self, stem: &str) -> io::Result<Vec<(u32, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.quarantine())? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix(stem)?.strip_prefix('-')?.parse::<u32>().ok());
-            found.extend(number.map(|number| (number, entry.path())));
-        }
-        found.sort();
-        Ok(found)
-    }
-
     fn drop_oldest(&self) -> io::Result<()> {
-        for stem in ["sled", "snapshot"] {
-            let mut found = self.numbered(stem)?;
+        for (folder, stem) in [(self.quarantine(), "sled"), (self.quarantine(), "snapshot"), (self.kept(), "ahead")] {
+            let mut found = numbered(&folder, stem)?;
             while found.len() > QUARANTINED_MAX {
                 let (_, oldest) = found.remove(0);
                 if oldest.is_dir() { fs::remove_dir_all(&oldest)? } else { fs::remove_file(&oldest)? }
@@ -195,6 +181,33 @@ impl Places {
         }
         Ok(())
     }
+}
+
+fn free_place(folder: &Path, stem: &str) -> io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let taken = numbered(folder, stem)?;
+    let next = taken.last().map_or(1, |(number, _)| number.saturating_add(1));
+    if next > NUMBER_MAX {
+        return Err(io::Error::other("quarantine/ or kept/ is numbered to its end; empty it"));
+    }
+    Ok(folder.join(format!("{stem}-{next}")))
+}
+
+fn numbered(folder: &Path, stem: &str) -> io::Result<Vec<(u32, PathBuf)>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(stem)?.strip_prefix('-')?.parse::<u32>().ok());
+        found.extend(number.map(|number| (number, entry.path())));
+    }
+    found.sort();
+    Ok(found)
 }
 
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -15,6 +15,11 @@ use crate::places::Places;
 use crate::site_file;
 use crate::state_file::replace;
 
+/// Mode of a file that every account reads.
+const EVERYBODYS: u32 = 0o644;
+/// Mode of a file that names patients: for root and for the gateway, whose group the unit of this step has.
+const GATEWAYS: u32 = 0o640;
+
 /// Makes them and puts the firewall in force.
 pub(crate) fn configure() -> anyhow::Result<ExitCode> {
     let places = Places::system();
@@ -39,13 +44,9 @@ fn write_files(site: &Site, places: &Places) -> io::Result<()> {
     fill(&places.at(path::SITE_AUTHORITIES), &authorities.iter().map(|(file, text)| (name(file), text.as_str())).collect::<Vec<_>>())?;
     let networks = vitalgate_site::render_network(site);
     fill(&places.at(path::NETWORK), &networks.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect::<Vec<_>>())?;
-    for (file, text) in [
-        (path::FIREWALL, vitalgate_site::render_firewall(site)),
-        (path::TIME_SOURCES, vitalgate_site::render_time(site)),
-        (path::DAEMON_CONFIG, vitalgate_site::render_daemon_config(site)),
-    ] {
-        write(&places.at(file), &text)?;
-    }
+    write(&places.at(path::FIREWALL), &vitalgate_site::render_firewall(site))?;
+    write(&places.at(path::TIME_SOURCES), &vitalgate_site::render_time(site))?;
+    write_for(GATEWAYS, &places.at(path::DAEMON_CONFIG), &vitalgate_site::render_daemon_config(site))?;
     if !site.client_certificate_for.is_empty() {
         let shown = identity::shown(places).ok_or_else(|| io::Error::other(identity::MISSING))?;
         write(&places.at(path::CLIENT_CERTIFICATE), &shown.chain.pem)?;
@@ -69,20 +70,26 @@ fn fill(folder: &Path, files: &[(&str, &str)]) -> io::Result<()> {
     files.iter().try_for_each(|(name, text)| write(&folder.join(name), text))
 }
 
-/// Writes a file that every account may read; it holds no secret. A file that is right is left alone.
+/// Writes a file that every account may read: it holds no secret and names no patient.
 fn write(file: &Path, text: &str) -> io::Result<()> {
+    write_for(EVERYBODYS, file, text)
+}
+
+/// Writes a file with that mode. A file that is right is left alone.
+fn write_for(mode: u32, file: &Path, text: &str) -> io::Result<()> {
     if fs::read(file).is_ok_and(|before| before == text.as_bytes()) {
         return Ok(());
     }
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
-    replace(file, text.as_bytes(), 0o644)
+    replace(file, text.as_bytes(), mode)
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use vitalgate_site::SiteFile;
 
@@ -111,6 +118,14 @@ mod tests {
         apply(&site, &places, &recorder).unwrap();
         let config = fs::read_to_string(places.at(path::DAEMON_CONFIG)).unwrap();
         vitalgate_config::check(&config, "vitalgate.toml").unwrap();
+        // It names patients: of the accounts only the gateway's group, which the unit gives its files, reads it.
+        let mode = |file| fs::metadata(places.at(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(path::DAEMON_CONFIG), mode(path::FIREWALL), mode(path::TIME_SOURCES)), (0o640, 0o644, 0o644));
+        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/usr/lib/systemd/system/vitalgate-configure.service");
+        assert!(
+            fs::read_to_string(unit).unwrap().lines().any(|line| line == "Group=vitalgate"),
+            "the gateway cannot read its configuration"
+        );
         assert!(fs::read_to_string(places.at(path::FIREWALL)).unwrap().contains("\nflush ruleset\n"));
 
         fs::write(places.at(path::NETWORK).join("90-old.network"), "").unwrap();

@@ -7,11 +7,13 @@ use vitalgate_site::{PublicKey, SignedBy, Site, SiteRefusal, open_signed};
 
 use super::Provisioning;
 use super::successor::{InService, expect_no_others};
-use crate::machine;
 use crate::places::Places;
 use crate::site_file::OtherSerial;
 use crate::state_file::{now_unix_ms, replace};
 use crate::stick::{Mounted, Plugged, StickError, heading, read_file, refused_text, write_file};
+use crate::{machine, site_file};
+
+const NOT_TAKEN: &str = "sealed storage does not take the site file";
 
 /// A site file that was opened, and its bytes.
 pub(super) struct Offered {
@@ -32,14 +34,15 @@ fn offered(places: &Places, folder: &std::path::Path, roots: &[PublicKey]) -> Re
         Err(StickError::TooLarge { .. }) => return Err(SiteRefusal::new(Rejection::TooLarge, "")),
         Err(error) => return Err(SiteRefusal::new(Rejection::NotReadable, error.to_string())),
     };
-    let (site, signed_by) = open_signed(&bytes, roots, &machine::serial(places), machine::today(places))?;
+    let (site, signed_by) = open_signed(&bytes, roots, &machine::serial(places), site_file::day_for(places, &bytes))?;
     Ok(Offered { site, signed_by, bytes })
 }
 
 impl Provisioning<'_> {
     /// Waits until a site file is kept.
     pub(super) fn accept(&self) -> anyhow::Result<()> {
-        if !crate::site_file::is_kept(self.places) {
+        site_file::mend(self.places);
+        if !site_file::is_kept(self.places) {
             let roots = machine::site_roots(self.places)?;
             self.say(StateWord::AwaitProvision, None, "plug in a stick labelled PROVISION", self.bare_facts())?;
             let mut tried = None;
@@ -101,26 +104,34 @@ impl Provisioning<'_> {
         if !self.storage_suits(&offered.site) {
             return Err(SiteRefusal::new(Rejection::NoSealedStorage, ""));
         }
-        let before = InService::read(self.places)?;
-        before.iter().try_for_each(|before| before.may_be_followed_by(&offered, self.places))?;
+        let before = match InService::read(self.places) {
+            // Damaged on the disk, and here it is again.
+            Err(_) if site_file::is_in_service(self.places, &offered.bytes) => None,
+            read => Some(read?),
+        };
+        before.iter().flatten().try_for_each(|before| before.may_be_followed_by(&offered, self.places))?;
         mounted.check_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
-        self.keep(&offered, before.as_ref()).map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
+        let kept = match before {
+            Some(before) => self.keep(&offered, before.as_ref()),
+            None => site_file::keep(self.places, &offered.bytes).context(NOT_TAKEN),
+        };
+        kept.map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
     }
 
     fn keep(&self, offered: &Offered, before: Option<&InService>) -> anyhow::Result<()> {
-        let put =
-            |file: &str, bytes: &[u8]| replace(&self.places.at(file), bytes, 0o600).context("sealed storage does not take the site file");
+        let put = |file: &str, bytes: &[u8]| replace(&self.places.at(file), bytes, 0o600).context(NOT_TAKEN);
+        let put_site = || site_file::keep(self.places, &offered.bytes).context(NOT_TAKEN);
         let accepted = format!("{}\n", machine::moment(now_unix_ms()));
         let Some(before) = before else {
             put(path::SITE_FILE_ACCEPTED, accepted.as_bytes())?;
             // The site file comes last: it is the mark that the step is done.
-            return put(path::SITE_FILE, &offered.bytes);
+            return put_site();
         };
         put(path::OWED_TO_STICK, before.owed(offered, self.places).as_bytes())?;
-        expect_no_others(offered, self.places).context("sealed storage does not take the site file")?;
+        expect_no_others(offered, self.places).context(NOT_TAKEN)?;
         put(path::SITE_FILES_BEFORE, before.and_those_before(self.places).as_bytes())?;
         // On the day on which a new one is accepted, the one before it may have expired.
-        put(path::SITE_FILE, &offered.bytes)?;
+        put_site()?;
         put(path::SITE_FILE_ACCEPTED, accepted.as_bytes())
     }
 

@@ -1,6 +1,5 @@
 //! The second step: self test, credentials, report and recovery key onto the stick; then the window closes.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -51,7 +50,7 @@ impl Provisioning<'_> {
     pub(super) fn hand_over(&self, plugged: &Plugged, site: &Site, key: &Signer, test: &self_test::Outcome) -> anyhow::Result<bool> {
         let mounted = self.sticks.mount(plugged)?;
         let offered = read_file(mounted.folder(), stick::SITE_FILE, stick::SITE_FILE_BYTES_MAX)?;
-        if offered.is_none() || offered != fs::read(self.places.at(path::SITE_FILE)).ok() {
+        if offered.is_none() || offered != site_file::bytes(self.places).ok() {
             mounted.finish()?;
             return Ok(false);
         }

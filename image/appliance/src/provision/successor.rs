@@ -13,7 +13,6 @@ use std::fs;
 use std::io;
 
 use anyhow::{Context as _, bail};
-use aws_lc_rs::digest::{SHA256, digest};
 use vitalgate_layout::state::Part;
 use vitalgate_layout::{Rejection, path, stick};
 use vitalgate_site::{Site, SiteRefusal};
@@ -23,9 +22,9 @@ use super::{Provisioning, is_commissioned};
 use crate::command::Programs;
 use crate::gate::{Before, restart_in_order};
 use crate::places::Places;
+use crate::site_file::{before, sha256};
 use crate::state_file::{StateFiles, remove, replace};
 use crate::stick::{ManagedSticks, Mounted, read_file};
-use crate::text::hex;
 use crate::{machine, report, self_test, site_file};
 
 /// Said in service while report and credentials wait for their stick.
@@ -48,7 +47,7 @@ pub(crate) fn in_service(places: &Places, programs: &dyn Programs, mounted: Box<
     let step = Provisioning { programs, places, states: StateFiles::of(places), sticks: &ManagedSticks::of(places) };
     let offered = read_file(mounted.folder(), stick::SITE_FILE, stick::SITE_FILE_BYTES_MAX);
     match offered {
-        Ok(Some(bytes)) if fs::read(places.at(path::SITE_FILE)).is_ok_and(|kept| kept == bytes) => step.pay(mounted),
+        Ok(Some(bytes)) if site_file::bytes(places).is_ok_and(|kept| kept == bytes) => step.pay(mounted),
         _ => step.change(mounted),
     }
 }
@@ -68,8 +67,7 @@ impl InService {
         let not_applied = |why: String| SiteRefusal::new(Rejection::NotApplied, why);
         // Its serial number is not looked at: a successor for a board that was replaced is the way back into service.
         let (site, _) = site_file::kept_for_any_serial(places).map_err(|error| not_applied(format!("{error:#}")))?;
-        let bytes =
-            fs::read(places.at(path::SITE_FILE)).map_err(|error| not_applied(format!("the file in service cannot be read: {error}")))?;
+        let bytes = site_file::bytes(places).map_err(|error| not_applied(format!("{error:#}")))?;
         Ok(Some(Self { site, sha256: sha256(&bytes) }))
     }
 
@@ -104,14 +102,6 @@ pub(super) fn expect_no_others(offered: &Offered, places: &Places) -> io::Result
     let Some(mut expected) = Before::read(places) else { return Ok(()) };
     expected.devices.retain(|id| offered.site.devices.iter().any(|device| device.id.as_str() == id));
     expected.keep(places)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    hex(digest(&SHA256, bytes).as_ref())
-}
-
-fn before(places: &Places) -> Vec<String> {
-    fs::read_to_string(places.at(path::SITE_FILES_BEFORE)).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// The devices whose credentials are owed to a stick; `None` where nothing is, no report either.

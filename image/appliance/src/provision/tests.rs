@@ -133,6 +133,11 @@ impl Appliance {
         step(&Provisioning { programs: &self.programs, places: &places, states: StateFiles::of(&places), sticks: drawer })
     }
 
+    /// Puts something else in place of the accepted file and of its copy.
+    fn put_site_file(&self, text: &str) {
+        [path::SITE_FILE, path::SITE_FILE_COPY].iter().for_each(|file| fs::write(self.places().at(file), text).unwrap());
+    }
+
     fn said(&self) -> PartState {
         StateFiles::of(&self.places()).read(Part::Provision).unwrap()
     }
@@ -213,7 +218,7 @@ fn the_accepted_file_is_looked_at_at_each_start() {
     let kept = fs::read_to_string(places.at(path::SITE_FILE)).unwrap();
     let accept = || appliance.with(&Drawer::default(), |step| step.accept());
 
-    fs::write(places.at(path::SITE_FILE), kept.replace("192.0.2.20", "203.0.113.1")).unwrap();
+    appliance.put_site_file(&kept.replace("192.0.2.20", "203.0.113.1"));
     assert!(accept().is_err());
     assert_eq!((appliance.said().word, appliance.said().code), (StateWord::ProvisionRejected, Some(31)));
 

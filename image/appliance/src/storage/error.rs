@@ -46,6 +46,14 @@ pub(crate) enum StorageError {
     /// The TPM does not open what it sealed, or what another sealed.
     #[error("sealed storage does not open; plug in a stick labelled RECOVERY with recovery-key.txt, or RESET to begin anew ({0})")]
     DoesNotOpen(CommandError),
+    /// It opens, and cannot be mounted.
+    #[error("sealed storage opens, but cannot be mounted ({0}); it is tried again each minute: if it stays so, replace the disk")]
+    NotMounted(StickError),
+    /// It opens, and both copies of the gateway's key are damaged.
+    #[error(
+        "sealed storage opens, but the gateway's key in it is damaged or not taken by the TPM; plug in a stick labelled RECOVERY with recovery-key.txt"
+    )]
+    KeyNotTaken,
     /// A key of a stick does not open.
     #[error("the recovery key on the stick does not open this appliance's storage; every appliance has its own key ({0})")]
     WrongKey(CommandError),

@@ -1,48 +1,92 @@
 //! Waiting for a person: a `RECOVERY` stick where storage does not open, a `PROVISION` stick whose site
-//! file allows to go without a seal where there is none.
+//! file allows to go without a seal where there is none. Meanwhile storage is opened again and again: a TPM that refused once, came
+//! late or had locked itself needs nobody.
 
+use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{path, stick};
 
 use super::disk::{self, DataPartition};
+use super::kept_key::{inside, keep};
 use super::key_wrap::{KeyEncryptionKey, check_taken};
 use super::recovery_key::{RecoveryKey, RecoveryKeyError};
 use super::volume::{Volume, has_tpm};
 use super::{Opened, Partition, Storage, StorageError, of_root};
-use crate::state_file::{remove, replace};
+use crate::state_file::remove;
 use crate::stick::{Plugged, read_file};
 
 /// Largest file with a recovery key, in bytes: a line, and what people write around it.
 const RECOVERY_FILE_BYTES_MAX: u64 = 16 * 1024;
+/// After how many looks for a stick, a second each, storage is opened again.
+pub(super) const OPEN_AGAIN_LOOKS: u32 = 60;
+
+/// What a stick does; `None`: it is not the one that helps.
+type Help<'a> = &'a dyn Fn(&Plugged) -> Result<Option<Opened>, StorageError>;
+/// Whether storage opens by itself meanwhile.
+type Again<'a> = &'a dyn Fn() -> Result<Option<Opened>, StorageError>;
 
 impl Storage<'_> {
     /// Waits for the stick that mends this error; gives back an error that no stick mends.
     pub(super) fn wait_for_help(&self, error: StorageError) -> Result<Opened, StorageError> {
         match error {
-            StorageError::DoesNotOpen(_) | StorageError::TpmInTheWay(_) => self.wait_for(stick::RECOVERY, &|stick| self.recover(stick)),
-            StorageError::NoTpm | StorageError::NotSealed(_) => self.wait_for(stick::PROVISION, &|stick| self.go_without_seal(stick)),
+            StorageError::DoesNotOpen(_) | StorageError::NotMounted(_) | StorageError::KeyNotTaken => {
+                let said = RefCell::new(error.to_string());
+                self.wait_for(stick::RECOVERY, &|stick| self.recover(stick), &|| self.open_again(&said))
+            }
+            StorageError::TpmInTheWay(_) => self.wait_for(stick::RECOVERY, &|stick| self.recover(stick), &|| Ok(None)),
+            StorageError::NoTpm | StorageError::NotSealed(_) => {
+                self.wait_for(stick::PROVISION, &|stick| self.go_without_seal(stick), &|| Ok(None))
+            }
             other => Err(other),
         }
     }
 
+    /// Opens storage without help; `said` is what it last failed with, which is not said again.
+    fn open_again(&self, said: &RefCell<String>) -> Result<Option<Opened>, StorageError> {
+        let DataPartition::Complete(partition) = self.partition()? else { return Ok(None) };
+        self.lift_lockout();
+        match self.attach(&partition) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if error.to_string() == *said.borrow() && self.says_tamper() => Ok(None),
+            Err(error) => {
+                said.replace(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
     /// Tries every stick with this label once, until one helps. What a stick gets wrong is said, and the wait goes on.
-    fn wait_for(&self, label: &str, help: &dyn Fn(&Plugged) -> Result<Option<Opened>, StorageError>) -> Result<Opened, StorageError> {
+    /// `again` is asked in between whether it is needed still.
+    fn wait_for(&self, label: &str, help: Help<'_>, again: Again<'_>) -> Result<Opened, StorageError> {
         let mut tried: Option<Plugged> = None;
+        let mut looks: u32 = 0;
         loop {
             let found = self.sticks.find(label);
-            if let Some(stick) = found.as_ref().filter(|stick| tried.as_ref() != Some(*stick)) {
-                match help(stick) {
-                    Ok(Some(opened)) => return Ok(opened),
-                    Ok(None) => {}
-                    Err(error) => self.say_tamper(&error)?,
+            let outcome = match found.as_ref().filter(|stick| tried.as_ref() != Some(*stick)) {
+                Some(stick) => help(stick),
+                None if looks >= OPEN_AGAIN_LOOKS => {
+                    looks = 0;
+                    again()
                 }
+                None => Ok(None),
+            };
+            match outcome {
+                Ok(Some(opened)) => return Ok(opened),
+                Ok(None) => {}
+                Err(error) => self.say_tamper(&error)?,
             }
             tried = found;
+            looks = looks.saturating_add(1);
             self.sticks.pause();
         }
+    }
+
+    fn says_tamper(&self) -> bool {
+        self.states.read(Part::Data).is_some_and(|state| state.word == StateWord::Tamper)
     }
 
     fn partition(&self) -> Result<DataPartition, StorageError> {
@@ -56,7 +100,12 @@ impl Storage<'_> {
         let file = read_file(mounted.folder(), stick::RECOVERY_KEY, RECOVERY_FILE_BYTES_MAX)?.ok_or(RecoveryKeyError::None)?;
         let recovery = RecoveryKey::parse(&String::from_utf8_lossy(&file))?;
         let volume = self.volume(&partition);
+        if Volume::mapping(self.places).exists() {
+            // Opened by the TPM, and something in it is missing.
+            volume.close()?;
+        }
         volume.open_by_key(recovery.text().as_bytes()).map_err(StorageError::WrongKey)?;
+        self.check(&volume)?;
         match self.seal_anew(&partition, &recovery) {
             Ok(sealed) => Ok(Some(Opened::Recovered(sealed))),
             Err(error) => {
@@ -93,14 +142,14 @@ impl Storage<'_> {
     /// than the storage that they lie in: nothing but the recovery key opens that then.
     fn renew_keys(&self, recovery: &RecoveryKey, sealed: bool) -> Result<(), StorageError> {
         let mounted = (self.mount)(self.places, &Volume::mapping(self.places))?;
-        let at = |file: &str| mounted.folder().join(file.trim_start_matches(path::DATA).trim_start_matches('/'));
+        let at = |file: &str| inside(mounted.folder(), file);
         if !sealed && at(path::IDENTITY).exists() {
             // That credential is made with a seal only; the gateway does not start without it.
             return Err(StorageError::ClientKeyNotSealed);
         }
         let copy = fs::read(at(path::KEY_COPY)).map_err(|_| StorageError::CopyDamaged)?;
         let credential = KeyEncryptionKey::unwrap(&copy, recovery)?.credential(self.programs, self.places, sealed)?;
-        replace(&at(path::KEY_CREDENTIAL), &credential, 0o600).map_err(StorageError::Synchronise)?;
+        keep(mounted.folder(), &credential).map_err(StorageError::Synchronise)?;
         if sealed {
             crate::identity::seal_anew(self.programs, self.places, &at(path::IDENTITY), recovery);
         }
@@ -112,6 +161,7 @@ impl Storage<'_> {
     pub(super) fn open_by_key_beside(&self, partition: &Partition, key: &str) -> Result<Opened, StorageError> {
         let volume = self.volume(partition);
         volume.open_by_key(key.as_bytes()).map_err(StorageError::DoesNotOpen)?;
+        self.check(&volume)?;
         if !has_tpm(self.places) {
             self.ready_gateway_s_key(key)?;
             return Ok(Opened::Unsealed(None));
@@ -161,8 +211,7 @@ impl Storage<'_> {
     /// Whether the service manager takes the key that lies in opened storage for the gateway.
     fn gateway_has_its_key(&self) -> Result<(), StorageError> {
         let mounted = (self.mount)(self.places, &Volume::mapping(self.places))?;
-        let file = mounted.folder().join(path::KEY_CREDENTIAL.trim_start_matches(path::DATA).trim_start_matches('/'));
-        let credential = fs::read(file).map_err(StorageError::Content)?;
+        let credential = fs::read(inside(mounted.folder(), path::KEY_CREDENTIAL)).map_err(StorageError::Content)?;
         check_taken(self.programs, path::KEY_CREDENTIAL_NAME, &credential)
     }
 

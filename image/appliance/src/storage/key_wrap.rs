@@ -86,8 +86,8 @@ pub(crate) fn credential(
 /// Whether the service manager opens a credential without a seal: under Secure Boot it does so only where the firmware
 /// has no TPM. The program asks the same question in the same way.
 pub(super) fn check_taken(programs: &dyn Programs, name: &str, credential: &[u8]) -> Result<(), StorageError> {
-    let call = Call::new("systemd-creds", REFUSED_REMEDY).arguments(["decrypt", &format!("--name={name}"), "-", "-"]);
-    let opened = programs.run(call.deadline(tpm::DEADLINE).input(credential));
+    let call = || Call::new("systemd-creds", REFUSED_REMEDY).arguments(["decrypt", &format!("--name={name}"), "-", "-"]).input(credential);
+    let opened = tpm::ask(programs, &call);
     opened.map(|answer| drop(Zeroizing::new(answer.output))).map_err(StorageError::NotSealed)
 }
 

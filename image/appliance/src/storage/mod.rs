@@ -13,10 +13,12 @@
 //! So a power cut at any moment leaves a condition that the next start finishes, and a full partition
 //! that does not open (another TPM, a damaged header) is never taken for an empty one.
 
+mod check;
 mod content;
 mod disk;
 mod error;
 mod help;
+mod kept_key;
 pub(crate) mod key_wrap;
 mod lockout;
 mod recovery_key;
@@ -26,6 +28,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
@@ -52,6 +55,8 @@ use volume::Volume;
 
 /// How often a new device is looked for before giving up; each look waits for a moment.
 const DEVICE_LOOKS_MAX: u32 = 30;
+/// Said while the file system is looked at; with damage on a large disk that takes minutes.
+const CHECKING: &str = "looking at the file system of the sealed storage";
 
 /// Opens it; at the first boot makes it. Waits for a stick where only a person can help.
 pub(crate) fn open() -> anyhow::Result<ExitCode> {
@@ -63,6 +68,7 @@ pub(crate) fn open() -> anyhow::Result<ExitCode> {
         sticks: &ManagedSticks::of(&places),
         mount: &crate::stick::mount_data,
         unsealed_allowed: &signed_leave,
+        found: Cell::default(),
     };
     storage.open_or_wait()?;
     Ok(ExitCode::SUCCESS)
@@ -115,6 +121,8 @@ struct Storage<'a> {
     sticks: &'a dyn Sticks,
     mount: MountData<'a>,
     unsealed_allowed: UnsealedAllowed<'a>,
+    /// What was found damaged in it, for a person.
+    found: Cell<Option<&'static str>>,
 }
 
 /// How storage was opened.
@@ -144,10 +152,7 @@ impl Storage<'_> {
     }
 
     fn open_or_make(&self) -> Result<Opened, StorageError> {
-        // It may open all the same; if not, that is said then.
-        if let Err(error) = lockout::lift(self.places) {
-            crate::cli::say(&error.to_string());
-        }
+        self.lift_lockout();
         let disk = of_root(self.places)?;
         match disk::look(self.programs, &disk)? {
             DataPartition::Absent => {
@@ -162,19 +167,49 @@ impl Storage<'_> {
         }
     }
 
+    fn lift_lockout(&self) {
+        // It may open all the same; if not, that is said then.
+        if let Err(error) = lockout::lift(self.places) {
+            crate::cli::say(&error.to_string());
+        }
+    }
+
+    /// Remembers what was found damaged; the last of it is shown.
+    fn note(&self, found: &'static str) {
+        crate::cli::say(found);
+        self.found.set(Some(found));
+    }
+
+    /// Looks at the file system of the volume that was just opened.
+    fn check(&self, volume: &Volume<'_>) -> Result<(), StorageError> {
+        self.states.say(Part::Data, Said::new(StateWord::Selftest, CHECKING)).map_err(StorageError::State)?;
+        if let Some(found) = volume.check() {
+            self.note(found);
+        }
+        Ok(())
+    }
+
     fn volume<'v>(&'v self, partition: &'v Partition) -> Volume<'v> {
         Volume { programs: self.programs, places: self.places, device: &partition.device }
     }
 
-    /// Opens a complete partition. Nothing here writes to it but keys, once there is a TPM to seal them to.
+    /// Opens a complete partition. Nothing here writes to it but keys, once there is a TPM to seal them to, and what mends it.
     fn attach(&self, partition: &Partition) -> Result<Opened, StorageError> {
         let unsealed = self.places.at(path::UNSEALED_KEY);
+        let volume = self.volume(partition);
         if Volume::mapping(self.places).exists() {
-            return Ok(if unsealed.exists() { Opened::Unsealed(None) } else { Opened::Sealed });
+            if unsealed.exists() {
+                return Ok(Opened::Unsealed(None));
+            }
+            return self.ready_content().map(|()| Opened::Sealed);
         }
-        match self.volume(partition).attach() {
-            // The power may have gone between the seal and the end of the key beside it.
-            Ok(()) => Ok(self.without_key_beside(Opened::Sealed)),
+        match volume.attach() {
+            Ok(()) => {
+                self.check(&volume)?;
+                // The power may have gone between the seal and the end of the key beside it.
+                let opened = self.without_key_beside(Opened::Sealed);
+                self.ready_content().map(|()| opened)
+            }
             Err(error) => match std::fs::read_to_string(unsealed).map(Zeroizing::new) {
                 Ok(key) => self.open_by_key_beside(partition, &key),
                 Err(_) => Err(error),
@@ -231,8 +266,12 @@ impl Storage<'_> {
         let key = KeyEncryptionKey::generate()?;
         let (credential, copy) = (key.credential(self.programs, self.places, sealed)?, key.wrapped(recovery)?);
         let text = recovery.text();
-        let files: [(&str, &[u8]); 3] =
-            [(path::KEY_CREDENTIAL, &credential), (path::KEY_COPY, &copy), (path::RECOVERY_KEY, text.as_bytes())];
+        let files: [(&str, &[u8]); 4] = [
+            (path::KEY_CREDENTIAL, &credential),
+            (path::KEY_CREDENTIAL_COPY, &credential),
+            (path::KEY_COPY, &copy),
+            (path::RECOVERY_KEY, text.as_bytes()),
+        ];
         let skeleton = Skeleton::new(self.places, &files)?;
         self.volume(partition).fill(&skeleton.folder())?;
         rename(self.programs, partition, partition::DATA)
@@ -254,6 +293,8 @@ impl Storage<'_> {
                 (format!("storage is encrypted but not sealed{by}"), fact::SEALED_NO)
             }
         };
+        let parts = [detail.as_str(), self.found.get().unwrap_or_default()];
+        let detail = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         let facts = BTreeMap::from([(fact::SEALED.to_owned(), sealed.to_owned())]);
         let said = Said { word: StateWord::Ready, code: None, detail: &detail, facts };
         self.states.say(Part::Data, said).map_err(StorageError::State)

@@ -32,6 +32,10 @@ struct Machine {
     refuses: Cell<bool>,
     /// The TPM opens nothing, whatever it sealed.
     shut: Cell<bool>,
+    /// As often it opens nothing, and then does.
+    busy: Cell<u32>,
+    /// The opened volume cannot be mounted.
+    unmountable: Cell<bool>,
     /// The service manager takes no credential without a seal.
     strict: Cell<bool>,
     calls: Cell<u32>,
@@ -77,6 +81,14 @@ impl Machine {
         self.cut.set(cut);
     }
 
+    fn mounted(&self) -> Result<Box<dyn Mounted>, StickError> {
+        let (device, reason) = (Volume::mapping(&self.places()), io::Error::other("damaged"));
+        if self.unmountable.get() {
+            return Err(StickError::Mount { device, reason });
+        }
+        Ok(Box::new(Folder { folder: self.root.join("data"), protected: false }))
+    }
+
     fn does(&self, call: &Call) -> Result<String, CommandError> {
         let line = call.line();
         let given = String::from_utf8_lossy(call.given()).into_owned();
@@ -108,8 +120,9 @@ impl Machine {
             ("systemd-creds", "encrypt") if line.contains("--with-key=tpm2-absent") => return Ok("open to all".to_owned()),
             ("systemd-creds", "decrypt") => {
                 // A seal wants its TPM, and where there is one, a strict service manager wants a seal.
-                let wrong = if has_tpm(&self.places()) { self.strict.get() && given == "open to all" } else { given.starts_with("sealed") };
-                return if wrong { Err(failed(call.program())) } else { Ok(String::new()) };
+                let sealed = has_tpm(&self.places()) && given == format!("sealed to {}", self.tpm.get());
+                let open = given == "open to all" && !(has_tpm(&self.places()) && self.strict.get());
+                return if sealed || open { Ok(String::new()) } else { Err(failed(call.program())) };
             }
             ("systemd-creds", _) if self.refuses.get() => return Err(failed(call.program())),
             // As systemd 252 does: where a seal of the same policy is, whatever TPM made it, it makes none.
@@ -119,13 +132,23 @@ impl Machine {
             ("/lib/systemd/systemd-cryptsetup", _) if self.shut.get() || self.sealed_to.get() != Some(self.tpm.get()) => {
                 return Err(failed("systemd-cryptsetup"));
             }
+            ("/lib/systemd/systemd-cryptsetup", _) if self.busy.get() > 0 => {
+                self.busy.set(self.busy.get() - 1);
+                return Err(failed("systemd-cryptsetup"));
+            }
             ("/lib/systemd/systemd-cryptsetup", _) => fs::write(opened, "").unwrap(),
+            ("e2fsck", _) => assert!(self.files.borrow().is_some(), "a check where no file system is yet"),
             ("mkfs.ext4", _) => {
                 let folder = PathBuf::from(words[words.len() - 2]).join("appliance");
                 let mut names: Vec<_> =
-                    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+                    fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
                 names.sort();
                 assert_eq!(self.readings.get(), 0, "a full partition was made anew");
+                let inside = self.root.join("data/appliance");
+                fs::create_dir_all(&inside).unwrap();
+                for name in &names {
+                    fs::copy(folder.join(name), inside.join(name)).unwrap();
+                }
                 *self.files.borrow_mut() = Some(names);
             }
             (other, _) => panic!("nobody should call {other}: {line}"),
@@ -162,18 +185,20 @@ impl Programs for Machine {
 
 fn boot(machine: &Machine, drawer: &Drawer) -> Result<(), StorageError> {
     let places = machine.places();
-    let data = machine.root.join("data");
-    let mount = |_: &Places, _: &Path| Ok(Box::new(Folder { folder: data.clone(), protected: false }) as Box<dyn Mounted>);
     let storage = Storage {
         programs: machine,
         places: &places,
         states: StateFiles::of(&places),
         sticks: drawer,
-        mount: &mount,
+        mount: &|_, _| machine.mounted(),
         unsealed_allowed: &|_, stick| fs::read_to_string(stick.folder().join("site.provision")).ok(),
+        found: Cell::default(),
     };
     storage.open_or_wait()
 }
+
+/// What sealed storage begins with.
+const FILES: [&str; 4] = ["kek.cred", "kek.cred.copy", "kek.recovery", "recovery-key"];
 
 fn word(machine: &Machine) -> StateWord {
     StateFiles::of(&machine.places()).read(Part::Data).unwrap().word
@@ -182,7 +207,7 @@ fn word(machine: &Machine) -> StateWord {
 fn assert_complete(machine: &Machine) {
     assert_eq!(machine.name.borrow().as_deref(), Some("data"));
     assert_eq!(machine.sealed_to.get(), Some(machine.tpm.get()));
-    assert_eq!(machine.files.borrow().as_deref(), Some(&["kek.cred", "kek.recovery", "recovery-key"].map(String::from)[..]));
+    assert_eq!(machine.files.borrow().as_deref(), Some(&FILES.map(String::from)[..]));
     assert!(machine.places().at("/dev/mapper/data").exists());
     assert_eq!(word(machine), StateWord::Ready);
 }
@@ -225,8 +250,9 @@ fn boot_without_help(machine: &Machine) -> Result<Opened, StorageError> {
         places: &places,
         states: StateFiles::of(&places),
         sticks: &Drawer::default(),
-        mount: &|_, _| panic!("nothing to mount"),
+        mount: &|_, _| machine.mounted(),
         unsealed_allowed: &|_, _| None,
+        found: Cell::default(),
     };
     storage.open_or_make()
 }

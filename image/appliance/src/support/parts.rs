@@ -46,9 +46,11 @@ const PROGRAMS: [(&str, &str, &[&str]); 7] = [
     ("disk.txt", "lsblk", &["--output", "NAME,SIZE,TYPE,FSTYPE,PARTLABEL,MOUNTPOINTS,MODEL,ROTA"]),
 ];
 
-/// Files that every appliance has; the site file itself is not among them, since it names patients.
-const FILES: [(&str, &str); 7] = [
-    ("configuration/vitalgate.toml", path::DAEMON_CONFIG),
+/// The daemon's configuration in the bundle: without its patients. The site file is not in it.
+const CONFIGURATION: &str = "configuration/vitalgate.toml";
+
+/// Files that every appliance has besides.
+const FILES: [(&str, &str); 6] = [
     ("configuration/nftables.conf", path::FIREWALL),
     ("configuration/chrony.conf", path::TIME_SOURCES),
     ("boot.env", path::BOOT_ENV),
@@ -69,6 +71,7 @@ pub(super) fn gather(places: &Places, programs: &dyn Programs, taken: &Taken) ->
     if let Err(error) = &site {
         gathered.errors.push(format!("site file: {error:#}"));
     }
+    gathered.keep(CONFIGURATION, text_of(&places.at(path::DAEMON_CONFIG)).and_then(|text| redaction.apply_to_configuration(&text)));
     for (name, file) in FILES {
         gathered.file(name, &places.at(file), &redaction);
     }
@@ -122,14 +125,21 @@ impl Gathered {
     }
 
     fn file(&mut self, name: &str, file: &Path, redaction: &Redaction) {
-        let text = match fs::metadata(file) {
-            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(format!("it has {} bytes", metadata.len())),
-            Ok(_) => fs::read(file).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
+        self.keep(name, text_of(file).map(|text| redaction.apply(&text)));
+    }
+
+    fn keep(&mut self, name: &str, text: Result<String, String>) {
         match text {
-            Ok(bytes) => self.files.push((name.to_owned(), redaction.apply(&String::from_utf8_lossy(&bytes)).into_bytes())),
+            Ok(text) => self.files.push((name.to_owned(), text.into_bytes())),
             Err(error) => self.errors.push(format!("{name}: {error}")),
         }
+    }
+}
+
+fn text_of(file: &Path) -> Result<String, String> {
+    match fs::metadata(file) {
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(format!("it has {} bytes", metadata.len())),
+        Ok(_) => fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }

@@ -37,7 +37,8 @@ fn support_gets_everything_but_patients() {
     let rig = Rig::new();
     let signer = Signer::root(SigningKey::parse(&"01".repeat(32)).unwrap());
     rig.put(path::SITE_FILE, &sign(crate::provision::SITE_EXAMPLE, &signer).unwrap());
-    rig.put(path::DAEMON_CONFIG, "[[device]]\nid = \"monitor-01\"\npatient = \"Patient/4711\"\n");
+    let short = "[[device]]\nid = \"monitor-02\"\npatient = { system = \"urn:oid:1.2.3\", value = \"17\" }\n";
+    rig.put(path::DAEMON_CONFIG, &format!("[[device]]\nid = \"monitor-01\"\npatient = \"Patient/4711\"\n{short}"));
     let (stick, mounted) = rig.stick("support", stick::SUPPORT_REQUEST, &Rig::request(Action::Support, 7, 1));
     support(&rig.places, &Programs(rig.places.clone()), mounted).unwrap();
 
@@ -51,6 +52,7 @@ fn support_gets_everything_but_patients() {
     }
     assert!(all.contains("monitor-01") && all.contains("lost Patient/[patient]"), "{all}");
     assert!(!all.contains("4711") && !all.contains("Patient/9"), "{all}");
+    assert!(all.contains("monitor-02") && !all.contains("\"17\""), "{all}");
     assert!(all.contains("time.txt: chronyc failed"), "{all}");
     let report = fs::read_to_string(stick.join(REPORT)).unwrap();
     assert!(report.contains("Missing: time.txt"), "{report}");

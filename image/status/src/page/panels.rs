@@ -113,13 +113,17 @@ fn devices(snapshot: &Snapshot, language: Language) -> Panel {
         return panel;
     }
     let missing = snapshot.devices.iter().filter(|device| device.missing.is_some()).count();
+    let heard = snapshot.devices.iter().filter(|device| device.missing.is_none() && device.last_reading_age_s.is_some()).count();
     let total = snapshot.devices.len();
     let text = match language {
-        Language::English => format!("{} of {total} heard", total - missing),
-        Language::German => format!("{} von {total} melden sich", total - missing),
+        Language::English => format!("{heard} of {total} heard"),
+        Language::German => format!("{heard} von {total} melden sich"),
     };
     if missing > 0 {
         panel.raise(Tone::Attention);
+    } else if heard < total || total == 0 {
+        // Some are only awaited.
+        panel.tone = Tone::Unknown;
     }
     panel.row(language.pick("Configured devices", "Eingerichtete Geräte"), Cell::text(text));
     if total == 0 {
@@ -183,9 +187,10 @@ fn queue_rows(panel: &mut Panel, queue: &Queue, language: Language) {
         (None, None) => None,
     };
     panel.row(language.pick("Oldest waits for", "Ältester wartet seit"), Cell::known(oldest));
-    let left = match queue.days_left {
-        Some(days) => Cell::text(spell::days(days, language)).tone(days_left_tone(days)),
-        None => Cell::text(language.pick("no rate yet", "noch keine Rate")),
+    let left = match (queue.days_left, queue.rate_known) {
+        (Some(days), _) => Cell::text(spell::days(days, language)).tone(days_left_tone(days)),
+        (None, true) => Cell::text(language.pick("it does not fill up", "er füllt sich nicht")),
+        (None, false) => Cell::text(language.pick("no rate yet", "noch keine Rate")),
     };
     panel.raise(left.tone.unwrap_or(Tone::Good));
     panel.row(language.pick("Room left at today's rate", "Platz bei heutiger Rate"), left);

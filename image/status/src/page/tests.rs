@@ -125,6 +125,35 @@ fn what_waits_is_never_said_to_be_nothing() {
     }
 }
 
+/// Promise 5: after a start nobody is said to be heard who was not, and nobody is called missing who may still come.
+#[test]
+fn who_was_not_heard_yet_is_not_counted_as_heard() {
+    let device = |last_reading_age_s, state: &str| crate::daemon::Device { last_reading_age_s, state: state.into(), ..Default::default() };
+    let (heard, awaited, gone) = (device(Some(4), "seen"), device(None, "waiting"), device(Some(9_000), "seen"));
+    for (devices, count, tone) in [
+        (vec![awaited.clone(), awaited.clone()], "0 of 2 heard", panel::Tone::Unknown),
+        (vec![heard.clone(), awaited.clone()], "1 of 2 heard", panel::Tone::Unknown),
+        (vec![heard.clone(), heard.clone()], "2 of 2 heard", panel::Tone::Good),
+        (vec![heard, awaited, gone], "1 of 3 heard", panel::Tone::Attention),
+        (vec![], "0 of 0 heard", panel::Tone::Unknown),
+    ] {
+        let status = DaemonStatus { devices, uptime_s: Some(20), ..DaemonStatus::default() };
+        let found = found(Parts::of([]), Daemon::Answers(Box::new(status)));
+        let [_, _, panel, ..] = panels::all(&Snapshot::of(&found, 8443), Language::English);
+        assert_eq!((panel.rows[0].1.text.as_str(), panel.tone), (count, tone));
+    }
+}
+
+/// Promise 5: a disk that does not fill up is said not to, and not to be waited for.
+#[test]
+fn a_disk_that_does_not_fill_up_is_said_not_to() {
+    for (rate_known, words) in [(false, ["no rate yet", "noch keine Rate"]), (true, ["it does not fill up", "er füllt sich nicht"])] {
+        let store = crate::daemon::Store { rate_known, ..Default::default() };
+        let pages = pages(&found(Parts::of([]), Daemon::Answers(Box::new(DaemonStatus { store, ..DaemonStatus::default() }))));
+        assert!(pages.iter().zip(words).all(|(page, words)| page.contains(words)), "{words:?}");
+    }
+}
+
 /// A thousand devices make a page that a phone can still load, and say how many are left out.
 #[test]
 fn a_full_gateway_makes_a_bounded_page() {

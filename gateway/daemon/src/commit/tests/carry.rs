@@ -1,11 +1,15 @@
 //! Dead letters that are older than everything else.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use vitalgate_console::{DeliveryState, ReadModel as _, Trace, TraceQuery};
 use vitalgate_domain::{Answer, Flags, ItemAnswer, ReadingId, SequenceRanges, Subject};
 use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy};
 
 use super::*;
+use crate::growth::Growth;
+use crate::read_model::Model;
 
 /// Small segments whose time is over as soon as every destination has them.
 fn small(folder: &Path) -> StoreOptions {
@@ -17,13 +21,18 @@ fn small(folder: &Path) -> StoreOptions {
     }
 }
 
-/// A letter alone, a message of which one value could not be read, and a reading that the EHR refuses.
-fn set_aside(rig: &mut Rig) {
+/// A letter alone, a message of which one value could not be read, and a reading.
+fn come_in(rig: &mut Rig) {
     rig.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, rig.received(900));
     let values = r#"{"name": "hr", "value": 70}, {"name": "pulse", "value": 72}, {"name": "rr", "value": 14}"#;
     rig.publish(&format!(r#"{{"values": [{values}]}}"#), rig.received(800));
     rig.publish(r#"{"values": [{"name": "hr", "value": 75}]}"#, rig.received(700));
     assert_eq!(rig.unresolved(), [(1, 1), (4, 4)]);
+}
+
+/// The EHR refuses the reading that came alone.
+fn set_aside(rig: &mut Rig) {
+    come_in(rig);
     let id = rig.readings().last().unwrap().id;
     refuse(rig, 5, id);
     assert_eq!(rig.unresolved(), [(1, 1), (4, 5)]);
@@ -213,11 +222,11 @@ fn only_what_is_unresolved_counts() {
     assert_eq!(refused_in(&all), names.map(|name| (name.to_owned(), 1_024, [WORDS.to_owned()].into())));
 }
 
-/// What a delivery that starts now sends.
-fn sent_to(rig: &Rig, destination: &str) -> Vec<ReadingId> {
+/// What a delivery that starts now sends. What it settles is committed.
+fn sent_to(rig: &mut Rig, destination: &str) -> Vec<ReadingId> {
     let destination = DestinationId::new(destination).unwrap();
     let settled = rig.commit.journal.state().settled[&destination].clone();
-    let mut delivery = Delivery::new(destination, DeliveryPolicy::default(), settled, rig.reader.committed(), 1);
+    let mut delivery = Delivery::new(destination.clone(), DeliveryPolicy::default(), settled, rig.reader.committed(), 1);
     let mut events = vec![DeliveryEvent::Tick];
     let mut sent = Vec::new();
     while let Some(event) = events.pop() {
@@ -232,6 +241,10 @@ fn sent_to(rig: &Rig, destination: &str) -> Vec<ReadingId> {
                     let answer = Answer::Items(batch.items.iter().map(|_| ItemAnswer::Accepted { remote_id: None }).collect());
                     events.push(DeliveryEvent::Answered { request, answer });
                 }
+                DeliveryAction::Settle { ranges, rejected, remote_ids } => {
+                    let change = Change::Settled { destination: destination.clone(), ranges, rejected, remote_ids };
+                    rig.commit(|_, group| group.changes.push(change));
+                }
                 _ => {}
             }
         }
@@ -240,8 +253,8 @@ fn sent_to(rig: &Rig, destination: &str) -> Vec<ReadingId> {
 }
 
 /// Promise 1: a destination that comes after a dead letter was moved gets it all the same; who has answered for it is not asked again.
-/// Promise 3: what was refused with its message and went again since, to another patient perhaps, does not come under the patient of
-/// before.
+/// Promise 3: what was refused with its message and went again since, to another patient perhaps, or was discarded, is nothing that a
+/// later destination gets or that anybody is asked about: it stays resolved, and stays its patient's.
 #[test]
 fn a_destination_that_comes_later_gets_what_was_moved() {
     let folder = folder("free");
@@ -255,16 +268,137 @@ fn a_destination_that_comes_later_gets_what_was_moved() {
     let oldest = rig.reader.oldest();
     assert!(oldest > Sequence(5), "it was not moved");
     configure(&mut rig, &[EHR, "archive"]);
-    let sent = sent_to(&rig, "archive");
+    let waiting = rig.unresolved();
+    let sent = sent_to(&mut rig, "archive");
     assert!(sent.contains(&refused.id) && sent.len() > 1, "{}", sent.len());
     assert!(!sent.contains(&rest.id), "its patient may be another one since");
-    assert_eq!(sent_to(&rig, EHR), []);
-    let records = rig.reader.read(oldest, rig.reader.committed(), usize::MAX, usize::MAX).unwrap().records;
-    let moved = records.iter().find_map(|record| match &record.entry {
-        Entry::Reading(reading) if reading.id == rest.id => Some(reading.subject.clone()),
-        _ => None,
-    });
-    assert_eq!(moved, Some(Subject::Unassigned));
+    assert_eq!(sent_to(&mut rig, EHR), []);
+    assert_eq!(rig.commit.journal.state().settled.values().map(|settled| settled.missing_up_to(rig.reader.committed())).max(), Some(0));
+    assert_eq!(rig.unresolved(), waiting, "it was resolved before");
+    let traced = trace(&rig, rest.id);
+    let states: Vec<_> = traced.destinations.iter().map(|standing| (&*standing.destination, standing.state)).collect();
+    assert_eq!(states, [("archive", DeliveryState::Unknown), (EHR, DeliveryState::Resolved)]);
+
+    let patient = PatientReference::Literal("Patient/p2".into());
+    let device = DeviceId::new(MONITOR).unwrap();
+    rig.commit.associations = Associations::new([Association { device, patient, from: None, until: None, confirmed_by: "test".into() }]);
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(1, 2)]);
+    let subjects: BTreeSet<_> = rig.readings().into_iter().map(|reading| format!("{:?}", reading.subject)).collect();
+    assert_eq!(subjects, [format!("{:?}", Subject::Patient(PatientReference::Literal("Patient/p1".into())))].into());
+}
+
+/// What is told of a reading by its id.
+fn trace(rig: &Rig, id: ReadingId) -> Trace {
+    follow(rig, false);
+    let state = rig.commit.journal.state();
+    let shared = Arc::new(Shared::new([], state.settled.keys().cloned()));
+    shared.set_settlement(Settlement::from(state));
+    let model = Model {
+        gateway: GatewayId::new("gateway-01").unwrap(),
+        warnings: vec![],
+        devices: vec![],
+        shared,
+        modbus: Default::default(),
+        reader: rig.reader.clone(),
+        keyed: Arc::clone(&rig.keyed),
+        store_folder: "store".into(),
+        commands: mpsc::channel(1).0,
+        registry: Default::default(),
+        clock: rig.commit.clock.clone(),
+        floor_bytes: 0,
+        growth: Arc::new(Growth::new(0, 0)),
+        presence: None,
+    };
+    let mut traced = model.trace(&TraceQuery::Id(id)).unwrap();
+    assert_eq!(traced.readings.len(), 1);
+    traced.readings.remove(0)
+}
+
+/// How it stands with the EHR, and why.
+fn at_the_ehr(trace: &Trace) -> (DeliveryState, &str) {
+    let standing = trace.destinations.iter().find(|standing| standing.destination == EHR).unwrap();
+    (standing.state, standing.reason.as_deref().unwrap_or_default())
+}
+
+const REFUSED: &str = "Rejected: the EHR's own words";
+
+/// The EHR refuses one that came with a message as well. Gives that one.
+fn set_aside_with_rest(rig: &mut Rig) -> ReadingId {
+    come_in(rig);
+    let [rest, _, alone] = &rig.readings()[..] else { panic!("{:?}", rig.readings()) };
+    answer(rig, EHR, &[(2, rest.id), (5, alone.id)], &[]);
+    assert_eq!(rig.unresolved(), [(1, 2), (4, 5)]);
+    rest.id
+}
+
+/// Promise 5: what was refused and discarded is never said to be delivered, however often it moves with the rest of its message.
+#[test]
+fn what_was_discarded_stays_so_after_the_move() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    let rest = set_aside_with_rest(&mut rig);
+    assert_eq!(rig.resolve(&[(&[2], Resolution::Discard)]), [(1, 3)]);
+    assert_eq!(at_the_ehr(&trace(&rig, rest)), (DeliveryState::Resolved, REFUSED));
+    for _ in 0..2 {
+        go_on(&mut rig);
+        upkeep(&mut rig);
+        let waiting = rig.unresolved().iter().map(|(first, last)| last - first + 1).sum::<u64>();
+        assert_eq!(waiting, 3, "{:?}", rig.unresolved());
+        let oldest = rig.reader.oldest().0;
+        assert!(oldest > 5, "it was not moved");
+        let until = Instant::now() + PATIENCE;
+        let traced = loop {
+            let traced = trace(&rig, rest);
+            assert_eq!(at_the_ehr(&traced), (DeliveryState::Resolved, REFUSED));
+            // The keyed store lets go of what was there before in its own time.
+            if traced.sequence >= oldest {
+                break traced;
+            }
+            assert!(Instant::now() < until, "number {} is still there", traced.sequence);
+            std::thread::yield_now();
+        };
+        assert_eq!(traced.resolved.as_deref(), Some("replayed or discarded before it was carried forward"));
+    }
+}
+
+/// Promise 5: what was replayed is told where it stands now, and not where the rest of its message was moved to.
+#[test]
+fn what_was_replayed_is_told_where_it_went() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    let rest = set_aside_with_rest(&mut rig);
+    go_on(&mut rig);
+    assert_eq!(rig.resolve(&[(&[2], REPLAY)]), [(1, 3)]);
+    let again = rig.reader.committed();
+    follow(&rig, true);
+    upkeep(&mut rig);
+    assert!(rig.reader.oldest() > Sequence(5) && rig.reader.committed() > again, "it was not moved");
+    assert_eq!(rig.reader.find_id(&rest, Sequence::FIRST).unwrap().found.map(|record| record.sequence), Some(again));
+    let traced = trace(&rig, rest);
+    assert_eq!((at_the_ehr(&traced), traced.sequence), ((DeliveryState::Queued, ""), again.0));
+    refuse(&mut rig, again.0, rest);
+    assert_eq!(at_the_ehr(&trace(&rig, rest)), (DeliveryState::DeadLetter, REFUSED));
+    assert_eq!(rig.resolve(&[(&[again.0], Resolution::Discard)]), [(1, 3)]);
+    assert_eq!(at_the_ehr(&trace(&rig, rest)), (DeliveryState::Resolved, REFUSED));
+}
+
+/// Promise 4: what was moved without a patient and discarded since is no dead letter of a destination that comes later.
+#[test]
+fn what_was_moved_and_resolved_is_no_dead_letter_of_the_next_destination() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    let associations = std::mem::take(&mut rig.commit.associations);
+    rig.publish(r#"{"values": [{"name": "hr", "value": 75}]}"#, rig.received(700));
+    rig.commit.associations = associations;
+    assert_eq!((sent_to(&mut rig, EHR), rig.unresolved()), (vec![], vec![(1, 1)]));
+    go_on(&mut rig);
+    upkeep(&mut rig);
+    let [(place, last)] = rig.unresolved()[..] else { panic!("{:?}", rig.unresolved()) };
+    assert!(place > 1 && last == place, "it was not moved");
+    assert_eq!(rig.resolve(&[(&[], Resolution::Discard)]), [(1, 0)]);
+    configure(&mut rig, &[EHR, "archive"]);
+    assert!(!sent_to(&mut rig, "archive").is_empty());
+    assert_eq!(rig.unresolved(), []);
 }
 
 /// Promise 5: after the move each destination's answer is told as it was: the ids that it gave, also where another one refused the

@@ -79,6 +79,7 @@ fn a_file_that_cannot_follow_is_refused_and_changes_nothing() {
         ("gateway", first.replace("gateway = \"practice-01\"", "gateway = \"practice-02\""), "it stays practice-01"),
         ("destination", first.replace("id = \"ehr\"", "id = \"other\""), "destination ehr is missing"),
         ("patient", first.replace("Patient/4711", "Patient/4712"), "device monitor-01: say since when it has its patient"),
+        ("server", first.replace("192.0.2.20:8443", "192.0.2.21:8443"), "destination ehr has another url"),
         (
             "came",
             with_another("monitor-07").replace("patient_since = \"2026-11-22T10:00:00+01:00\"\n", ""),
@@ -100,6 +101,10 @@ fn a_file_that_cannot_follow_is_refused_and_changes_nothing() {
     assert!(told(&unsigned).contains("REFUSED (12)"));
     assert_eq!((appliance.site_in_service(), appliance.programs.restarts.get()), (kept, 0));
 
+    let named_so = first
+        .replace("https://192.0.2.20:8443/fhir\"", "https://192.0.2.21:8443/fhir\"\nsame_server_as = \"https://192.0.2.20:8443/fhir\"");
+    appliance.plugged("same-server", &named_so).1.unwrap();
+    let first = named_so;
     let moved = first.replace("patient = \"Patient/4711\"", "patient = \"Patient/4712\"\npatient_since = \"2026-11-22T10:00:00+01:00\"");
     appliance.plugged("moved", &moved).1.unwrap();
     // Without its moment the new patient would have been there since ever.
@@ -111,7 +116,7 @@ fn a_file_that_cannot_follow_is_refused_and_changes_nothing() {
         .replace("2099-12-31", "2099-12-30")
         .replace("Patient/4711\"", "Patient/4711\"\npatient_since = \"2026-11-23T10:00:00+01:00\"");
     appliance.plugged("anew", &signed_anew).1.unwrap();
-    assert_eq!(appliance.programs.restarts.get(), 2);
+    assert_eq!(appliance.programs.restarts.get(), 3);
 }
 
 /// A power cut leaves the earlier file or the new one in service, and the same stick brings it to its end.
@@ -162,7 +167,7 @@ fn a_board_that_was_replaced_is_brought_back_by_a_successor() {
     assert_eq!((appliance.said().word, appliance.said().facts[fact::SERIAL].as_str()), (StateWord::Ready, "VG-0009"));
 
     // Signed by a stranger it is not even compared with.
-    fs::write(places.at(path::SITE_FILE), example()).unwrap();
+    appliance.put_site_file(&example());
     let (after, done) = appliance.plugged("after", &for_new.replace("2099-12-31", "2099-12-30"));
     assert!(done.is_err() && told(&after).contains("REFUSED (31)"), "{}", told(&after));
 }
@@ -213,4 +218,75 @@ fn while_the_window_is_open_nothing_is_done_here() {
     appliance.plugged_again(&stick).unwrap();
     assert_eq!((appliance.programs.restarts.get(), appliance.programs.added.get()), (0, 0));
     assert_eq!(fs::read_dir(stick).unwrap().count(), 2, "the site file, and what the first step said");
+}
+
+/// Changes a byte of a file, as a disk does.
+fn flip(appliance: &Appliance, file: &str) {
+    let file = appliance.places().at(file);
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+/// A damaged byte of the site file, or a file that is gone, stops no appliance: every start mends one copy from the other.
+#[test]
+fn a_damaged_site_file_is_mended_from_its_copy() {
+    let appliance = in_service_already();
+    let places = appliance.places();
+    let right = appliance.site_in_service();
+    for damaged in [path::SITE_FILE, path::SITE_FILE_COPY] {
+        flip(&appliance, damaged);
+        appliance.started();
+        assert_eq!(appliance.said().word, StateWord::Ready);
+        fs::remove_file(places.at(damaged)).unwrap();
+        appliance.started();
+        for file in [path::SITE_FILE, path::SITE_FILE_COPY] {
+            assert_eq!(fs::read_to_string(places.at(file)).unwrap(), right, "{damaged}: {file}");
+        }
+    }
+    // Damaged since the start: the stick with the file in service is still known as such.
+    flip(&appliance, path::SITE_FILE);
+    let stick = appliance.stick("again", &right);
+    appliance.plugged_again(&stick).unwrap();
+    assert_eq!(appliance.programs.restarts.get(), 0);
+}
+
+/// Where both copies are damaged, the stick with the same file brings the appliance back into service, also after the file has
+/// expired, and no stick with another one does.
+#[test]
+fn the_same_site_file_comes_back_from_its_stick() {
+    let appliance = in_service_already();
+    let places = appliance.places();
+    let expired = sign(&example().replace("2099-12-31", "2026-01-31"), &signer()).unwrap();
+    appliance.put_site_file(&expired);
+    fs::write(places.at(path::SITE_FILE_ACCEPTED), "2026-01-15T10:00:00Z\n").unwrap();
+    appliance.started();
+    flip(&appliance, path::SITE_FILE);
+    flip(&appliance, path::SITE_FILE_COPY);
+    assert!(appliance.with(&Drawer::default(), |step| step.accept()).is_err());
+    assert_eq!(appliance.said().code, Some(31));
+
+    let (other, done) = appliance.plugged("other", &with_another("monitor-07"));
+    assert!(done.is_err() && told(&other).contains("REFUSED (31)"), "{}", told(&other));
+    let same = appliance.stick("same", &expired);
+    appliance.plugged_again(&same).unwrap();
+    assert!(told(&same).contains("ACCEPTED"), "{}", told(&same));
+    assert_eq!((appliance.site_in_service(), appliance.programs.restarts.get()), (expired, 1));
+    appliance.started();
+    assert_eq!((appliance.said().word, appliance.said().facts[fact::ACCEPTED].as_str()), (StateWord::Ready, "2026-01-15T10:00:00Z"));
+    assert!(!places.at(path::OWED_TO_STICK).exists());
+}
+
+/// A copy of an earlier site file, which a version that knew of no copies left behind, does not come into service: it may name
+/// patients of then.
+#[test]
+fn an_earlier_site_file_is_no_copy() {
+    let appliance = in_service_already();
+    let first = appliance.site_in_service();
+    appliance.plugged("next", &with_another("monitor-07")).1.unwrap();
+    fs::write(appliance.places().at(path::SITE_FILE_COPY), first).unwrap();
+    flip(&appliance, path::SITE_FILE);
+    assert!(appliance.with(&Drawer::default(), |step| step.accept()).is_err());
+    assert_eq!(appliance.said().code, Some(31));
 }

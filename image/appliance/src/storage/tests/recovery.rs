@@ -1,6 +1,7 @@
 //! Starts with the recovery key, after the TPM was cleared or changed.
 
 use super::*;
+use crate::storage::help::OPEN_AGAIN_LOOKS;
 
 /// A filled appliance whose TPM was cleared, and its recovery key.
 fn with_another_tpm(folder: &Path) -> (Machine, String) {
@@ -24,15 +25,15 @@ fn credential(machine: &Machine) -> String {
 /// A boot that ends where it would wait for another stick than this one.
 fn boot_with(machine: &Machine, label: &'static str, stick: &Path) -> Result<Opened, StorageError> {
     let places = machine.places();
-    let data = machine.root.join("data");
     let drawer = Drawer::of([(label, stick.to_owned())]);
     let storage = Storage {
         programs: machine,
         places: &places,
         states: StateFiles::of(&places),
         sticks: &drawer,
-        mount: &|_, _| Ok(Box::new(Folder { folder: data.clone(), protected: false })),
+        mount: &|_, _| machine.mounted(),
         unsealed_allowed: &|_, _| None,
+        found: Cell::default(),
     };
     storage.open_or_make().or_else(|error| match drawer.find(label) {
         Some(stick) => storage.recover(&stick)?.ok_or(error),
@@ -122,4 +123,98 @@ fn a_tpm_that_does_not_seal_is_no_end_of_service_unless_it_must_be() {
         assert_eq!(boot_with(&machine, "RECOVERY", &stick).unwrap(), Opened::Recovered(true));
         assert_eq!(credential(&machine), "sealed to 1");
     }
+}
+
+/// A TPM that refuses, is late or locks itself for a while needs nobody: once it opens again, service goes on by itself. That is
+/// said once, not each time.
+#[test]
+fn a_tpm_that_opens_later_needs_no_stick() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = filled(folder.path());
+    machine.restart(None);
+    machine.busy.set(3);
+    assert!(matches!(boot_without_help(&machine), Err(StorageError::DoesNotOpen(_))));
+    let looks = usize::try_from(3 * OPEN_AGAIN_LOOKS).unwrap();
+    let others = (0..looks).map(|number| ("OTHER", folder.path().join(number.to_string())));
+    boot(&machine, &Drawer::of(others)).unwrap();
+    assert_complete(&machine);
+    assert_eq!(machine.busy.get(), 0);
+}
+
+/// Changes a byte of a file, as a disk does.
+fn flip(machine: &Machine, file: &str, byte: usize) {
+    let file = machine.root.join("data/appliance").join(file);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[byte] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+/// A damaged byte of the gateway's key is mended from the key's other copy, whichever of the two it is in, and that is said.
+#[test]
+fn a_damaged_key_is_mended_from_its_copy() {
+    for damaged in ["kek.cred", "kek.cred.copy"] {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = filled(folder.path());
+        let copy = || fs::read_to_string(machine.root.join("data/appliance/kek.cred.copy")).unwrap();
+        flip(&machine, damaged, 2);
+        machine.restart(None);
+        boot(&machine, &Drawer::default()).unwrap();
+        assert_complete(&machine);
+        assert_eq!((credential(&machine), copy()), ("sealed to 0".to_owned(), "sealed to 0".to_owned()), "{damaged}");
+        let said = StateFiles::of(&machine.places()).read(Part::Data).unwrap();
+        assert!(said.detail.contains("replace the disk"), "{}", said.detail);
+
+        // An appliance of before there was a copy gets one, and nothing is called damaged.
+        fs::remove_file(machine.root.join("data/appliance/kek.cred.copy")).unwrap();
+        machine.restart(None);
+        boot(&machine, &Drawer::default()).unwrap();
+        assert_eq!((copy(), StateFiles::of(&machine.places()).read(Part::Data).unwrap().detail), ("sealed to 0".to_owned(), String::new()));
+    }
+}
+
+/// A disk that takes no copy keeps no gateway from a key that is right.
+#[test]
+fn a_copy_that_cannot_be_kept_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = filled(folder.path());
+    let copy = machine.root.join("data/appliance/kek.cred.copy");
+    fs::remove_file(&copy).unwrap();
+    fs::create_dir(&copy).unwrap();
+    machine.restart(None);
+    boot(&machine, &Drawer::default()).unwrap();
+    assert_complete(&machine);
+    assert_eq!(credential(&machine), "sealed to 0");
+}
+
+/// Where both copies of the gateway's key are damaged, no gateway is started in vain: that is said, and the recovery key makes it anew.
+#[test]
+fn a_key_that_is_damaged_for_good_is_made_anew_by_the_recovery_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = filled(folder.path());
+    let key = machine.passphrase.borrow().clone().unwrap();
+    flip(&machine, "kek.cred", 2);
+    flip(&machine, "kek.cred.copy", 3);
+    machine.restart(None);
+    assert!(matches!(boot_without_help(&machine), Err(StorageError::KeyNotTaken)));
+    // It stays so when the volume is open already.
+    let help = [("OTHER", folder.path().to_owned()), ("RECOVERY", stick_with(folder.path(), "right", "recovery-key.txt", key))];
+    boot(&machine, &Drawer::of(help)).unwrap();
+    assert_complete(&machine);
+    assert_eq!(credential(&machine), "sealed to 0");
+    machine.restart(None);
+    boot(&machine, &Drawer::default()).unwrap();
+}
+
+/// Storage that opens and cannot be mounted is not called ready, and is tried again.
+#[test]
+fn storage_that_cannot_be_mounted_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = filled(folder.path());
+    machine.restart(None);
+    machine.unmountable.set(true);
+    let error = boot_without_help(&machine).unwrap_err();
+    assert!(error.to_string().starts_with("sealed storage opens, but cannot be mounted"), "{error}");
+    machine.unmountable.set(false);
+    boot(&machine, &Drawer::default()).unwrap();
+    assert_complete(&machine);
 }

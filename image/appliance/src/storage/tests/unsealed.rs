@@ -30,14 +30,14 @@ fn key_beside(machine: &Machine) -> bool {
 /// A start during which nobody stands by with a stick.
 fn start(machine: &Machine) -> Result<Opened, StorageError> {
     let places = machine.places();
-    let data = machine.root.join("data");
     let storage = Storage {
         programs: machine,
         places: &places,
         states: StateFiles::of(&places),
         sticks: &Drawer::default(),
-        mount: &|_, _| Ok(Box::new(Folder { folder: data.clone(), protected: false })),
+        mount: &|_, _| machine.mounted(),
         unsealed_allowed: &|_, _| None,
+        found: Cell::default(),
     };
     storage.open_or_make()
 }

@@ -1,0 +1,115 @@
+//! A server that does only a part of what is asked of it: the readings go on without it, or what stands in their way is said.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // Test code.
+
+mod common;
+
+use common::ehr::{Ehr, Fault, outcome, reply};
+use common::serve::Served;
+use common::{accepted, batch, batch_of, endpoint, is_transient, patient, reading};
+use serde_json::json;
+use vitalgate_domain::{Answer, Batch, BatchMode, DeviceId, ItemAnswer};
+use vitalgate_transport::{FhirClient, WritePolicy};
+
+async fn served(update_create: bool) -> (Served, FhirClient) {
+    let served = Served::start(Ehr::new(update_create)).await;
+    let client = FhirClient::new(endpoint(&served.url(), WritePolicy::Auto), served.certificates.client()).unwrap();
+    (served, client)
+}
+
+/// With conditional create only a search shows under whom a reading is that was there already, and whether one is there at all whose
+/// answer was lost. Where it is refused nothing is sent in a circle: it is held, and the right that is missing is named.
+#[tokio::test]
+async fn a_server_that_refuses_the_search_holds_what_is_open_and_the_right_is_named() {
+    let other = json!({"resourceType": "Observation", "id": "1", "identifier": [{"system": "s", "value": "v"}]});
+    let ignores_identifier = json!({"resourceType": "Bundle", "type": "searchset", "total": 1, "entry": [{"resource": other}]});
+    let refusals = [401, 403, 404, 405].map(|status| reply(status, &outcome("forbidden", "Max Muster")));
+    for refusal in refusals.into_iter().chain([reply(200, &ignores_identifier)]) {
+        for (mode, lost) in [(BatchMode::Together, false), (BatchMode::Separately, false), (BatchMode::Together, true)] {
+            let (served, client) = served(false).await;
+            assert_eq!(accepted(&client.deliver(&batch_of(1..=4, mode, &patient())).await), 4);
+            served.ehr.state().faults.extend(lost.then_some(Fault::ResetAfterStoring));
+            served.ehr.state().observation_search = Some(refusal.clone());
+            let first = client.deliver(&batch_of(1..=4, mode, &patient())).await;
+            let Answer::Paused { detail } = &first else { panic!("{}: {first:?}", refusal.status) };
+            assert!(detail.contains("search of Observation") && !detail.contains("Muster"), "{detail}");
+            assert_eq!(served.ehr.count("GET", "/fhir/Observation"), 1, "asked once, and not for each");
+            let answer = client.deliver(&batch(mode)).await;
+            let Answer::Items(items) = &answer else { panic!("{answer:?}") };
+            assert!(matches!(&items[0], ItemAnswer::Transient { detail } if detail.contains("search of Observation")), "{items:?}");
+            assert!(matches!(items[4], ItemAnswer::Accepted { .. }), "what is sure is settled: {items:?}");
+            served.ehr.state().observation_search = None;
+            assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5, "allowed meanwhile");
+            assert_eq!(served.ehr.observations(), (5, 5));
+        }
+    }
+}
+
+/// A search that a busy server does not answer is tried again: nobody has to change a right for it.
+#[tokio::test]
+async fn a_search_that_may_pass_is_tried_again() {
+    for status in [408, 429, 503] {
+        let (served, client) = served(false).await;
+        assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+        served.ehr.state().observation_search = Some(reply(status, &json!(null)));
+        assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await), "{status}");
+        served.ehr.state().observation_search = None;
+        assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    }
+}
+
+/// Readings do not wait for a Device resource, however the server answers for it: for a few tries it may pass, then they go and name
+/// their device by identifier.
+#[tokio::test]
+async fn a_server_that_always_fails_at_devices_still_gets_the_readings() {
+    const TRIES: usize = 6;
+    let another = json!({"resourceType": "Device", "id": "another"});
+    let looks = [Some(reply(500, &json!(null))), Some(reply(200, &another)), None];
+    let cases = looks.into_iter().map(|look| (true, look, 500)).chain([(true, None, 409), (false, None, 500), (false, None, 409)]);
+    for (update_create, look, status) in cases {
+        let (served, client) = served(update_create).await;
+        served.ehr.state().no_devices = Some(status);
+        served.ehr.state().device_look = look;
+        let mut answers = Vec::new();
+        while answers.last().map_or(0, accepted) < 5 {
+            assert!(answers.len() < TRIES, "{status}: {answers:?}");
+            answers.push(client.deliver(&batch(BatchMode::Together)).await);
+        }
+        assert!(answers.len() > 2 && answers.iter().rev().skip(1).all(is_transient), "it may pass: {answers:?}");
+        let asked = served.ehr.count("GET", "/fhir/Device") + served.ehr.count("POST", "/fhir/Device");
+        assert_eq!(accepted(&client.deliver(&batch_of(6..=6, BatchMode::Together, &patient())).await), 1);
+        let again = served.ehr.count("GET", "/fhir/Device") + served.ehr.count("POST", "/fhir/Device");
+        assert_eq!(asked, again, "and is left alone for a while");
+        let state = served.ehr.state();
+        let (_, versions) = state.stored.iter().find(|((kind, _), _)| kind == "Observation").unwrap();
+        let device = &versions.last().unwrap()["device"];
+        assert!(device["reference"].is_null() && device["identifier"]["value"].is_string(), "{device}");
+    }
+}
+
+/// A Device that was deleted on the server makes no dead letters of its readings while those of another device arrive.
+#[tokio::test]
+async fn a_device_that_was_deleted_is_put_back_for_the_readings_of_two() {
+    let of_two: Batch = {
+        let mut batch = batch(BatchMode::Separately);
+        for item in batch.items.iter_mut().skip(2) {
+            let (sequence, mut moved) = (item.readings[0].0, reading(item.readings[0].0.0, &patient()));
+            moved.device = DeviceId::new("monitor-02").unwrap();
+            item.readings = vec![(sequence, moved)];
+        }
+        batch
+    };
+    for update_create in [true, false] {
+        let (served, client) = served(update_create).await;
+        let record = json!({"resourceType": "Patient", "id": "4711", "identifier": []});
+        served.ehr.state().stored.insert(("Patient".into(), "4711".into()), vec![record]);
+        served.ehr.state().checks_references = true;
+        assert_eq!(accepted(&client.deliver(&of_two).await), 5);
+        served.ehr.state().stored.retain(|(kind, _), versions| {
+            let is_the_second = versions[0].to_string().contains("monitor-02");
+            kind != "Observation" && !(kind == "Device" && is_the_second)
+        });
+        let answer = client.deliver(&of_two).await;
+        assert_eq!((accepted(&answer), served.ehr.observations()), (5, (5, 5)), "{answer:?}");
+    }
+}
