@@ -91,7 +91,7 @@ pub enum Answer {
         /// What to mend.
         detail: Arc<str>,
     },
-    /// The patient is not known there, or not unique: hold the items as unassigned.
+    /// The patient is not known there, or not unique: the items are held as unassigned, or wait where nobody is known.
     PatientUnknown {
         /// What to mend.
         detail: Arc<str>,

@@ -78,7 +78,7 @@ pub enum Change {
     },
     /// A destination was added or taken away by the configuration.
     Destinations {
-        /// All that are configured now; each new one starts at `from`.
+        /// All that are configured now, and those that are not and keep their place; each new one starts at `from`.
         present: Vec<DestinationId>,
         /// Where a new destination starts.
         from: Sequence,

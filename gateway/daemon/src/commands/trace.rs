@@ -85,7 +85,9 @@ fn words(standing: &TraceDestination, resolved: Option<&str>) -> String {
         (DeliveryState::Resolved, _) => format!("was a dead letter ({reason}), {}", resolved.unwrap_or(RESOLVED)),
         (DeliveryState::Unknown, _) => match resolved {
             Some(resolved) => format!("settled, and a dead letter of it was {resolved}; the details are not at hand now, ask again"),
-            None => "settled; whether it was taken is not at hand now, ask again".to_owned(),
+            None => {
+                "settled; whether it was taken is not at hand: ask again, and if it stays so, ask the destination for its id".to_owned()
+            }
         },
     }
 }

@@ -12,7 +12,7 @@ pub const PROBE_WAIT_MIN_MS: u64 = 1_000;
 /// It does not grow with the outage: what waits is to be on its way again about two seconds after the
 /// destination is. That costs it less than one request a second from a gateway that has something to send, and
 /// nothing from one that has not; one at a time, spread at random so that gateways do not come in step, never
-/// before its `Retry-After`, and small (the transport asks before it sends to a server that failed).
+/// before its `Retry-After`, and small (the transport sends a server that failed one reading before the others).
 pub const PROBE_WAIT_MAX_MS: u64 = 2_000;
 /// Upper bound of the wait before the first probe of a destination that refuses us, in milliseconds.
 pub const PAUSED_BASE_MS: u64 = 1_000;

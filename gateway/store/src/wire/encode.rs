@@ -1,5 +1,6 @@
 //! Entries to bytes, in blocks of bounded size.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use vitalgate_domain::{Change, DeadLetter, DeviceEvent, Entry, PatientReference, Reading, Received, Subject, Value};
@@ -21,6 +22,8 @@ const RECEIVED_BYTES: usize = 40;
 const SUBJECT_BYTES: usize = 12;
 /// Upper bound of a text's length prefix.
 const TEXT_PREFIX_BYTES: usize = 5;
+/// So many of the receptions before are looked at for the same one: what came together stands together.
+const NEARBY_RECEPTIONS: usize = 4;
 /// Upper bound of a dead letter beside its texts and bytes, and of a device event.
 const SMALL_ENTRY_BYTES: usize = 32;
 
@@ -28,6 +31,7 @@ const SMALL_ENTRY_BYTES: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct EntryEncoder<'a> {
     texts: Vec<&'a str>,
+    places: HashMap<&'a str, u32>,
     receptions: Vec<WireReceived>,
     subjects: Vec<WireSubject>,
     kinds: Vec<u8>,
@@ -81,7 +85,9 @@ impl<'a> EntryEncoder<'a> {
                 DEAD_LETTER => drop(self.letters.pop()),
                 _ => drop(self.events.pop()),
             }
-            self.texts.truncate(marks.0);
+            for text in self.texts.drain(marks.0..) {
+                self.places.remove(text);
+            }
             self.receptions.truncate(marks.1);
             self.subjects.truncate(marks.2);
             self.bytes_at_most = marks.3;
@@ -103,20 +109,21 @@ impl<'a> EntryEncoder<'a> {
     }
 
     fn text(&mut self, text: &'a str) -> u32 {
-        let same = |known: &&'a str| (std::ptr::eq(known.as_ptr(), text.as_ptr()) && known.len() == text.len()) || **known == *text;
-        // What came last is the likeliest.
-        if let Some(found) = self.texts.iter().rposition(same) {
-            return place(found);
+        if let Some(found) = self.places.get(text) {
+            return *found;
         }
+        let found = place(self.texts.len());
         self.bytes_at_most += TEXT_PREFIX_BYTES + text.len();
         self.texts.push(text);
-        place(self.texts.len() - 1)
+        self.places.insert(text, found);
+        found
     }
 
     fn received(&mut self, received: &Received) -> u32 {
         let wire = WireReceived(received.wall.0, received.monotonic_ms, Id(*received.boot.as_bytes()), trust_number(received.trust));
-        if let Some(found) = self.receptions.iter().rposition(|known| *known == wire) {
-            return place(found);
+        let nearby = self.receptions.len().saturating_sub(NEARBY_RECEPTIONS);
+        if let Some(found) = self.receptions.iter().skip(nearby).rposition(|known| *known == wire) {
+            return place(nearby + found);
         }
         self.bytes_at_most += RECEIVED_BYTES;
         self.receptions.push(wire);

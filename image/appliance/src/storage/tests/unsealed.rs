@@ -27,21 +27,6 @@ fn key_beside(machine: &Machine) -> bool {
     machine.places().at(path::UNSEALED_KEY).exists()
 }
 
-/// A start during which nobody stands by with a stick.
-fn start(machine: &Machine) -> Result<Opened, StorageError> {
-    let places = machine.places();
-    let storage = Storage {
-        programs: machine,
-        places: &places,
-        states: StateFiles::of(&places),
-        sticks: &Drawer::default(),
-        mount: &|_, _| machine.mounted(),
-        unsealed_allowed: &|_, _| None,
-        found: Cell::default(),
-    };
-    storage.open_or_make()
-}
-
 /// Who switches the TPM on, as the status page advises, gets sealed storage, a gateway that starts, and no key beside it any more.
 #[test]
 fn a_tpm_that_is_switched_on_seals_what_was_stored_without_it() {
@@ -52,7 +37,7 @@ fn a_tpm_that_is_switched_on_seals_what_was_stored_without_it() {
     assert_eq!((said.word, said.facts[fact::SEALED].as_str()), (StateWord::Ready, fact::SEALED_YES));
     assert_eq!((credential(&machine).as_str(), machine.sealed_to.get(), key_beside(&machine)), ("sealed to 0", Some(0), false));
     machine.restart(None);
-    assert_eq!(start(&machine).unwrap(), Opened::Sealed);
+    assert_eq!(boot_without_help(&machine).unwrap(), Opened::Sealed);
 }
 
 /// The power goes at every call of that start, before and after its effect: the next one opens storage without any help, and the
@@ -62,7 +47,7 @@ fn a_seal_that_is_cut_anywhere_is_made_by_the_next_start() {
     let calls = {
         let folder = tempfile::tempdir().unwrap();
         let machine = with_a_tpm_since(folder.path());
-        start(&machine).unwrap();
+        boot_without_help(&machine).unwrap();
         machine.calls.get()
     };
     assert!(calls >= 6, "{calls} calls: the machine does not see every step");
@@ -71,9 +56,9 @@ fn a_seal_that_is_cut_anywhere_is_made_by_the_next_start() {
             let folder = tempfile::tempdir().unwrap();
             let machine = with_a_tpm_since(folder.path());
             machine.restart(Some((at, after)));
-            let _ = start(&machine);
+            let _ = boot_without_help(&machine);
             machine.restart(None);
-            start(&machine).unwrap_or_else(|error| panic!("cut at {at}: {error}"));
+            boot_without_help(&machine).unwrap_or_else(|error| panic!("cut at {at}: {error}"));
             let kept = (credential(&machine), machine.sealed_to.get(), key_beside(&machine));
             assert_eq!(kept, ("sealed to 0".to_owned(), Some(0), false), "cut at {at}");
         }
@@ -90,7 +75,7 @@ fn a_tpm_that_does_not_seal_is_said_to_be_in_the_way() {
         let machine = with_a_tpm_since(folder.path());
         machine.refuses.set(true);
         machine.strict.set(strict);
-        let opened = start(&machine);
+        let opened = boot_without_help(&machine);
         assert_eq!(machine.places().at("/dev/mapper/data").exists(), !strict);
         if strict {
             let error = opened.unwrap_err().to_string();
@@ -101,7 +86,7 @@ fn a_tpm_that_does_not_seal_is_said_to_be_in_the_way() {
         assert_eq!((credential(&machine).as_str(), key_beside(&machine)), ("open to all", true));
         fs::remove_dir_all(machine.places().at("/sys/class/tpmrm")).unwrap();
         machine.restart(None);
-        assert_eq!(start(&machine).unwrap(), Opened::Unsealed(None));
+        assert_eq!(boot_without_help(&machine).unwrap(), Opened::Unsealed(None));
     }
 }
 
@@ -110,10 +95,10 @@ fn a_tpm_that_does_not_seal_is_said_to_be_in_the_way() {
 fn a_key_that_stays_beside_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let machine = with_a_tpm_since(folder.path());
-    start(&machine).unwrap();
+    boot_without_help(&machine).unwrap();
     fs::create_dir_all(machine.places().at(path::UNSEALED_KEY)).unwrap();
     machine.restart(None);
-    assert_eq!(start(&machine).unwrap(), Opened::Unsealed(None));
+    assert_eq!(boot_without_help(&machine).unwrap(), Opened::Unsealed(None));
 }
 
 /// The key beside storage goes when the TPM has shown that it opens, not before.
@@ -123,7 +108,7 @@ fn a_seal_that_does_not_open_takes_no_key_away() {
     let machine = with_a_tpm_since(folder.path());
     machine.shut.set(true);
     for _ in 0..2 {
-        assert_eq!(start(&machine).unwrap(), Opened::Unsealed(None));
+        assert_eq!(boot_without_help(&machine).unwrap(), Opened::Unsealed(None));
         assert!(machine.places().at("/dev/mapper/data").exists() && key_beside(&machine));
         machine.restart(None);
     }
@@ -131,10 +116,10 @@ fn a_seal_that_does_not_open_takes_no_key_away() {
     let tpm = machine.places().at("/sys/class/tpmrm");
     fs::rename(&tpm, tpm.with_extension("off")).unwrap();
     assert_eq!(credential(&machine), "sealed to 0");
-    assert_eq!((start(&machine).unwrap(), credential(&machine).as_str()), (Opened::Unsealed(None), "open to all"));
+    assert_eq!((boot_without_help(&machine).unwrap(), credential(&machine).as_str()), (Opened::Unsealed(None), "open to all"));
     fs::rename(tpm.with_extension("off"), &tpm).unwrap();
     machine.restart(None);
 
     machine.shut.set(false);
-    assert_eq!((start(&machine).unwrap(), key_beside(&machine)), (Opened::Sealed, false));
+    assert_eq!((boot_without_help(&machine).unwrap(), key_beside(&machine)), (Opened::Sealed, false));
 }
