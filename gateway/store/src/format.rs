@@ -8,6 +8,7 @@
 //!                                            first record in it (two segments can begin with the
 //!                                            same sequence when one holds only changes)
 //!   journal/spare, journal/reserve           zero-filled or used files that become segments
+//!   journal/taken                            one of them while it is made a segment
 //!   shadow/<the same name>                   the same bytes, never synced
 //!   journal/restored.new                     a missing segment that is made again from a copy
 //!   quarantine/<name>.<number>.damaged       damaged files as they were found

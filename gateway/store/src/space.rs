@@ -12,6 +12,9 @@ use crate::options::StoreOptions;
 pub(crate) const SPARE: &str = "spare";
 /// The segment that only settling may take.
 pub(crate) const RESERVE: &str = "reserve";
+/// A file that was taken and is no segment yet. It has a name of its own: what is made ready meanwhile must not take its place, or what
+/// is committed to it would be in no folder.
+pub(crate) const TAKEN: &str = "taken";
 /// A segment in the making.
 pub(crate) const UNREADY: &str = "spare.new";
 /// Longest wait for a segment that is being made, in milliseconds.
@@ -44,9 +47,26 @@ pub(crate) enum Room {
     BelowFloor,
 }
 
+/// What an earlier run took and did not begin is ready again.
+fn put_back(files: &dyn FileSystem, dir: &Path, segment_bytes: u64) -> io::Result<()> {
+    let names = files.list(dir)?;
+    let is_here = |name: &str| names.iter().any(|known| known == name);
+    if !is_here(TAKEN) {
+        return Ok(());
+    }
+    let taken = dir.join(TAKEN);
+    if is_here(SPARE) || files.open(&taken)?.len()? != segment_bytes {
+        files.remove(&taken)?;
+    } else {
+        files.rename(&taken, &dir.join(SPARE))?;
+    }
+    files.sync_dir(dir)
+}
+
 impl Space {
     /// Looks at what an earlier run left ready.
     pub(crate) fn new(files: Arc<dyn FileSystem>, journal_dir: &Path, options: &StoreOptions) -> io::Result<Arc<Self>> {
+        put_back(files.as_ref(), journal_dir, options.segment_bytes)?;
         let names = files.list(journal_dir)?;
         let whole = |name: &str| -> io::Result<bool> {
             Ok(names.iter().any(|known| known == name) && files.open(&journal_dir.join(name))?.len()? == options.segment_bytes)
@@ -184,19 +204,27 @@ impl Space {
             }
         }
         if ready.spare {
+            let file = self.claim(SPARE)?;
             ready.spare = false;
-            return self.files.open(&self.dir.join(SPARE)).map(|file| Some((SPARE, file)));
+            return Ok(Some((TAKEN, file)));
         }
         if !ready.preparing && self.may_make() {
             drop(ready);
-            self.make(SPARE)?;
-            return self.files.open(&self.dir.join(SPARE)).map(|file| Some((SPARE, file)));
+            self.make(TAKEN)?;
+            return self.files.open(&self.dir.join(TAKEN)).map(|file| Some((TAKEN, file)));
         }
         if with_reserve && ready.reserve {
+            let file = self.claim(RESERVE)?;
             ready.reserve = false;
-            return self.files.open(&self.dir.join(RESERVE)).map(|file| Some((RESERVE, file)));
+            return Ok(Some((TAKEN, file)));
         }
         Ok(None)
+    }
+
+    fn claim(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let taken = self.dir.join(TAKEN);
+        self.files.rename(&self.dir.join(name), &taken)?;
+        self.files.open(&taken)
     }
 
     /// A segment that is no longer needed becomes the reserve, or the spare unless free space is below the
@@ -213,5 +241,54 @@ impl Space {
             self.files.remove(path)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::RealFiles;
+
+    const SEGMENT_BYTES: u64 = 64 * 1024;
+
+    fn space(folder: &Path) -> Arc<Space> {
+        let options =
+            StoreOptions { segment_bytes: SEGMENT_BYTES, background: false, free_space_floor_bytes: 0, ..StoreOptions::new(folder) };
+        Space::new(Arc::new(RealFiles), folder, &options).unwrap()
+    }
+
+    /// Promise 1: a file that was taken stays the one under its name until it is a segment, whatever is made ready meanwhile. Else what
+    /// is committed to it would be in no folder after a power cut.
+    #[test]
+    fn what_is_made_ready_meanwhile_does_not_take_the_place_of_what_was_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = space(folder.path());
+        space.prepare();
+        for _ in 0..2 {
+            let (name, file) = space.take(true).unwrap().unwrap();
+            file.write_all_at(b"committed", 0).unwrap();
+            space.prepare();
+            let there = std::fs::read(folder.path().join(name)).unwrap();
+            assert!(there.starts_with(b"committed"), "another file lies there");
+            std::fs::rename(folder.path().join(name), folder.path().join("segment")).unwrap();
+            // The next one is made at once: there is no spare.
+            std::fs::remove_file(folder.path().join(SPARE)).unwrap();
+            space.lock().spare = false;
+        }
+    }
+
+    /// A power cut between taking a file and beginning the segment costs no room, and no second spare.
+    #[test]
+    fn what_was_taken_and_not_begun_is_ready_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = space(folder.path());
+        first.prepare();
+        let (name, _file) = first.take(false).unwrap().unwrap();
+        let again = space(folder.path());
+        assert!(again.lock().spare && again.lock().reserve && !folder.path().join(name).exists());
+        again.take(false).unwrap().unwrap();
+        std::fs::copy(folder.path().join(RESERVE), folder.path().join(SPARE)).unwrap();
+        let third = space(folder.path());
+        assert!(third.lock().spare && !folder.path().join(name).exists());
     }
 }
