@@ -176,6 +176,8 @@ mod tests {
         };
         for _ in 0..2 {
             assert_eq!(told(&mut opened, &[]), [ehr.clone(), local.clone()]);
+            // As the gateway does: its buffer has ended before the next start opens it.
+            opened.keyed.shutdown(PATIENCE);
             drop(opened);
             opened = open();
         }
