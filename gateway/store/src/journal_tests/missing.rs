@@ -189,7 +189,9 @@ fn where_the_keyed_store_waits_for_room_an_uncertain_end_is_cut_and_kept() {
     assert_holds(&records, 1, &begun.entries[..records.len()]);
     files.set_free_space(small_options().free_space_floor_bytes - 1);
     assert!(opened.journal.maintain().is_ok());
-    assert!(read_up_to(&files, &kept, usize::MAX).unwrap().ends_with(damaged));
+    // A record may itself end with zeros.
+    let kept = read_up_to(&files, &kept, usize::MAX).unwrap();
+    assert!(kept[..=kept.iter().rposition(|byte| *byte != 0).unwrap()].ends_with(damaged));
     drop(opened);
     let again = open_beside(&files, &full).unwrap();
     assert!(!again.report.has_damage(), "{}", again.report);
