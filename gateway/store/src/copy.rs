@@ -140,6 +140,11 @@ pub trait KeyedCopy: Send + Sync {
         false
     }
 
+    /// Whether it was set aside and is not whole again: that it does not have something now does not say that it never had it.
+    fn is_rebuilding(&self) -> bool {
+        false
+    }
+
     /// How far what it followed is certainly on disk: the journal may drop segments and shadow up
     /// to here.
     fn checkpointed(&self) -> Watermark;

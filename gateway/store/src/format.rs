@@ -13,8 +13,10 @@
 //!   journal/restored.new                     a missing segment that is made again from a copy
 //!   quarantine/<name>.<number>.damaged       damaged files as they were found
 //!   kept/<segment>.<ordinal>.cut             an unfinished write that was cut while the keyed store
-//!                                            could not be asked whether it was one
-//!   kept/ahead-<number>/                     a keyed store that was further than the journal
+//!                                            could not be asked whether it was one; a number before
+//!                                            `.cut` where something else was cut there before
+//!   kept/ahead-<number>/                     a keyed store that was further than the journal, or had
+//!                                            its end otherwise
 //!   sled/                                    the keyed store
 //! ```
 //!

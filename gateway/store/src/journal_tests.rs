@@ -5,4 +5,5 @@ mod damage;
 mod missing;
 mod model;
 mod power_cut;
+mod room;
 mod second;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, TryLockEr
 use vitalgate_domain::{Change, Record, Sequence};
 
 use crate::copy::{BlockKind, KeyedCopy, KeyedError, Ordinal, SealedBlock, SourceError, Watermark};
-use crate::files::{FileSystem, read_full};
+use crate::files::{FileSystem, StoredFile, read_full};
 use crate::keyring::{KeyError, Keyring};
 use crate::options::StoreOptions;
 use crate::record::{HEADER_BYTES, RecordHeader, whole_record};
@@ -299,17 +299,30 @@ impl Outbox {
         Ok(copy)
     }
 
-    /// Keeps bytes that are cut off the journal and of which there may be no other copy.
+    /// Keeps bytes that are cut off the journal and of which there may be no other copy; gives the file's name. What was kept of the same
+    /// place stays as it is: where the power went while the journal's end was zeroed, there is less now.
     ///
     /// # Errors
     /// When the disk fails or is full.
-    pub(crate) fn keep(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn keep(&self, place: &str, bytes: &[u8]) -> io::Result<String> {
         let dir = self.options.dir.join(KEPT);
         let ends = self.files.list(&dir)?;
+        let mut name = format!("{place}.cut");
+        let mut number = 0;
+        while ends.contains(&name) {
+            let file = self.files.open(&dir.join(&name))?;
+            if holds(file.as_ref(), bytes)? {
+                file.sync_all()?;
+                self.files.sync_dir(&dir)?;
+                return Ok(name);
+            }
+            number += 1;
+            name = format!("{place}.{number}.cut");
+        }
         for oldest in ends.iter().take((ends.len() + 1).saturating_sub(KEPT_ENDS_MAX)) {
             self.files.remove(&dir.join(oldest))?;
         }
-        let path = dir.join(name);
+        let path = dir.join(&name);
         let written = self.files.create(&path).and_then(|file| {
             file.write_all_at(bytes, 0)?;
             file.sync_all()
@@ -318,7 +331,8 @@ impl Outbox {
             let _gone = self.files.remove(&path);
             return Err(error);
         }
-        self.files.sync_dir(&dir)
+        self.files.sync_dir(&dir)?;
+        Ok(name)
     }
 
     /// Opens a block that a copy held.
@@ -327,4 +341,11 @@ impl Outbox {
             .filter(|(header, record)| header.ordinal == block.ordinal && record.len() == block.bytes.len())
             .ok_or_else(|| SourceError::Undecodable { ordinal: block.ordinal, reason: "the record is not whole".into() })
     }
+}
+
+/// Whether the file has all of these bytes but zeros.
+fn holds(file: &dyn StoredFile, bytes: &[u8]) -> io::Result<bool> {
+    let mut kept = vec![0; bytes.len()];
+    read_full(file, &mut kept, 0)?;
+    Ok(kept.iter().zip(bytes).all(|(kept, byte)| *byte == 0 || kept == byte))
 }

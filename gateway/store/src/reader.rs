@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use vitalgate_domain::{Change, Entry, ReadingId, Record, Sequence, SequenceRanges};
 
@@ -231,6 +232,54 @@ impl Reader {
                 noted.extend(sequences.into_iter().filter(|sequence| of.contains(sequence)).map(|sequence| (sequence, Arc::clone(&note))));
             }
         }
+    }
+
+    /// The entries that destinations know under this id, by all that is noted here. It looks through the journal, its newest
+    /// segment first, and begins with none after `until`: for a person's question.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn known_as(&self, id: &str, until: Instant) -> Result<Search<BTreeSet<Sequence>>, ReadError> {
+        let mut search = Search { found: BTreeSet::new(), below: None, lost: SequenceRanges::new() };
+        let mut limit = self.outbox.committed();
+        let mut buffer = Vec::new();
+        for segment in self.outbox.segments().into_iter().rev() {
+            if Instant::now() >= until {
+                search.below = Some(limit.sequence.next());
+                break;
+            }
+            let mut walker = Walker::new(&self.outbox, segment.start(), limit, Copies::All);
+            loop {
+                match walker.next()? {
+                    Step::Record(header) if header.kind == BlockKind::Changes => {
+                        match self.named_in(id, &header, walker.record(), &mut buffer) {
+                            Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
+                            // Told where the journal is opened.
+                            Err(_) => {}
+                            Ok(named) => search.found.extend(named),
+                        }
+                    }
+                    Step::Record(_) | Step::Lost { .. } => {}
+                    Step::End => break,
+                }
+            }
+            limit =
+                Watermark { ordinal: Ordinal(segment.ordinal.0.saturating_sub(1)), sequence: Sequence(segment.first.0.saturating_sub(1)) };
+        }
+        Ok(search)
+    }
+
+    /// The entries that these changes give this id.
+    fn named_in(&self, id: &str, header: &RecordHeader, record: &[u8], buffer: &mut Vec<u8>) -> Result<Vec<Sequence>, OpenBlockError> {
+        if !contains(self.outbox.open_plain(header, record, buffer)?, id.as_bytes()) {
+            return Ok(Vec::new());
+        }
+        let changes = self.outbox.open_changes(header, record)?;
+        let ids = changes.into_iter().flat_map(|change| match change {
+            Change::Settled { remote_ids, .. } => remote_ids,
+            _ => Vec::new(),
+        });
+        Ok(ids.filter(|(_, given)| **given == *id).map(|(sequence, _)| sequence).collect())
     }
 
     /// Looks at each record of entries from a sequence on. Gives back what does not open or is in no copy any more.

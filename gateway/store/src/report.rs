@@ -109,7 +109,8 @@ pub enum Finding {
         /// How many.
         changes: usize,
     },
-    /// The keyed store, which may have more, waited for free space: what looked like an unfinished write was cut, and is kept.
+    /// The keyed store, which may have more, waited for free space or was being rebuilt: what looked like an unfinished write was cut, and
+    /// is kept.
     CutUnasked {
         /// The file.
         file: String,
@@ -162,10 +163,10 @@ impl fmt::Display for Finding {
             }
             Self::CutUnasked { file, kept: Some(kept) } => write!(
                 formatter,
-                "{file}: a write that looked unfinished was cut while the keyed store waited for free space; it is kept in kept/{kept}"
+                "{file}: a write that looked unfinished was cut while the keyed store could not be asked; it is kept in kept/{kept}"
             ),
             Self::CutUnasked { file, kept: None } => {
-                write!(formatter, "{file}: a write that looked unfinished was cut while the disk was full")
+                write!(formatter, "{file}: a write that looked unfinished was cut, and could not be kept")
             }
             Self::Unanswered { first, last } => write!(
                 formatter,

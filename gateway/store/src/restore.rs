@@ -15,7 +15,7 @@ use crate::outbox::Outbox;
 use crate::record::{RecordHeader, aligned, whole_record};
 use crate::report::{Finding, Healer};
 use crate::segment::{Mark, RECORDS_START, Segment, SegmentHeader, parse_name, segment_name};
-use crate::space::{Room, Space};
+use crate::space::Space;
 use crate::state::State;
 use crate::walker::WalkError;
 
@@ -113,10 +113,13 @@ impl Outbox {
             if self.oldest().0 <= first {
                 break Ok(());
             }
-            let full = || WalkError::Io(io::ErrorKind::StorageFull.into());
-            let room = space.room().map_err(WalkError::Io).and_then(|room| if room == Room::Enough { Ok(()) } else { Err(full()) });
+            // Readings need the room more.
+            let room = if space.may_make() { Ok(()) } else { Err(WalkError::Io(io::ErrorKind::StorageFull.into())) };
+            // What was set aside may bring back what is not here yet.
+            let is_rebuilding = keyed.is_rebuilding();
             match room.and_then(|()| self.restore_before_oldest(keyed)) {
                 Ok(true) => {}
+                Ok(false) if is_rebuilding => break Err(KeyedError::Unavailable("it is being rebuilt".into()).into()),
                 Ok(false) => {
                     self.findings.add(Finding::Lost { first, last: Sequence(self.oldest().0.0.saturating_sub(1)) });
                     break Ok(());

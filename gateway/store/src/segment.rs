@@ -13,7 +13,8 @@ use crate::keyring::WRAPPED_BYTES_MAX;
 
 /// Where the first record of a segment starts, in bytes.
 pub(crate) const RECORDS_START: u64 = 4096;
-const HEADER_PAGE_BYTES: usize = 4096;
+/// Length of a segment's header with the zeros behind it.
+pub(crate) const HEADER_PAGE_BYTES: usize = 4096;
 const SEGMENT_MAGIC: [u8; 8] = *b"VGSEGM\0\x01";
 const SUFFIX: &str = ".segment";
 /// Distance between two places that are remembered within a segment, in bytes.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::files::{FileSystem, StoredFile, fill_with_zeros};
+use crate::files::{FileSystem, StoredFile, fill_with_zeros, read_full};
 use crate::options::StoreOptions;
+use crate::segment::HEADER_PAGE_BYTES;
 
 /// The next segment, ready.
 pub(crate) const SPARE: &str = "spare";
@@ -47,7 +48,7 @@ pub(crate) enum Room {
     BelowFloor,
 }
 
-/// What an earlier run took and did not begin is ready again.
+/// What an earlier run took and did not begin is ready again: first of all as the reserve, since the spare goes below the floor.
 fn put_back(files: &dyn FileSystem, dir: &Path, segment_bytes: u64) -> io::Result<()> {
     let names = files.list(dir)?;
     let is_here = |name: &str| names.iter().any(|known| known == name);
@@ -55,18 +56,36 @@ fn put_back(files: &dyn FileSystem, dir: &Path, segment_bytes: u64) -> io::Resul
         return Ok(());
     }
     let taken = dir.join(TAKEN);
-    if is_here(SPARE) || files.open(&taken)?.len()? != segment_bytes {
-        files.remove(&taken)?;
-    } else {
-        files.rename(&taken, &dir.join(SPARE))?;
+    let whole = files.open(&taken)?.len()? == segment_bytes;
+    match [RESERVE, SPARE].into_iter().find(|name| whole && !is_here(name)) {
+        Some(name) => files.rename(&taken, &dir.join(name))?,
+        None => files.remove(&taken)?,
     }
     files.sync_dir(dir)
+}
+
+/// What waits to become a segment, and was one, says no data key any more: the key may be destroyed.
+fn forget_keys(files: &dyn FileSystem, dir: &Path) -> io::Result<()> {
+    for name in files.list(dir)?.iter().filter(|name| [SPARE, RESERVE].contains(&name.as_str())) {
+        let file = files.open(&dir.join(name))?;
+        let mut page = vec![0; HEADER_PAGE_BYTES];
+        read_full(file.as_ref(), &mut page, 0)?;
+        if page.iter().any(|byte| *byte != 0) {
+            // Only once its name is on disk: a segment must not lose its header.
+            files.sync_dir(dir)?;
+            page.fill(0);
+            file.write_all_at(&page, 0)?;
+            file.sync_data()?;
+        }
+    }
+    Ok(())
 }
 
 impl Space {
     /// Looks at what an earlier run left ready.
     pub(crate) fn new(files: Arc<dyn FileSystem>, journal_dir: &Path, options: &StoreOptions) -> io::Result<Arc<Self>> {
         put_back(files.as_ref(), journal_dir, options.segment_bytes)?;
+        forget_keys(files.as_ref(), journal_dir)?;
         let names = files.list(journal_dir)?;
         let whole = |name: &str| -> io::Result<bool> {
             Ok(names.iter().any(|known| known == name) && files.open(&journal_dir.join(name))?.len()? == options.segment_bytes)
@@ -116,7 +135,8 @@ impl Space {
         Ok(true)
     }
 
-    fn may_make(&self) -> bool {
+    /// Whether a segment can be made and leaves free space above the floor.
+    pub(crate) fn may_make(&self) -> bool {
         self.files.free_space(&self.dir).is_ok_and(|free| free >= self.floor_bytes.saturating_add(self.segment_bytes))
     }
 
@@ -228,7 +248,7 @@ impl Space {
     }
 
     /// A segment that is no longer needed becomes the reserve, or the spare unless free space is below the
-    /// floor, or goes. The caller syncs the folder.
+    /// floor, or goes. The caller syncs the folder, and then calls [`Space::forget_keys`].
     pub(crate) fn recycle(&self, path: &Path, whole: bool) -> io::Result<()> {
         let mut ready = self.lock();
         if whole && !ready.reserve {
@@ -242,11 +262,20 @@ impl Space {
         }
         Ok(())
     }
+
+    /// Afterwards no data key is left in what was recycled.
+    pub(crate) fn forget_keys(&self) -> io::Result<()> {
+        let _ready = self.lock();
+        forget_keys(self.files.as_ref(), &self.dir)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use vitalgate_domain::Sequence;
+
     use super::*;
+    use crate::copy::Ordinal;
     use crate::files::RealFiles;
 
     const SEGMENT_BYTES: u64 = 64 * 1024;
@@ -290,5 +319,42 @@ mod tests {
         std::fs::copy(folder.path().join(RESERVE), folder.path().join(SPARE)).unwrap();
         let third = space(folder.path());
         assert!(third.lock().spare && !folder.path().join(name).exists());
+    }
+    /// A power cut after the reserve was taken must not make a spare of it, which goes below the floor: nothing could be settled then.
+    #[test]
+    fn what_was_taken_while_there_is_no_reserve_is_the_reserve_again() {
+        let folder = tempfile::tempdir().unwrap();
+        space(folder.path()).prepare();
+        std::fs::remove_file(folder.path().join(SPARE)).unwrap();
+        let full = StoreOptions { segment_bytes: SEGMENT_BYTES, free_space_floor_bytes: u64::MAX, ..StoreOptions::new(folder.path()) };
+        let first = Space::new(Arc::new(RealFiles), folder.path(), &full).unwrap();
+        assert!(first.take(false).unwrap().is_none(), "none can be made");
+        let (name, _file) = first.take(true).unwrap().unwrap();
+        let again = Space::new(Arc::new(RealFiles), folder.path(), &full).unwrap();
+        assert!(again.lock().reserve && !again.lock().spare && !folder.path().join(name).exists());
+    }
+
+    /// A file that was a segment says no data key any more, also where the power went before that was seen to.
+    #[test]
+    fn at_the_start_what_is_ready_says_no_data_key() {
+        let folder = tempfile::tempdir().unwrap();
+        space(folder.path()).prepare();
+        for name in [SPARE, RESERVE] {
+            let header = crate::segment::SegmentHeader {
+                id: 7,
+                first: Sequence(1),
+                ordinal: Ordinal(1),
+                wall: None,
+                key_id: 1,
+                wrapped: vec![9; 60],
+            };
+            RealFiles.open(&folder.path().join(name)).unwrap().write_all_at(&header.to_bytes(), 0).unwrap();
+        }
+        let ready = space(folder.path());
+        assert!(ready.lock().spare && ready.lock().reserve);
+        for name in [SPARE, RESERVE] {
+            let bytes = std::fs::read(folder.path().join(name)).unwrap();
+            assert!(bytes.len() as u64 == SEGMENT_BYTES && bytes.iter().all(|byte| *byte == 0), "{name}");
+        }
     }
 }

@@ -46,7 +46,7 @@ struct Scan<'a> {
     mended: Vec<(usize, usize, Ordinal, Healer)>,
     suspicious: bool,
     waited: bool,
-    /// The keyed store waits for free space and could not be asked for what comes next.
+    /// The keyed store waits for free space, or is being rebuilt, and could not be asked for what comes next.
     unasked: bool,
 }
 
@@ -151,6 +151,7 @@ impl Scan<'_> {
         };
         self.unasked = false;
         let Some(record) = found.filter(|record| (start + record.len()) as u64 <= self.outbox.options.segment_bytes) else {
+            self.unasked = second.copy.is_rebuilding();
             return Ok(false);
         };
         let fits = self.fitting_bytes(&record);
@@ -235,9 +236,9 @@ impl Scan<'_> {
 
     /// There may be no other copy of what is cut. Without room for it the journal goes on all the same: only that makes room.
     fn keep(&self, bytes: &[u8]) {
-        let name = format!("{}.{:016x}.cut", self.segment.name, self.at.ordinal.0);
-        let kept = match self.outbox.keep(&name, bytes) {
-            Ok(()) => Some(name),
+        let place = format!("{}.{:016x}", self.segment.name, self.at.ordinal.0);
+        let kept = match self.outbox.keep(&place, bytes) {
+            Ok(name) => Some(name),
             Err(error) => {
                 tracing::error!(%error, "what is cut off the end of the journal cannot be kept");
                 None

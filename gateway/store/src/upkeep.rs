@@ -193,6 +193,7 @@ impl Journal {
             self.space.recycle(&path, whole)?;
         }
         outbox.files.sync_dir(&outbox.journal_dir)?;
+        self.space.forget_keys()?;
         if let Some(keyed) = outbox.keyed()
             && !outbox.keeps_copies()
         {

@@ -348,6 +348,30 @@ fn the_store_of_another_journal_is_set_aside() {
     assert!(folder.path().join("kept/ahead-1/db").is_file() && folder.path().join("quarantine/sled-1/db").is_file());
 }
 
+/// Promise 1: where the journal lost its end and went on, the store that had it may be the only one that holds what was acknowledged. It
+/// is set aside where no free space is made.
+#[test]
+fn the_store_that_has_the_lost_end_of_a_journal_is_kept() {
+    for held in [1, 30, 200] {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = full_journal(30);
+        filled_store(folder.path(), &journal);
+        let end = journal.committed().ordinal;
+        let held = held.min(end.0 - 1);
+        journal.cut_after(Ordinal(end.0 - held));
+        for _ in 0..=held {
+            journal.commit_readings(7);
+        }
+        let keyed = attached(folder.path(), &journal);
+        assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE), "{:?}", keyed.status());
+        let told = keyed.events();
+        assert!(matches!(told.as_slice(), [KeyedEvent::Quarantined { .. }]), "{held} records lost: {told:?}");
+        assert_complete(&keyed, &journal);
+        assert!(folder.path().join("kept/ahead-1/db").is_file(), "{held} records lost");
+        assert!(!folder.path().join("quarantine").exists(), "{held} records lost");
+    }
+}
+
 /// The test's key-encryption key hides nothing.
 struct Bare;
 

@@ -175,6 +175,26 @@ fn history_is_told_as_lost_by_the_start_after_the_one_that_was_cut() {
     assert_at_rest(&keyed, folder.path(), &journal);
 }
 
+/// Promise 4: whoever asks before history is brought over can tell that what is not there yet may come.
+#[test]
+fn a_store_says_that_it_is_rebuilt_until_its_history_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, all) = journal();
+    let oldest = damaged_store(folder.path(), &journal);
+    let keyed = Keyed::open(KeyedOptions { probe: probe_by_this_binary(), ..options(folder.path()) });
+    assert_eq!(keyed.wait_open(PATIENCE), KeyedStatus::Running);
+    let held = all.iter().rev().find(|block| block.ordinal < oldest && block.kind == BlockKind::Entries).unwrap();
+    assert_eq!(keyed.block_at(held.ordinal).unwrap(), None);
+    assert!(keyed.is_rebuilding());
+    keyed.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
+    let until = Instant::now() + PATIENCE;
+    while keyed.is_rebuilding() {
+        assert!(Instant::now() < until, "{:?}", keyed.status());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    assert_eq!(keyed.block_at(held.ordinal).unwrap().as_ref(), Some(held));
+}
+
 /// A rebuild that ends the process each time is not begun for ever: what is missing is told as lost,
 /// the damaged store stays in quarantine, and the gateway goes on.
 #[test]

@@ -467,6 +467,32 @@ fn a_dead_letter_of_the_largest_size_is_stored_and_its_segment_stays_until_it_is
     assert!(files.paths().iter().all(|path| path != Path::new("/state/store/journal/spare.new")));
 }
 
+/// Promise 5: what a destination knows under an id of its own is found by it, in whichever segment that was noted, and what was not
+/// looked through is said.
+#[test]
+fn what_a_destination_knows_under_an_id_is_found_by_it() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    let known_as = |sequences: &[u64], id: &str| {
+        let Change::Settled { destination, ranges, rejected, .. } = settle("ehr", sequences[0], sequences[0]) else { unreachable!() };
+        let remote_ids = sequences.iter().map(|sequence| (Sequence(*sequence), id.into())).collect();
+        Change::Settled { destination, ranges, rejected, remote_ids }
+    };
+    for (round, id) in (0..).zip(["one", "another", "another one"]) {
+        journal.append(&readings("m1", round * 1_000, 600), &[]).unwrap();
+        journal.append(&[], &[known_as(&[round * 600 + 1, round * 600 + 3], id)]).unwrap();
+    }
+    assert!(reader.outbox().segments().len() > 3, "several segments");
+    let later = || std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let found = |id: &str| reader.known_as(id, later()).unwrap();
+    for (round, id) in (0..).zip(["one", "another", "another one"]) {
+        assert_eq!(found(id).found, [round * 600 + 1, round * 600 + 3].map(Sequence).into(), "{id}");
+    }
+    assert_eq!((found("other").found.len(), found("other").below), (0, None));
+    let in_no_time = reader.known_as("one", std::time::Instant::now()).unwrap();
+    assert_eq!((in_no_time.found.len(), in_no_time.below), (0, Some(reader.committed().next())));
+}
+
 /// Days that delivered readings stay in these tests.
 const RETENTION_DAYS: i64 = 7;
 const DAY_MS: i64 = 86_400_000;

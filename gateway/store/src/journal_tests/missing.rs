@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use vitalgate_domain::{Change, DeadLetter, DeadLetterKind, DeadLetterReason, DeviceId, Entry, Sequence};
 
@@ -197,6 +198,60 @@ fn where_the_keyed_store_waits_for_room_an_uncertain_end_is_cut_and_kept() {
     assert!(!again.report.has_damage(), "{}", again.report);
 }
 
+/// Where the last commit of the journal begins in its file.
+fn last_group(bytes: &[u8]) -> usize {
+    let id = SegmentHeader::parse(bytes).unwrap().id;
+    let (mut last, mut from) = (0, 0);
+    while let Some((at, header)) = search(bytes, from, id) {
+        if header.first_of_group {
+            last = at;
+        }
+        from = at + header.record_bytes();
+    }
+    last
+}
+
+/// The names in `kept/`, and what the files hold.
+fn kept(files: &ForgetfulFiles) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = files.paths().into_iter().filter(|path| path.starts_with("/state/store/kept"));
+    paths.map(|path| (path.clone(), read_up_to(files, &path, usize::MAX).unwrap())).collect()
+}
+
+/// Promise 1: what was kept of the end stays as it is, also where the power goes while the end is zeroed and the next start finds less
+/// of it; and where something else is cut at the same place later, both are kept.
+#[test]
+fn what_is_kept_of_the_end_is_never_written_over() {
+    let begun = begun();
+    let full: Arc<dyn KeyedCopy> = Arc::new(Interrupted::without_room(Arc::new(begun.follower.with_latest_snapshot())));
+    let files = begun.files.after_kill();
+    let end = segments(&files).pop().unwrap();
+    let group = last_group(&read_up_to(&files, &end, usize::MAX).unwrap());
+    files.damage(&end, |bytes| bytes[group + 100] ^= 4);
+    let damaged = read_up_to(&files, &end, usize::MAX).unwrap();
+    drop(open_beside(&files, &full).unwrap());
+    let first = kept(&files);
+    assert_eq!(first.len(), 1);
+    // Of the zeros only some reached the disk.
+    for zeroed in [64, 1_024] {
+        files.damage(&end, |bytes| {
+            bytes.clone_from(&damaged);
+            bytes[group..group + zeroed].fill(0);
+        });
+        let again = open_beside(&files, &full).unwrap();
+        let told = again.report.findings.iter().any(|finding| matches!(finding, Finding::CutUnasked { kept: Some(_), .. }));
+        assert!(told, "{zeroed} bytes zeroed: {}", again.report);
+        assert_eq!(kept(&files), first, "{zeroed} bytes zeroed");
+    }
+    // Another commit comes to the same place, and goes bad.
+    open_beside(&files, &full).unwrap().journal.append(&readings("m2", 0, 73), &[]).unwrap();
+    files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")).for_each(|path| files.forget(path));
+    files.damage(&end, |bytes| bytes[group + 100] ^= 4);
+    drop(open_beside(&files, &full).unwrap());
+    let both = kept(&files);
+    assert_eq!(both.len(), 2);
+    assert!(both.contains(&first[0]));
+}
+
 /// Promise 2: a keyed store that is still being opened keeps the journal from being opened with less than there is.
 #[test]
 fn while_the_keyed_store_does_not_answer_nothing_is_given_up() {
@@ -338,4 +393,49 @@ fn a_missing_dead_letter_comes_back_within_the_run_once_the_keyed_store_answers(
     assert!(!opened.journal.outbox.keeps_copies(), "what is settled is let go of again");
     drop(opened);
     assert_has_the_letter(&open_on(&files));
+}
+
+/// Promise 2: what nobody waits for is not written back where that would take the room that readings need.
+#[test]
+fn a_missing_dead_letter_waits_until_there_is_room_for_its_segment_above_the_floor() {
+    let (files, follower) = without_its_letter();
+    let follower: Arc<dyn KeyedCopy> = Arc::new(follower.with_latest_snapshot());
+    let options = small_options();
+    files.set_room(options.free_space_floor_bytes + options.segment_bytes / 2);
+    let mut opened = open_beside(&files, &follower).unwrap();
+    assert!(opened.reader.oldest() > Sequence(6), "it is put off");
+    assert_eq!(lost(&opened), []);
+    opened.journal.append(&readings("m1", 1_505, 2), &[]).unwrap();
+    files.set_room(options.free_space_floor_bytes + 4 * options.segment_bytes);
+    opened.journal.maintain().unwrap();
+    assert_has_the_letter(&opened);
+}
+
+/// Promise 4: what a keyed store does not have while it is set aside and rebuilt is not told as lost: it may come back, and its copies
+/// and keys are kept until then.
+#[test]
+fn a_missing_dead_letter_is_not_lost_while_the_keyed_store_is_rebuilt() {
+    let (files, follower) = without_its_letter();
+    let rebuilt = Arc::new(Interrupted::rebuilding(Arc::new(follower.with_latest_snapshot())));
+    let copy = Arc::clone(&rebuilt) as Arc<dyn KeyedCopy>;
+    let mut opened = open_beside(&files, &copy).unwrap();
+    opened.journal.maintain().unwrap();
+    assert_eq!(lost(&opened), []);
+    assert!(opened.journal.outbox.keeps_copies());
+    rebuilt.is_rebuilding.store(false, Ordering::Relaxed);
+    opened.journal.maintain().unwrap();
+    assert_has_the_letter(&opened);
+    assert!(!opened.journal.outbox.keeps_copies());
+}
+
+/// Promise 1: an uncertain end is kept also where the keyed store was set aside at this start. Promise 2: the start does not fail for it.
+#[test]
+fn while_the_keyed_store_is_rebuilt_an_uncertain_end_is_cut_and_kept() {
+    let begun = begun();
+    let copy: Arc<dyn KeyedCopy> = Arc::new(Interrupted::rebuilding(Arc::new(begun.follower.clone())));
+    let files = begun.files.after_kill();
+    damage_end(&files, BAD_ENDS[0]);
+    let opened = open_beside(&files, &copy).unwrap();
+    assert!(opened.report.findings.iter().any(|finding| matches!(finding, Finding::CutUnasked { kept: Some(_), .. })), "{}", opened.report);
+    assert_eq!(kept(&files).len(), 1);
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vitalgate_domain::Sequence;
 
@@ -124,11 +124,25 @@ pub(super) struct Interrupted {
     silent: RangeInclusive<u64>,
     shrinks: AtomicU64,
     waits_for_room: bool,
+    /// Set aside: it has nothing for now.
+    pub(super) is_rebuilding: AtomicBool,
 }
 
 impl Interrupted {
     pub(super) fn at(copy: Arc<dyn KeyedCopy>, silent: RangeInclusive<u64>) -> Self {
-        Self { copy, asked: AtomicU64::default(), silent, shrinks: AtomicU64::default(), waits_for_room: false }
+        Self {
+            copy,
+            asked: AtomicU64::default(),
+            silent,
+            shrinks: AtomicU64::default(),
+            waits_for_room: false,
+            is_rebuilding: AtomicBool::default(),
+        }
+    }
+
+    /// One that was set aside and has nothing yet.
+    pub(super) fn rebuilding(copy: Arc<dyn KeyedCopy>) -> Self {
+        Self { is_rebuilding: AtomicBool::new(true), ..Self::at(copy, 0..=0) }
     }
 
     /// One that does not answer for want of free space.
@@ -159,7 +173,11 @@ impl KeyedCopy for Interrupted {
     }
 
     fn block_at(&self, ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {
-        self.asked()?.block_at(ordinal)
+        if self.is_rebuilding() { Ok(None) } else { self.asked()?.block_at(ordinal) }
+    }
+
+    fn is_rebuilding(&self) -> bool {
+        self.is_rebuilding.load(Ordering::Relaxed)
     }
 
     /// One that is never open does not know.

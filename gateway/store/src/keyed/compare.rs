@@ -13,7 +13,8 @@ const SPOTS: u64 = 16;
 pub(super) enum Comparison {
     /// The store is a copy of this journal.
     Same,
-    /// It is further than the journal, so that the journal has lost its end or is another one; it must be rebuilt.
+    /// It is further than the journal, or shares its beginning and ends otherwise: the journal has lost its end, or is another one; it
+    /// must be rebuilt.
     Ahead(String),
     /// It is not, and must be rebuilt.
     Different(String),
@@ -35,6 +36,7 @@ pub(super) fn compare(shared: &Shared, trees: &Trees, source: &dyn BlockSource, 
         return Ok(Comparison::Same);
     }
     let span = applied.ordinal.0 - first;
+    let mut shares_any = false;
     for spot in 0..=SPOTS.min(span) {
         let ordinal = Ordinal(first + span * spot / SPOTS.min(span).max(1));
         // A lost or unreadable spot in the journal says nothing about this copy.
@@ -42,10 +44,14 @@ pub(super) fn compare(shared: &Shared, trees: &Trees, source: &dyn BlockSource, 
         let Some(journal) = blocks.into_iter().next().filter(|block| block.ordinal == ordinal) else { continue };
         let slot = shared.watch.call(Worker::Feeder, "comparing", shared.times.call, || trees.slot(ordinal))?;
         match slot {
-            Slot::Block(held) if held == journal => {}
+            Slot::Block(held) if held == journal => shares_any = true,
             // The journal may have been healed since.
             Slot::Superseded | Slot::Lost(_) => {}
             Slot::Absent if shared_gap(trees, shared, ordinal)? => {}
+            // What it has there was committed, and the journal went on without it.
+            Slot::Block(_) if shares_any => {
+                return Ok(Comparison::Ahead(format!("it has another record {} than the journal, which lost its own", ordinal.0)));
+            }
             _ => return Ok(Comparison::Different(format!("its record {} is not the journal's", ordinal.0))),
         }
     }

@@ -52,6 +52,11 @@ impl Places {
         }
     }
 
+    /// Whether a rebuild is marked and not certain yet.
+    pub(super) fn is_rebuild_marked(&self) -> bool {
+        fs::symlink_metadata(self.mark()).is_ok()
+    }
+
     /// The new store is certain.
     pub(super) fn forget_rebuild(&self, sync: &dyn DiskSync) -> io::Result<()> {
         match fs::remove_file(self.mark()) {

@@ -264,6 +264,10 @@ impl KeyedCopy for Keyed {
         matches!(self.status(), KeyedStatus::Waiting(_)) || !self.shared.has_room()
     }
 
+    fn is_rebuilding(&self) -> bool {
+        self.shared.places.is_rebuild_marked()
+    }
+
     fn checkpointed(&self) -> Watermark {
         self.shared.reached().checkpointed
     }

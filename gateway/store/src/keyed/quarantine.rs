@@ -76,7 +76,7 @@ impl Places {
         sync.sync_all(&self.root)
     }
 
-    /// Moves the whole store to `quarantine/sled-<n>`, or one that is ahead of the journal to `kept/ahead-<n>`, and marks the rebuild
+    /// Moves the whole store to `quarantine/sled-<n>`, or one that has what the journal has not to `kept/ahead-<n>`, and marks the rebuild
     /// from there; `None` when there is none.
     pub(super) fn set_aside_store(&self, sync: &dyn DiskSync, is_ahead: bool) -> io::Result<Option<PathBuf>> {
         let store = self.store();

@@ -110,6 +110,11 @@ impl MemoryJournal {
         self.records.lock().unwrap().retain(|ordinal, _| *ordinal >= oldest.0);
     }
 
+    /// The journal loses its end: everything after this record.
+    pub(crate) fn cut_after(&self, last: Ordinal) {
+        self.records.lock().unwrap().retain(|ordinal, _| *ordinal <= last.0);
+    }
+
     /// Both copies lost this.
     pub(crate) fn lose(&self, from: Ordinal, until: Watermark) {
         self.records.lock().unwrap().retain(|ordinal, _| *ordinal < from.0 || *ordinal > until.ordinal.0);
