@@ -18,7 +18,7 @@ use crate::ending::Ending;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Due, Exchange, Settled, Step};
 use crate::identity::Shown;
-use crate::limits::{ACKNOWLEDGEMENTS_INTERVAL_MS, CONTROL_BYTES_MAX, DRAIN_MS, READ_BYTES, TIME_INTERVAL_MS};
+use crate::limits::{ACKNOWLEDGEMENTS_INTERVAL_MS, CONTROL_BYTES_MAX, DRAIN_MS, READ_BYTES, SILENT_FIRST_MS, TIME_INTERVAL_MS};
 use crate::probe;
 use crate::refusal::Refusal;
 use crate::roster::{Allowance, Control, Lease};
@@ -121,6 +121,8 @@ impl<S: Transport> Connection<S> {
         });
         let limits = frame::Limits { greeting: false, publish_bytes_max: config.packet_bytes_max, control_bytes_max: CONTROL_BYTES_MAX };
         let next_admission = now + Duration::from_millis(config.admission_check_ms);
+        // A subscription that was kept is not made again: nothing else would tell it the time at once.
+        let next_time = if exchange.session.time { now } else { now + Duration::from_millis(TIME_INTERVAL_MS) };
         Self {
             stream,
             inbound,
@@ -141,7 +143,7 @@ impl<S: Transport> Connection<S> {
             partial: Duration::from_millis(config.partial_packet_ms),
             write: Duration::from_millis(config.write_ms),
             next_admission,
-            next_time: now + Duration::from_millis(TIME_INTERVAL_MS),
+            next_time,
             next_committed: now,
             told_committed: 0,
             alarm: Box::pin(tokio::time::sleep_until(next_admission)),
@@ -295,6 +297,10 @@ impl<S: Transport> Connection<S> {
                     self.phase = Phase::Draining(Instant::now() + Duration::from_millis(DRAIN_MS));
                 }
                 if self.control.takes_challenge() {
+                    let read = self.phase == Phase::Open && matches!(self.intake, Intake::Hungry(_));
+                    if read && self.heard.elapsed() >= Duration::from_millis(SILENT_FIRST_MS) {
+                        return Err(Refusal::KeepAlive.into());
+                    }
                     self.contested_until = Some(Instant::now() + Duration::from_millis(endpoint.config.contest_ms));
                     probe::challenge(self.stream.socket());
                 }

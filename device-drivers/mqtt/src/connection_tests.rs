@@ -18,7 +18,7 @@ use crate::connection::Transport;
 use crate::endpoint::Endpoint;
 use crate::gate::Gate;
 use crate::identity::{Credentials, Proof, Shown};
-use crate::limits::{CONTEST_MS, GREETING_MS, PARTIAL_PACKET_MS};
+use crate::limits::{CONTEST_MS, GREETING_MS, PARTIAL_PACKET_MS, SILENT_FIRST_MS};
 use crate::refusal::Refusal;
 use crate::{EndpointConfig, MqttStats, greeting, probe};
 
@@ -165,6 +165,25 @@ async fn a_contest_that_is_over_leaves_the_first_as_patient_as_before() {
     let scene = Scene::connected(EndpointConfig { contest_ms: CONTEST_MS, ..EndpointConfig::default() }, 0).await;
     assert_eq!(scene.contested().await.await.unwrap(), Some(Refusal::SecondClient));
     eventually("its time ends the contest", || scene.silence_ms() == probe::SILENCE_MS).await;
+}
+
+/// A device that asked for no keep-alive, and whose old connection is held open by its own host, must not be locked out for ever. The
+/// first gives way only once it was silent for long: until then the second is refused.
+#[tokio::test(start_paused = true)]
+async fn a_first_that_was_silent_for_long_gives_way_to_a_second() {
+    let contest = Duration::from_millis(CONTEST_MS);
+    let silent = Duration::from_millis(SILENT_FIRST_MS);
+    let mut scene = Scene::connected(EndpointConfig::default(), 0).await;
+    let second = async |scene: &Scene| scene.endpoint.roster.admit(&device(), contest).await.map(drop).err();
+    tokio::time::advance(silent - 3 * contest).await;
+    assert_eq!(second(&scene).await, Some(Refusal::SecondClient), "it was not silent for long enough");
+    scene.device.write_all(&[0xC0, 0]).await.unwrap();
+    assert_eq!(tokio::time::timeout(PATIENCE, scene.device.read_u16()).await.unwrap().unwrap(), 0xD000);
+    tokio::time::advance(silent - 2 * contest).await;
+    assert_eq!(second(&scene).await, Some(Refusal::SecondClient), "it was heard meanwhile");
+    tokio::time::advance(contest).await;
+    assert_eq!(second(&scene).await, None);
+    assert!(scene.device.read_u8().await.is_err(), "the first was not closed");
 }
 
 /// While the queue is full the gateway does not read: that time counts neither against a packet that was begun nor

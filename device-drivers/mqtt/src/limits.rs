@@ -52,6 +52,8 @@ pub const LINGER_MS: u64 = 500;
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// Time in ms that a second client waits until the first is known to be alive or dead.
 pub const CONTEST_MS: u64 = 4_000;
+/// Time in ms for which the first of two clients may have been silent and still keeps the second out.
+pub const SILENT_FIRST_MS: u64 = 300_000;
 /// Connections per second that one device may open for long.
 pub const CONNECTS_PER_SECOND_MAX: u32 = 5;
 /// Connections that one device may open at once.

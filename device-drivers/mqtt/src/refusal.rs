@@ -45,7 +45,7 @@ pub(crate) enum Refusal {
     Greeting,
     /// A packet was begun and not finished in time.
     PartialPacket,
-    /// Nothing came for one and a half keep-alives.
+    /// Nothing came for one and a half keep-alives, or for long while a second client waits.
     KeepAlive,
     /// The device does not read its acknowledgements.
     SlowReader,
@@ -111,7 +111,7 @@ impl Refusal {
             Self::Handshake => "TLS handshake failed; TLS 1.3 and a certificate of this gateway's authority are needed",
             Self::Greeting => "TLS handshake or CONNECT took too long",
             Self::PartialPacket => "a packet was begun and not finished in time",
-            Self::KeepAlive => "nothing came for one and a half times the keep-alive",
+            Self::KeepAlive => "nothing came for one and a half times the keep-alive, or for 5 minutes while another connection waits",
             Self::SlowReader => "the device does not read its acknowledgements",
             Self::StorageFull => "the gateway cannot store now and acknowledged nothing; send again later",
             Self::Stopping => "the gateway stops; connect again later",

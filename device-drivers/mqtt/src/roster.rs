@@ -8,7 +8,8 @@
 //! first connection within [`crate::limits::CONTEST_MS`], and the second, which waits that long, is let in.
 //! If a packet comes on the first, or its host still answers, the second is refused with an alarm.
 //! Once that is decided the first is probed as rarely as before.
-//! A host that answers although the device's program hangs is ended by its keep-alive.
+//! A host that answers although the device's program hangs, or left the connection open, is ended by its keep-alive. That may
+//! be hours, or none: so the first gives way to a second once it was silent for [`crate::limits::SILENT_FIRST_MS`].
 
 use std::collections::HashMap;
 use std::pin::pin;

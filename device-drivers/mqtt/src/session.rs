@@ -29,7 +29,7 @@ pub(crate) struct Session {
     pub(crate) time: bool,
     /// Whether it wants to hear how many of its messages were committed.
     pub(crate) acknowledgements: bool,
-    /// QoS 2 messages on disk that the device has not let go of: identifier and digest.
+    /// QoS 2 messages on disk that the device has not let go of, be it that it was not told yet: identifier and digest.
     unreleased: HashMap<u16, u64>,
     /// QoS 2 messages submitted on an earlier connection, with the receipt that was not read there.
     submitted: HashMap<u16, (u64, PendingReceipt)>,
@@ -56,7 +56,11 @@ impl Session {
         let Some((_, mut receipt)) = self.submitted.remove(&id).filter(|(known, _)| *known == digest) else { return Recall::New };
         match so_far(&mut receipt) {
             Poll::Pending => Recall::Submitted(receipt),
-            Poll::Ready(Ok(Receipt::Committed)) => Recall::Committed,
+            Poll::Ready(Ok(Receipt::Committed)) => {
+                // Noted now: this connection may end before the message has its turn.
+                self.unreleased.insert(id, digest);
+                Recall::Committed
+            }
             // To wait for a refusal of long ago would cost the device a connection for each message.
             Poll::Ready(Ok(Receipt::Refused) | Err(Stopping)) => Recall::New,
         }

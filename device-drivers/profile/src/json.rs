@@ -118,9 +118,18 @@ impl<'de> Visitor<'de> for Walk<'_, 'de, '_> {
         if self.node.each.is_some() {
             return Err(A::Error::custom("no list"));
         }
+        // A leaf that stands twice shows in its slot; of two objects each could hold a part.
+        let mut parents: Vec<&Node> = Vec::new();
         while let Some(child) = map.next_key_seed(Key(self.node))? {
             match child {
-                Some(node) => map.next_value_seed(Walk { node, found: self.found.again() })?,
+                Some(node) => {
+                    if parents.iter().any(|known| std::ptr::eq(*known, node)) {
+                        *self.found.duplicate = true;
+                    } else if node.is_parent() {
+                        parents.push(node);
+                    }
+                    map.next_value_seed(Walk { node, found: self.found.again() })?;
+                }
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -50,6 +50,11 @@ impl Node {
         self.children.is_empty() && self.slot.is_none() && self.each.is_none()
     }
 
+    /// Whether what is wanted stands below it.
+    pub(crate) fn is_parent(&self) -> bool {
+        !self.children.is_empty()
+    }
+
     /// Marks the place of a pointer to be kept in a slot.
     pub(crate) fn keep(&mut self, pointer: &str, slot: usize) -> Result<(), PointerError> {
         let node = self.reach(pointer)?;

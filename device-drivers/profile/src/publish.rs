@@ -127,6 +127,8 @@ fn slot<'a>(message: &Message<'a>, slot: Option<usize>) -> Option<&'a str> {
 
 fn decode_list(profile: &PublishProfile, array: &ArrayRule, elements: &[Element<'_>], outcome: &mut Outcome) {
     outcome.readings.reserve(elements.len());
+    let before = outcome.readings.len();
+    let fixed = |metric| u16::try_from(profile.fields.iter().filter(|field| field.rule.metric == metric).count()).unwrap_or(u16::MAX);
     // A value that cannot be read keeps its slot: the others have the same identity when it is replayed.
     let mut slots: Vec<(Metric, u16)> = Vec::new();
     for (index, element) in elements.iter().enumerate() {
@@ -142,9 +144,8 @@ fn decode_list(profile: &PublishProfile, array: &ArrayRule, elements: &[Element<
         let next = match slots.iter_mut().find(|(known, _)| *known == metric) {
             Some((_, next)) => next,
             None => {
-                let fixed = profile.fields.iter().filter(|field| field.rule.metric == metric).count();
                 let place = slots.len();
-                slots.push((metric, u16::try_from(fixed).unwrap_or(u16::MAX)));
+                slots.push((metric, fixed(metric)));
                 &mut slots[place].1
             }
         };
@@ -153,6 +154,19 @@ fn decode_list(profile: &PublishProfile, array: &ArrayRule, elements: &[Element<
         let sent = Sent { value: element.slots[VALUE], unit: element.slots[UNIT], status: element.slots[STATUS] };
         outcome.take(metric, slot, observe(profile, rule, sent), place);
     }
+    let sent = |metric| slots.iter().find(|(known, _)| *known == metric).map_or_else(|| fixed(metric), |(_, next)| *next);
+    for reading in outcome.readings.iter_mut().skip(before).filter(|reading| is_apart(reading.metric, sent)) {
+        reading.flags = reading.flags.with(Flags::APART);
+    }
+}
+
+/// Whether nobody knows which of the panel's other parts belong to this one: there are several, and not equally many.
+fn is_apart(part: Metric, sent: impl Fn(Metric) -> u16) -> bool {
+    let Some(panel) = part.definition().panel else { return false };
+    let required = panel.required_parts().iter().map(|&part| sent(part));
+    let (fewest, most) = required.fold((u16::MAX, 0), |(fewest, most), sent| (fewest.min(sent), most.max(sent)));
+    let differ = |one: u16, other: u16| one != other && one.max(other) > 1;
+    differ(fewest, most) || differ(sent(part), most)
 }
 
 fn rule_of<'p>(array: &'p ArrayRule, element: &Element<'_>) -> Result<&'p MetricRule, Unread> {
@@ -298,10 +312,19 @@ fn observe(profile: &PublishProfile, rule: &MetricRule, sent: Sent<'_>) -> Resul
         return absent(code.reason);
     }
     if number.is_zero() && rule.metric.definition().zero_is_absence {
-        return absent(NoReading::SensorDisconnected);
+        return Ok((Value::Absent(NoReading::SensorDisconnected), Some(as_sent(rule, text, sent.unit)), flags));
     }
     let (value, reported) = in_own_unit(rule, number, text, sent.unit)?;
     Ok((value, reported, flags))
+}
+
+/// What was sent, kept beside what it was taken for; without a unit where neither the message nor the profile has one.
+fn as_sent(rule: &MetricRule, text: &str, unit: Option<&str>) -> Reported {
+    let unit = match unit.map(Scalar::of) {
+        Some(Scalar::Text(unit)) => Arc::from(unit),
+        _ => Arc::from(rule.unit.map_or("", Unit::ucum)),
+    };
+    Reported { value: Arc::from(text), unit }
 }
 
 /// The absence and the marks that the status says; one code or a list of codes.

@@ -112,14 +112,13 @@ fn observe(register: &Register, layout: &Layout, words: &[u16]) -> Option<Decode
         Err(reason) => return Some(reading(Value::Absent(reason), None)),
     };
     let quantity = Quantity { value: scaled(number, register.scaling)?, unit: register.unit };
+    let shown = || Reported { value: Arc::from(quantity.value.to_string()), unit: Arc::from(register.unit.ucum()) };
     if quantity.value.is_zero() && register.metric.definition().zero_is_absence {
-        return Some(reading(Value::Absent(NoReading::SensorDisconnected), None));
+        return Some(reading(Value::Absent(NoReading::SensorDisconnected), Some(shown())));
     }
     let own = register.metric.definition().unit?;
     let converted = quantity.convert(own).ok()?;
-    let reported =
-        (own != register.unit).then(|| Reported { value: Arc::from(quantity.value.to_string()), unit: Arc::from(register.unit.ucum()) });
-    Some(reading(Value::Quantity(converted), reported))
+    Some(reading(Value::Quantity(converted), (own != register.unit).then(shown)))
 }
 
 /// What the block's status bits say of this register.

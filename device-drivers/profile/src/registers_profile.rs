@@ -31,6 +31,13 @@ pub enum ReadFunction {
     InputRegisters,
 }
 
+impl ReadFunction {
+    /// Whether it reads single bits: they can prove a kind of device, and hold no value.
+    fn reads_bits(self) -> bool {
+        matches!(self, Self::Coils | Self::DiscreteInputs)
+    }
+}
+
 /// Registers that are read together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
@@ -220,7 +227,7 @@ impl PolledProfile {
     }
 }
 
-fn load_function(section: &mut Section<'_>, report: &mut Report) -> Option<ReadFunction> {
+fn load_function(section: &mut Section<'_>, report: &mut Report) -> Option<At<ReadFunction>> {
     let text = section.required_text(report, "function")?;
     let function = match text.value {
         "coils" => Some(ReadFunction::Coils),
@@ -230,10 +237,10 @@ fn load_function(section: &mut Section<'_>, report: &mut Report) -> Option<ReadF
         _ => None,
     };
     if function.is_none() {
-        let remedy = "use coils, discrete_inputs, holding_registers or input_registers";
+        let remedy = "use holding_registers or input_registers, or to prove the device's kind also coils or discrete_inputs";
         report.at(&text, format!("{:?} is not a read function", text.value), remedy);
     }
-    function
+    Some(At { value: function?, line: text.line, place: text.place })
 }
 
 fn load_address(section: &mut Section<'_>, report: &mut Report) -> Option<At<u16>> {
@@ -257,7 +264,7 @@ fn load_identity(mut section: Section<'_>, report: &mut Report) -> Option<Identi
         section.fault(report, "reaches past what one read can hold", format!("expect at most {BLOCK_REGISTERS_MAX} registers"));
     }
     section.close(report);
-    let block = Block { name: Arc::from("identity"), function: function?, address, count: count? };
+    let block = Block { name: Arc::from("identity"), function: function?.value, address, count: count? };
     Some(IdentityCheck { block, expected: expected.into() })
 }
 
@@ -279,13 +286,17 @@ fn load_blocks(section: &mut Section<'_>, report: &mut Report) -> Vec<Block> {
         entry.source(report);
         if let (Some(name), Some(function), Some(address), Some(count)) = (name, function, address, count) {
             let count = u16::try_from(count.value).unwrap_or(1);
+            if function.value.reads_bits() {
+                let problem = "coils and discrete inputs hold no value, and cannot speak of the values of another block";
+                report.at(&function, problem, "read holding_registers or input_registers that hold the values and their status");
+            }
             if !ends_in_range(address.value, count) {
                 report.at(&address, "the block ends beyond address 65535", "correct address or count");
             }
             if blocks.iter().any(|known| *known.name == *name.value) {
                 report.at(&name, "is given twice", "keep one, or rename it");
             }
-            blocks.push(Block { name: Arc::from(name.value), function, address: address.value, count });
+            blocks.push(Block { name: Arc::from(name.value), function: function.value, address: address.value, count });
         }
         entry.close(report);
     }
@@ -331,10 +342,6 @@ fn load_registers(section: &mut Section<'_>, blocks: &[Block], layouts: &mut [La
             let earlier = layouts.iter().flat_map(|layout| &layout.registers).filter(|other| other.metric == metric).count();
             let slot = u16::try_from(earlier).unwrap_or(u16::MAX);
             let register = Register { index, encoding, order, scaling, metric, unit, slot, absent };
-            let coils = blocks.get(block).is_some_and(|block| matches!(block.function, ReadFunction::Coils | ReadFunction::DiscreteInputs));
-            if coils {
-                entry.fault(report, "a coil holds no number", "use [[polled.status]] for it");
-            }
             if let Some(layout) = layouts.get_mut(block) {
                 if layout.registers.iter().any(|other| overlap(other, &register)) {
                     entry.fault(report, "reads registers that another value of the profile reads", "correct address or type");
@@ -417,7 +424,7 @@ fn load_statuses(section: &mut Section<'_>, blocks: &[Block], layouts: &mut [Lay
 
 /// A block is decoded by itself: one without values, or a bit that speaks of none of its block's values, would do nothing in silence.
 fn check_use(section: &Section<'_>, blocks: &[Block], layouts: &[Layout], report: &mut Report) {
-    for (block, layout) in blocks.iter().zip(layouts) {
+    for (block, layout) in blocks.iter().zip(layouts).filter(|(block, _)| !block.function.reads_bits()) {
         if layout.registers.is_empty() {
             let problem = format!("no value is read from block {}", block.name);
             section.fault(report, problem, "take the block out, or put its status bits and values into one block");

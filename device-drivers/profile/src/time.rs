@@ -124,6 +124,9 @@ fn unix(number: Decimal, factor: Decimal) -> Option<DeviceTime> {
 fn written(text: &str, profile: Option<Offset>) -> Option<DeviceTime> {
     let pieces = Pieces::parse(text).ok()?;
     let sent = pieces.to_numeric_offset();
+    if sent.is_none() && pieces.time_zone_annotation().is_some() {
+        return None; // It is of that zone, not of the profile's offset.
+    }
     let offset = sent.or(profile)?;
     let moment = DateTime::from_parts(pieces.date(), pieces.time()?);
     let unix_ms = UnixMs(offset.to_timestamp(moment).ok()?.as_millisecond());
@@ -199,6 +202,18 @@ mod tests {
             assert_eq!(read(&both, raw), None, "{raw}");
         }
         assert_eq!(read(&both, &format!("\"2026-11-22T10:00:00.{}Z\"", "0".repeat(100))), None);
+    }
+
+    /// Promise 2: a time whose zone the profile cannot follow through summer and winter is not taken to be of the profile's offset.
+    #[test]
+    fn a_local_time_that_names_a_zone_of_its_own_is_no_time() {
+        let local = rule(&[Format::Local(offset_of("+01:00").unwrap())]);
+        for named in ["[Europe/Berlin]", "[!Europe/Berlin]", "[+02:00]", "[UTC]"] {
+            assert_eq!(read(&local, &format!("\"2026-07-22T10:00:00{named}\"")), None, "{named}");
+        }
+        let with_its_offset = "\"2026-07-22T10:00:00+02:00[Europe/Berlin]\"";
+        assert_eq!(read(&local, with_its_offset), read(&local, "\"2026-07-22T10:00:00+02:00\""));
+        assert!(read(&local, with_its_offset).is_some());
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn every_fault_of_a_file_is_told_at_once_with_its_line() {
         "6 polled.min_poll_interval_ms",
         "9 polled.block[0].function",
         "10 polled.block[0].address",
+        "15 polled.block[1].function",
         "11 polled.block[0].count",
         "19 polled.register[0].source",
         "21 polled.register[0].address",
@@ -236,7 +237,16 @@ fn what_would_be_read_for_nothing_is_refused() {
     };
     assert!(of("").is_ok() && of(&status("spo2")).is_ok());
     assert!(of(&status("heart_rate")).is_err());
-    assert!(of("[[polled.block]]\nname = \"c\"\nfunction = \"coils\"\naddress = 0\ncount = 8\nsource = \"M\"\n").is_err());
+    assert!(of("[[polled.block]]\nname = \"c\"\nfunction = \"holding_registers\"\naddress = 0\ncount = 8\nsource = \"M\"\n").is_err());
+    // Coils hold no value, and what they say of the values of another block would be lost: told once, where it is asked for.
+    for function in ["coils", "discrete_inputs"] {
+        let block = format!("[[polled.block]]\nname = \"c\"\nfunction = \"{function}\"\naddress = 0\ncount = 8\nsource = \"M\"\n");
+        let bit = status("spo2").replace("block = \"b\"", "block = \"c\"");
+        let errors = of(&format!("{block}{bit}")).unwrap_err().0;
+        let told: Vec<_> = errors.iter().map(|error| (error.line, error.place.as_str())).collect();
+        assert_eq!(told, [(21, "polled.block[1].function")], "{errors:?}");
+        assert!(errors[0].remedy.contains("holding_registers or input_registers"), "{errors:?}");
+    }
 }
 
 /// Promise: a site's profiles still load. What a key once said and no longer does stays a key.

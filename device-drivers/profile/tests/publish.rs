@@ -164,6 +164,82 @@ fn absence_is_data_in_every_way_a_device_says_it() {
     assert_eq!(shown(&flat), ["heart_rate#0 NotAvailable", "spo2#0 NotAvailable", "body_temp#0 36.60 Cel"]);
 }
 
+/// Promise 2: a device in apnoea sends a respiratory rate of 0, and that is a value. Where 0 means that a sensor is off, the 0 that
+/// was sent is kept beside the absence.
+#[test]
+fn a_zero_is_never_lost() {
+    let decoded = list(
+        r#"{"metric":"resp_rate","value":0,"unit":"/min","status":"ok"},{"metric":"heart_rate","value":"0.0","unit":"bpm"},
+           {"metric":"body_weight","value":0,"unit":"lb"},{"metric":"spo2","value":0},{"metric":"resp_rate","value":0,"status":"sensor-off"}"#,
+    );
+    let off = ["heart_rate#0 SensorDisconnected", "body_weight#0 SensorDisconnected", "spo2#0 SensorDisconnected"];
+    assert_eq!(shown(&decoded), ["resp_rate#0 0 /min", off[0], off[1], off[2], "resp_rate#1 SensorDisconnected"]);
+    let reported: Vec<_> =
+        decoded.readings.iter().map(|reading| reading.reported.as_ref().map(|sent| (&*sent.value, &*sent.unit))).collect();
+    assert_eq!(reported, [None, Some(("0.0", "bpm")), Some(("0", "lb")), Some(("0", "")), None]);
+    let flat = decode("vitals-json-flat", r#"{"ts":1795338000000,"rr":0,"hr":0}"#);
+    assert_eq!(shown(&flat), ["heart_rate#0 SensorDisconnected", "resp_rate#0 0 /min"]);
+    assert_eq!(flat.readings[0].reported.as_ref().map(|sent| (&*sent.value, &*sent.unit)), Some(("0", "/min")));
+}
+
+/// Promise 3: where a message holds several of a panel's parts and not equally many, nobody knows which belong together, and each says so.
+#[test]
+fn parts_of_which_nobody_knows_the_others_are_marked() {
+    let part = |key: &str, value: &str| format!(r#"{{"metric":"nibp_{key}","value":{value},"unit":"mm[Hg]"}}"#);
+    let marked = |parts: &[(&str, &str)]| {
+        let decoded = list(&parts.iter().map(|(key, value)| part(key, value)).collect::<Vec<_>>().join(","));
+        decoded.readings.iter().map(|reading| reading.flags.contains(Flags::APART)).collect::<Vec<_>>()
+    };
+    assert_eq!(marked(&[("sys", "120"), ("sys", "135"), ("dia", "85")]), [true; 3]);
+    assert_eq!(marked(&[("sys", "120"), ("sys", "135")]), [true; 2], "the others may come in another message");
+    assert_eq!(marked(&[("sys", "120"), ("sys", "135"), ("dia", "85"), ("mean", "99")]), [true; 4]);
+    assert_eq!(marked(&[("sys", "120"), ("dia", "80"), ("sys", "135"), ("dia", "85"), ("mean", "99")]), [false, false, false, false, true]);
+    for sure in [&[("sys", "120"), ("dia", "80"), ("mean", "93")][..], &[("sys", "120")], &[("sys", "120"), ("mean", "93")]] {
+        assert!(!marked(sure).contains(&true), "{sure:?}");
+    }
+    let with_null = [("sys", "120"), ("dia", "null"), ("sys", "135"), ("dia", "85")];
+    assert_eq!(marked(&with_null), [false; 4], "the missing one was said to be missing");
+    let one_unread = [("sys", "120"), ("dia", "\"?\""), ("sys", "135"), ("dia", "85")];
+    assert_eq!(marked(&one_unread), [false; 3], "what cannot be read keeps its place");
+    let pulse = r#"{"metric":"heart_rate","value":72,"unit":"/min"}"#;
+    assert!(list(&format!("{pulse},{pulse}")).readings.iter().all(|reading| !reading.flags.contains(Flags::APART)));
+}
+
+/// Promise 2: a message that contradicts itself is never guessed at, wherever in it a key stands twice.
+#[test]
+fn an_object_that_stands_twice_is_not_put_together() {
+    let text = r#"
+        id = "nested"
+        version = "1"
+        source = "Test"
+        [publish]
+        resend_indistinct = true
+        [publish.array]
+        list = "/list"
+        metric_field = "/m"
+        value_field = "/q/v"
+        unit_field = "/q/u"
+        catalogue_names = true
+        source = "Test"
+        [[publish.field]]
+        value_field = "/t/v"
+        unit_field = "/t/u"
+        metric = "body_temp"
+        source = "Test"
+    "#;
+    let mut profiles = Profiles::default();
+    let id = profiles.load("nested.toml", text).unwrap();
+    let profile = profiles.get(&id).unwrap();
+    let read = |text: &str| decode_publish(&profile, sample(text.as_bytes()));
+    assert_eq!(shown(&read(r#"{"t":{"v":36.5,"u":"Cel"},"x":{"v":1},"x":{"v":2}}"#)), ["body_temp#0 36.5 Cel"]);
+    for twice in [r#"{"t":{"v":36.5},"t":{"u":"[degF]"}}"#, r#"{"t":null,"t":{"v":36.5,"u":"Cel"}}"#, r#"{"t":{"v":1,"u":"Cel"},"t":7}"#] {
+        assert_eq!((shown(&read(twice)).len(), kind(&read(twice))), (0, Some(DeadLetterKind::Undecodable)), "{twice}");
+    }
+    let good = r#"{"m":"heart_rate","q":{"v":72,"u":"/min"}}"#;
+    let decoded = read(&format!(r#"{{"list":[{good},{{"m":"body_temp","q":{{"v":98}},"q":{{"u":"[degF]"}}}}]}}"#));
+    assert_eq!((shown(&decoded), kind(&decoded)), (vec!["heart_rate#0 72 /min".to_owned()], Some(DeadLetterKind::Undecodable)));
+}
+
 #[test]
 fn a_status_marks_the_value_and_an_unknown_one_does_not_pass_for_good() {
     let decoded = list(r#"{"metric":"heart_rate","value":72,"unit":"/min","status":["test","questionable"]}"#);

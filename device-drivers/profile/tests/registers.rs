@@ -100,6 +100,16 @@ fn every_sentinel_of_the_bedside_monitor_is_an_absence() {
     }
 }
 
+/// Promise 2: a patient who does not breathe is no sensor that is off. Where 0 means that one is off, what the device showed is kept.
+#[test]
+fn a_zero_in_a_register_is_never_lost() {
+    let decoded = monitor(|words| (words[0], words[1], words[2]) = (0, 0, 0));
+    assert_eq!(shown(&decoded)[..3], ["heart_rate#0 SensorDisconnected", "spo2#0 SensorDisconnected", "resp_rate#0 0 /min"]);
+    let reported: Vec<_> =
+        decoded.readings.iter().take(4).map(|reading| reading.reported.as_ref().map(|sent| (&*sent.value, &*sent.unit))).collect();
+    assert_eq!(reported, [Some(("0", "/min")), Some(("0.0", "%")), None, None]);
+}
+
 #[test]
 fn status_bits_speak_of_the_whole_block() {
     let off = monitor(|words| words[9] = 1);

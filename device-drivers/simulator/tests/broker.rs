@@ -1,6 +1,6 @@
 //! The monitors and the load generator against a real broker: what they speak is MQTT.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,21 +18,25 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// Debian's mosquitto on a loopback port.
 async fn broker() -> anyhow::Result<(Child, SocketAddr, tempfile::TempDir)> {
     let folder = tempfile::tempdir()?;
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let address = SocketAddr::from(([127, 0, 0, 1], vitalgate_test_support::free_port()?));
     let config = folder.path().join("mosquitto.conf");
     std::fs::write(&config, format!("listener {} 127.0.0.1\nallow_anonymous true\n", address.port()))?;
     // Debian keeps it in /usr/sbin, which need not be in the path.
     let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"].into_iter().find(|path| std::path::Path::new(path).is_file());
     let program = program.unwrap_or("mosquitto");
     let started = Command::new(program).arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn();
-    let child = started.context("mosquitto is missing; install the package mosquitto")?;
+    let mut child = started.context("mosquitto is missing; install the package mosquitto")?;
     let mut tick = interval(Duration::from_millis(20));
     let listening = async {
         while TcpStream::connect(address).await.is_err() {
+            if let Some(ended) = child.try_wait()? {
+                anyhow::bail!("mosquitto ended before it listened: {ended}");
+            }
             tick.tick().await;
         }
+        Ok(())
     };
-    timeout(DEADLINE, listening).await.context("mosquitto does not listen")?;
+    timeout(DEADLINE, listening).await.context("mosquitto does not listen")??;
     Ok((child, address, folder))
 }
 

@@ -38,7 +38,7 @@ pub struct MetricDefinition {
     pub panel: Option<Metric>,
     /// Plausible range in hundredths of `unit`, inclusive.
     pub plausible_hundredths: Option<(i64, i64)>,
-    /// Whether a value of 0 is what a disconnected sensor sends, and so an absence.
+    /// Whether a value of 0 is what a disconnected sensor sends, and so an absence. A patient can stop to breathe: there 0 is a value.
     pub zero_is_absence: bool,
 }
 
@@ -99,7 +99,7 @@ metrics! {
     HeartRate = 1 { "heart_rate", [("8867-4", "Heart rate")], Some((147_842, "MDC_ECG_HEART_RATE")), Some(Unit::PerMinute), VitalSigns, Some(HEART_RATE_PROFILE), None, Some((2_000, 30_000)), true };
     PulseRateOximeter = 2 { "pulse_rate_spo2", [("8867-4", "Heart rate")], Some((149_530, "MDC_PULS_OXIM_PULS_RATE")), Some(Unit::PerMinute), VitalSigns, Some(HEART_RATE_PROFILE), None, Some((2_000, 30_000)), true };
     PulseRateCuff = 3 { "pulse_rate_nibp", [("8867-4", "Heart rate")], Some((149_546, "MDC_PULS_RATE_NON_INV")), Some(Unit::PerMinute), VitalSigns, Some(HEART_RATE_PROFILE), None, Some((2_000, 30_000)), true };
-    RespiratoryRate = 4 { "resp_rate", [("9279-1", "Respiratory rate")], Some((151_562, "MDC_RESP_RATE")), Some(Unit::PerMinute), VitalSigns, Some("http://hl7.org/fhir/StructureDefinition/resprate"), None, Some((200, 8_000)), true };
+    RespiratoryRate = 4 { "resp_rate", [("9279-1", "Respiratory rate")], Some((151_562, "MDC_RESP_RATE")), Some(Unit::PerMinute), VitalSigns, Some("http://hl7.org/fhir/StructureDefinition/resprate"), None, Some((200, 8_000)), false };
     OxygenSaturation = 5 { "spo2", [("2708-6", "Oxygen saturation in Arterial blood"), ("59408-5", "Oxygen saturation in Arterial blood by Pulse oximetry")], Some((150_456, "MDC_PULS_OXIM_SAT_O2")), Some(Unit::Percent), VitalSigns, Some("http://hl7.org/fhir/StructureDefinition/oxygensat"), None, Some((4_000, 10_000)), true };
     BodyTemperature = 6 { "body_temp", [("8310-5", "Body temperature")], Some((150_364, "MDC_TEMP_BODY")), Some(Unit::Celsius), VitalSigns, Some("http://hl7.org/fhir/StructureDefinition/bodytemp"), None, Some((2_500, 4_500)), true };
     BloodPressureCuff = 7 { "nibp", [("85354-9", "Blood pressure panel with all children optional")], Some((150_020, "MDC_PRESS_BLD_NONINV")), None, VitalSigns, Some(BP_PROFILE), None, None, false };
@@ -175,6 +175,14 @@ mod tests {
                 assert!(panel.parts().contains(&metric), "{}", definition.key);
             }
         }
+    }
+
+    /// Promise 2: that a patient does not breathe is said as it was sent, and marked as beyond what is plausible.
+    #[test]
+    fn a_respiratory_rate_of_zero_is_an_implausible_value() {
+        let zero = Quantity { value: Decimal::ZERO, unit: Unit::PerMinute };
+        assert!(!Metric::RespiratoryRate.definition().zero_is_absence && !Metric::RespiratoryRate.is_plausible(&zero));
+        assert!(Metric::HeartRate.definition().zero_is_absence);
     }
 
     #[test]

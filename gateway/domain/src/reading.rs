@@ -99,6 +99,8 @@ impl Flags {
     pub const DATED_BY_ARRIVAL: Self = Self(1 << 8);
     /// Moved as the rest of its message, and replayed or discarded before that: from here it is sent to nobody.
     pub const RESOLVED: Self = Self(1 << 9);
+    /// Part of a panel, of whose parts its message held several and not equally many: which belong together is not known.
+    pub const APART: Self = Self(1 << 10);
 
     /// Whether every mark of `other` is set.
     #[must_use]

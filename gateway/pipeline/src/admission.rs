@@ -2,7 +2,8 @@
 //!
 //! Nothing is dropped. A reading is admitted, or it is a duplicate of one that is on disk or in the
 //! commit under way, or it becomes a dead letter that names why. A device's own counter or time is
-//! never taken as an order: a clock that jumps back or a counter that restarts makes no duplicate.
+//! never taken as an order. It is taken as an identity: where a clock or a counter begins again and nothing names the new run,
+//! another value is refused as a contradiction, and an equal one is taken for the reading of before.
 
 use std::collections::HashMap;
 use std::sync::Arc;

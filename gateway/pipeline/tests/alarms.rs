@@ -3,9 +3,16 @@
 mod rig;
 
 use rig::{Rig, SubjectPatient as _, all_accepted, heart_rates, reading};
-use vitalgate_domain::{Answer, Batch, ItemAnswer, Metric};
-use vitalgate_pipeline::delivery::{PATIENT_FORGOTTEN_MS, PATIENT_SUSPECT_FAILURES, PAUSED_WAIT_MAX_MS, REJECTIONS_IN_A_ROW};
-use vitalgate_pipeline::{AlarmKind, DeliveryPolicy};
+use vitalgate_domain::{Answer, Batch, ItemAnswer, Metric, Sequence};
+use vitalgate_pipeline::delivery::{
+    PATIENT_FORGOTTEN_MS, PATIENT_SUSPECT_FAILURES, PAUSED_WAIT_MAX_MS, READ_FAILURES_MAX, REJECTIONS_IN_A_ROW, RETRY_AFTER_MAX_MS,
+    RETRY_AFTER_SILENT_MAX_MS,
+};
+use vitalgate_pipeline::{AlarmKind, DeliveryEvent, DeliveryPolicy, Lane};
+
+fn standing(rig: &Rig) -> Vec<AlarmKind> {
+    rig.delivery.status().alarms.iter().map(|alarm| alarm.kind).collect()
+}
 
 /// Promise: a destination that refuses everything raises an alarm, in our words; its own, which may quote a patient and a value, stand
 /// in the dead letters alone.
@@ -82,4 +89,81 @@ fn an_alarm_outlasts_no_patient() {
     rig.tick();
     assert!(rig.delivery.status().alarms.is_empty());
     assert!(rig.cleared.iter().any(|alarm| alarm.kind == AlarmKind::PatientFailing));
+}
+
+fn left_alone(retry_after_ms: u64) -> Answer {
+    Answer::Transient { retry_after_ms: Some(retry_after_ms), detail: "HTTP 503".into() }
+}
+
+/// Promise: a destination that asks to be left alone for long takes nothing meanwhile, and that is shown at once and until it answers again,
+/// also where it still answers for what was sent before; a short wait is no alarm.
+#[test]
+fn a_destination_that_asks_for_a_long_wait_is_shown() {
+    for patients in [1, 2] {
+        let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..5, patients));
+        rig.tick();
+        assert_eq!(rig.sent.len(), patients);
+        let first = |rig: &Rig| *rig.sent.keys().next().unwrap();
+        let request = first(&rig);
+        rig.answer(request, left_alone(RETRY_AFTER_SILENT_MAX_MS));
+        assert!(standing(&rig).is_empty() && rig.delivery.status().open_for_requests);
+        rig.answer_all(all_accepted);
+        while rig.sent.is_empty() {
+            assert!(rig.sleep());
+        }
+        rig.commit((5..9).map(|number| reading(Metric::HeartRate, number, number as usize % patients, rig.now_ms)).collect::<Vec<_>>());
+        assert_eq!(rig.sent.len(), patients);
+        let (request, asked_ms) = (first(&rig), rig.now_ms);
+        rig.answer(request, left_alone(RETRY_AFTER_MAX_MS));
+        rig.answer_all(all_accepted);
+        while rig.sent.is_empty() {
+            assert_eq!(standing(&rig), [AlarmKind::Unreachable], "{} ms of it passed", rig.now_ms - asked_ms);
+            assert!(!rig.delivery.status().open_for_requests);
+            assert!(rig.sleep());
+        }
+        assert_eq!(rig.now_ms, asked_ms + RETRY_AFTER_MAX_MS);
+        assert_eq!(rig.alarms.len(), 1, "it is said once");
+        assert!(rig.alarms[0].detail.contains("3600 s") && rig.alarms[0].detail.contains("HTTP 503"), "{}", rig.alarms[0].detail);
+        rig.drain(all_accepted);
+        assert!(standing(&rig).is_empty() && rig.rejected.is_empty());
+    }
+}
+
+/// Promise: what waits and cannot be read back is shown, although what comes in is delivered, until it can be read.
+#[test]
+fn what_cannot_be_read_is_shown_until_it_can() {
+    const BACKLOG: u64 = 5_000;
+    let broken = |lane| (lane == Lane::Backlog).then(|| DeliveryEvent::ReadFailed { lane, detail: "os error 5".into() });
+    let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..BACKLOG + 1, 3));
+    rig.unread = broken;
+    rig.tick();
+    for round in 1..=2 * u64::from(READ_FAILURES_MAX) {
+        let failed = rig.reads.iter().filter(|(lane, ..)| *lane == Lane::Backlog).count();
+        let shown = failed >= READ_FAILURES_MAX as usize;
+        assert_eq!(standing(&rig), if shown { vec![AlarmKind::Unreadable] } else { Vec::new() }, "{failed} reads failed");
+        let number = BACKLOG + round;
+        rig.commit([reading(Metric::HeartRate, number, 1, rig.now_ms)]);
+        rig.answer_all(all_accepted);
+        assert!(rig.settled.contains(Sequence(number)), "what comes in waits for what cannot be read");
+        assert!(rig.sleep());
+    }
+    assert!(rig.alarms.len() == 1 && rig.alarms[0].detail.contains("os error 5"), "{:?}", rig.alarms);
+    rig.unread = |_| None;
+    rig.drain(all_accepted);
+    assert_eq!((standing(&rig), rig.cleared.len()), (Vec::new(), 1));
+    assert!(rig.rejected.is_empty());
+}
+
+/// Promise: a read that was put off because the disk is full is no sign of a disk that cannot be read.
+#[test]
+fn what_is_not_read_yet_is_no_alarm() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..100, 3));
+    rig.unread = |lane| Some(DeliveryEvent::ReadPutOff { lane });
+    rig.tick();
+    for _ in 0..3 * READ_FAILURES_MAX {
+        assert!(rig.sleep());
+    }
+    assert!(rig.reads.len() > READ_FAILURES_MAX as usize && rig.alarms.is_empty());
+    rig.unread = |_| None;
+    rig.drain(all_accepted);
 }

@@ -5,7 +5,7 @@ mod rig;
 use std::cell::RefCell;
 
 use rig::{Rig, SubjectPatient as _, all_accepted, heart_rates, reading, timed, transient};
-use vitalgate_domain::{Answer, Batch, DeadLetterKind, Metric, PatientReference, Sequence};
+use vitalgate_domain::{Answer, Batch, DeadLetterKind, ItemAnswer, Metric, PatientReference, Sequence};
 use vitalgate_pipeline::delivery::{ITEM_FAILING_MAX_MS, PATIENTS_UNKNOWN_IN_A_ROW, PATIENTS_UNKNOWN_MS, PROBE_WAIT_MAX_MS};
 use vitalgate_pipeline::{AlarmKind, DeliveryPolicy};
 
@@ -147,8 +147,8 @@ fn several_unknown_patients_hold_only_their_own() {
 }
 
 /// A journal with a backlog of 4,000, the 3,000th stated for patient 1 and again, live, for patient 2. Whom the identity went to, in
-/// order; `holds` says how many answers the second waits for its own.
-fn sent_for(holds: usize) -> (Vec<PatientReference>, Rig) {
+/// order; `holds` says how many answers the second waits for its own, which is `ends`.
+fn sent_for(holds: usize, ends: &dyn Fn(&Batch) -> Answer) -> (Vec<PatientReference>, Rig) {
     const ONCE: u64 = 3_000;
     const MADE_MS: i64 = 5_000;
     let once = |patient, arrived_ms| timed(Metric::HeartRate, ONCE, patient, arrived_ms, MADE_MS);
@@ -163,6 +163,7 @@ fn sent_for(holds: usize) -> (Vec<PatientReference>, Rig) {
     let answer = |batch: &Batch| {
         if batch.items.iter().any(|item| item.id == id) {
             stated.borrow_mut().push(batch.patient.clone());
+            return ends(batch);
         }
         all_accepted(batch)
     };
@@ -183,9 +184,27 @@ fn sent_for(holds: usize) -> (Vec<PatientReference>, Rig) {
 fn what_was_stated_first_never_comes_last() {
     let corrected = reading(Metric::HeartRate, 0, 2, 0).subject_patient();
     for holds in [0, 1, 30, 60, 90] {
-        let (sent, rig) = sent_for(holds);
+        let (sent, rig) = sent_for(holds, &all_accepted);
         assert_eq!(sent, std::slice::from_ref(&corrected), "held for {holds} answers");
         assert_eq!((rig.delivery.status().held, rig.rejected.len()), (0, 0));
+    }
+}
+
+/// Promise: what was stated first is not said to be delivered where what was stated last is refused: nothing of it reached the destination,
+/// so both are dead letters, and what was stated first is not sent after all.
+#[test]
+fn what_was_stated_first_shares_the_refusal_of_the_last() {
+    let corrected = reading(Metric::HeartRate, 0, 2, 0).subject_patient();
+    let refused = |batch: &Batch| Answer::Items(batch.items.iter().map(|_| ItemAnswer::Rejected { detail: "422".into() }).collect());
+    let ends: [&dyn Fn(&Batch) -> Answer; 2] = [&unknown, &refused];
+    let ends = ends.into_iter().zip([DeadLetterKind::Unassigned, DeadLetterKind::Rejected]);
+    for ((ends, kind), holds) in ends.flat_map(|end| [0, 1, 30, 60, 90].map(|holds| (end, holds))) {
+        let (sent, rig) = sent_for(holds, ends);
+        assert_eq!(sent, std::slice::from_ref(&corrected), "{kind:?}, held for {holds} answers");
+        let mut rejected: Vec<_> = rig.rejected.iter().map(|reading| (reading.sequence.0, reading.reason.kind)).collect();
+        rejected.sort_unstable_by_key(|(sequence, _)| *sequence);
+        assert_eq!(rejected, [(3_000, kind), (4_001, kind)], "held for {holds} answers");
+        assert_eq!(rig.delivery.status().held, 0);
     }
 }
 

@@ -3,7 +3,7 @@
 mod rig;
 
 use rig::{Rig, all_accepted, reading, timed, transient};
-use vitalgate_domain::{Batch, Entry, Item, Metric, Reading, Sequence, SequenceRanges};
+use vitalgate_domain::{Batch, Entry, Flags, Item, Metric, Reading, Sequence, SequenceRanges};
 use vitalgate_pipeline::DeliveryPolicy;
 use vitalgate_pipeline::delivery::COMMIT_LAG_MS;
 
@@ -81,6 +81,44 @@ fn two_messages_that_a_counter_tells_apart_do_not_join() {
     let mean = timed(Metric::MeanCuff, 4, 1, 10_200, 0);
     rig.commit([systolic(2, 10_200, 0), diastolic(3, 10_200, 0), mean].map(|part| counted(part, 2)));
     assert_eq!(items(&rig).iter().map(sequences).collect::<Vec<_>>(), [[2, 3, 4]], "the whole one, and nothing of the other");
+}
+
+/// Promise 3: where a message does not tell which parts belong together, none is joined with any other, neither of that message nor of
+/// another, whatever was settled before the gateway was started again.
+#[test]
+fn parts_that_nobody_can_tell_apart_never_join() {
+    let apart = |mut part: Reading| {
+        part.flags = Flags::APART;
+        Entry::Reading(part)
+    };
+    let second = |part: Reading| Reading { slot: 1, ..part };
+    let entries = [
+        apart(systolic(1, 10_000, 0)),
+        apart(second(systolic(2, 10_000, 0))),
+        apart(diastolic(3, 10_000, 0)),
+        Entry::Reading(diastolic(4, 10_100, 0)),
+    ];
+    for settled in [None, Some(1), Some(2), Some(3), Some(4)] {
+        let mut ranges = SequenceRanges::new();
+        settled.into_iter().for_each(|sequence| ranges.insert(Sequence(sequence), Sequence(sequence)));
+        let mut rig = Rig::restarted(DeliveryPolicy::default(), entries.to_vec(), ranges, 100_000);
+        rig.tick();
+        let mut sent = Vec::new();
+        while !rig.sent.is_empty() {
+            sent.extend(items(&rig).iter().map(sequences));
+            rig.answer_all(all_accepted);
+        }
+        sent.sort();
+        assert_eq!(sent, (1..=4).filter(|sequence| settled != Some(*sequence)).map(|sequence| vec![sequence]).collect::<Vec<_>>());
+    }
+}
+
+/// Promise: a part that is never joined waits for nothing.
+#[test]
+fn a_part_that_is_never_joined_is_sent_at_once() {
+    let mut rig = Rig::new(DeliveryPolicy::default(), Vec::new());
+    rig.commit([Reading { flags: Flags::APART, ..systolic(1, 10_000, 0) }]);
+    assert_eq!(items(&rig).iter().map(sequences).collect::<Vec<_>>(), [[1]]);
 }
 
 /// Promise: half a panel waits for the join window and is then sent as it is; a part that comes later

@@ -415,7 +415,7 @@ impl World {
     fn read(&mut self, lane: Lane, from: Sequence, until: Sequence, entries_max: usize) -> Result<(), String> {
         self.reading.retain(|other| *other != lane);
         if self.rng.u32(..30) == 0 {
-            return self.tell(DeliveryEvent::ReadFailed { lane });
+            return self.tell(DeliveryEvent::ReadFailed { lane, detail: "EIO".into() });
         }
         // A reader may stop early, at its own limit of bytes.
         let entries_max = if self.rng.u32(..3) == 0 { self.rng.usize(1..=entries_max.min(40)) } else { entries_max };

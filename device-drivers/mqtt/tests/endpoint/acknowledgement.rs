@@ -182,6 +182,35 @@ async fn qos_2_messages_that_a_full_disk_refused_are_stored_at_once_when_there_i
     rig.refused("storage_full", 1).await;
 }
 
+/// Promise: stored once. A message that is on disk and whose turn never came, since a full disk refused the one before it, is still
+/// known on the connection after the next: QoS 2 must not store it a second time.
+#[tokio::test]
+async fn what_is_on_disk_is_remembered_over_any_number_of_broken_connections() {
+    let (rig, mut queue) = Rig::plain(EndpointConfig { storage_full_hold_ms: 50, ..EndpointConfig::default() }).await;
+    let messages = [publish(TOPIC, 2, 1, b"refused"), publish(TOPIC, 2, 2, b"on disk")].concat();
+    for connection in 0..3 {
+        let mut device = Raw::open(rig.address).await;
+        device.send(&session_of("monitor-1")).await;
+        next_event(&mut queue).await;
+        assert_eq!(device.read().await, [0x20, 2, u8::from(connection > 0), 0]);
+        device.send(&messages).await;
+        let first = next_sample(&mut queue).await;
+        if connection == 0 {
+            next_sample(&mut queue).await.answer(Receipt::Committed);
+        }
+        assert!(device.is_silent().await, "both are taken, and neither has its turn");
+        assert!(queue.try_next().is_none(), "what is on disk was submitted again on connection {connection}");
+        if connection < 2 {
+            first.answer(Receipt::Refused);
+            assert!(device.until_closed().await.is_empty());
+            next_event(&mut queue).await;
+        } else {
+            first.answer(Receipt::Committed);
+            assert_eq!([device.read().await, device.read().await], [ack(0x50, 1), ack(0x50, 2)]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_gateway_that_stops_acknowledges_what_is_on_disk_and_nothing_else() {
     let (rig, mut queue) = Rig::plain(EndpointConfig::default()).await;

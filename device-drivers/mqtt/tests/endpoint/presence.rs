@@ -133,6 +133,28 @@ async fn a_device_may_subscribe_to_its_own_topics_only() {
     }
 }
 
+/// A device without a clock of its own needs the time before it can date anything: it comes at once, also where the subscription was
+/// kept and is not made again.
+#[tokio::test]
+async fn the_time_comes_at_once_to_a_subscription_that_was_kept() {
+    let (rig, queue) = Rig::plain(EndpointConfig::default()).await;
+    let _log = commit_all(queue);
+    for session_present in [0, 1, 1] {
+        let mut device = Raw::open(rig.address).await;
+        device.send(&connect("monitor-1", 60, false)).await;
+        assert_eq!(device.read().await, [0x20, 2, session_present, 0]);
+        if session_present == 0 {
+            device.send(&subscribe(false, 1, &["devices/monitor-1/time"])).await;
+            assert_eq!(device.read().await, [0x90, 3, 0, 1, 0]);
+        }
+        let time = String::from_utf8_lossy(&device.read().await).into_owned();
+        assert!(time.contains("devices/monitor-1/time") && time.ends_with(r#""trust":"synchronised"}"#), "{time}");
+        assert!(device.is_silent().await, "it was told twice");
+        device.send(&[0xE0, 0]).await;
+        device.until_closed().await;
+    }
+}
+
 /// Two devices publish; neither ever gets a packet that is not its own acknowledgement.
 #[tokio::test]
 async fn nothing_goes_from_one_device_to_another() {

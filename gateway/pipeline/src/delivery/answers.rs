@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use vitalgate_domain::{Answer, BatchMode, DeadLetterKind, ItemAnswer, PatientReference, Reading, ReadingId, Sequence};
 
-use super::gate::Failed;
+use super::gate::{Failed, RETRY_AFTER_SILENT_MAX_MS, believed_ms};
 use super::message::{AlarmKind, RequestId};
+use super::overtaken::Latest;
 use super::policy::{
     ISOLATE_EVERY, ISOLATE_FAILURES, PATIENT_FAILURES_MAX, PATIENT_FORGOTTEN_MS, PATIENT_REST_MAX_MS, REJECTIONS_IN_A_ROW,
 };
@@ -44,10 +45,13 @@ impl Delivery {
         self.queue.returned(&patient);
     }
 
-    /// The destination works: the breaker closes, and what waited for that goes on.
+    /// The destination works: the breaker closes, unless it asked to be left alone, and what waited for that goes on.
     fn destination_answers(&mut self, turn: &mut Turn) {
         let reason = self.gate.reason();
-        self.gate.answered();
+        self.gate.answered(turn.now.monotonic_ms);
+        if !self.gate.is_closed() {
+            return;
+        }
         self.clear(AlarmKind::Unreachable, turn);
         self.clear(AlarmKind::Paused, turn);
         if reason == Some(AlarmKind::Unreachable) {
@@ -98,7 +102,13 @@ impl Delivery {
         let suspect = self.patient_failed(&work.patient, turn);
         if self.gate.failed(Failed { request, retry_after_ms, counts: !suspect }, turn.now.monotonic_ms, &mut self.jitter) {
             self.clear(AlarmKind::Paused, turn);
-            self.raise(AlarmKind::Unreachable, &detail, turn);
+            match believed_ms(retry_after_ms) {
+                ..=RETRY_AFTER_SILENT_MAX_MS => self.raise(AlarmKind::Unreachable, &detail, turn),
+                wait_ms => {
+                    let detail = format!("it asked to be left alone for {} s: {detail}", wait_ms / 1_000);
+                    self.raise(AlarmKind::Unreachable, &detail, turn);
+                }
+            }
         }
         self.retry_later(work, detail, turn);
     }
@@ -308,17 +318,21 @@ impl Delivery {
         self.item_ends(&item.id, turn);
         for (sequence, reading) in item.readings {
             self.queue.release(lane, 1);
-            for sequence in std::iter::once(sequence).chain(self.answered(&reading)) {
+            for sequence in std::iter::once(sequence).chain(self.ended(&reading, Some(kind))) {
                 turn.settlement.reject(sequence, reading.id, reason.clone());
             }
         }
     }
 
-    /// Where else the same statement stands, to be settled with it; the identity may come with another patient now.
     fn answered(&mut self, reading: &Reading) -> Vec<Sequence> {
+        self.ended(reading, None)
+    }
+
+    /// Where else the same statement stands, to be settled with it; the identity may come with another patient now.
+    fn ended(&mut self, reading: &Reading, refused: Option<DeadLetterKind>) -> Vec<Sequence> {
         let Some(known) = self.identities.remove(&reading.id) else { return Vec::new() };
         if self.lanes.has_unread_before(known.newest) {
-            self.overtaken.answered(reading, known.newest);
+            self.overtaken.answered(reading, Latest { sequence: known.newest, refused });
         }
         self.corrected.extend(known.corrected);
         let queue = &mut self.queue;

@@ -20,6 +20,8 @@ pub const PAUSED_BASE_MS: u64 = 1_000;
 pub const PAUSED_WAIT_MAX_MS: u64 = 60_000;
 /// Longest time that a destination's `Retry-After` is believed, in milliseconds.
 pub const RETRY_AFTER_MAX_MS: u64 = 3_600_000;
+/// Longest `Retry-After` that is waited for without an alarm, in milliseconds.
+pub const RETRY_AFTER_SILENT_MAX_MS: u64 = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -109,22 +111,27 @@ impl Gate {
     }
 
     /// The destination gave an answer that only a working destination gives.
-    pub(super) fn answered(&mut self) {
-        self.state = State::Closed;
+    pub(super) fn answered(&mut self, now_ms: u64) {
         self.failures = 0;
+        if !self.is_closed() && now_ms < self.hold_until_ms {
+            // It answers for what was sent before it asked to be left alone, and takes nothing new until then.
+            self.state = State::Open { until_ms: self.hold_until_ms };
+            return;
+        }
+        self.state = State::Closed;
         self.openings = 0;
     }
 
-    /// A whole request failed and may be tried again. True when the breaker just opened. A failure
-    /// that is known to be a patient's own does not count.
+    /// A whole request failed and may be tried again. True when the breaker just opened: after several
+    /// failures, or at once where it asks for a long wait. A failure that is known to be a patient's own
+    /// does not count.
     pub(super) fn failed(&mut self, failed: Failed, now_ms: u64, jitter: &mut Jitter) -> bool {
         let Failed { request, retry_after_ms, counts } = failed;
-        if let Some(wait) = retry_after_ms {
-            self.hold_until_ms = self.hold_until_ms.max(now_ms.saturating_add(wait.min(RETRY_AFTER_MAX_MS)));
-        }
+        let wait_ms = believed_ms(retry_after_ms);
+        self.hold_until_ms = self.hold_until_ms.max(now_ms.saturating_add(wait_ms));
         self.failures = self.failures.saturating_add(u32::from(counts));
         let opens = match self.state {
-            State::Closed => counts && self.failures >= BREAKER_FAILURES,
+            State::Closed => wait_ms > RETRY_AFTER_SILENT_MAX_MS || (counts && self.failures >= BREAKER_FAILURES),
             State::Probing(probe) => probe == request,
             State::Open { .. } => false,
         };
@@ -165,6 +172,11 @@ impl Gate {
     }
 }
 
+/// How long a destination is left alone for asking so.
+pub(super) fn believed_ms(retry_after_ms: Option<u64>) -> u64 {
+    retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MAX_MS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,7 +213,7 @@ mod tests {
             gate.failed(failed(RequestId(number), None), now, &mut jitter);
         }
         gate.probing(RequestId(500));
-        gate.answered();
+        gate.answered(now);
         assert_eq!(gate.permission(now), Permission::Free);
     }
 
@@ -232,7 +244,15 @@ mod tests {
         let mut gate = Gate::new();
         gate.failed(failed(RequestId(1), Some(7_000)), 1_000, &mut jitter);
         assert_eq!((gate.permission(7_999), gate.permission(8_000)), (Permission::Shut, Permission::Free));
+        gate.answered(7_999);
+        assert!(gate.is_closed(), "a short wait is no outage");
         gate.failed(failed(RequestId(2), Some(u64::MAX)), 8_000, &mut jitter);
         assert_eq!(gate.wake_ms(8_000), Some(8_000 + RETRY_AFTER_MAX_MS));
+        gate.answered(9_000);
+        assert!(!gate.is_closed(), "it takes nothing new before the hour is over");
+        let over = 8_000 + RETRY_AFTER_MAX_MS;
+        assert_eq!((gate.permission(over - 1), gate.permission(over)), (Permission::Shut, Permission::Probe));
+        gate.answered(over);
+        assert!(gate.is_closed());
     }
 }

@@ -8,11 +8,12 @@
 //! itself. A panel closes at the end of the sample that completed it: with every part, or with every
 //! required part where one sample brought them all. A device that sends its parts in several messages
 //! may send one more, so such a panel waits for the window. A part that comes later is a panel of its
-//! own, under another identity, and says that the rest is absent.
+//! own, under another identity, and says that the rest is absent. So is, at once, a part of a message that
+//! does not tell which of its parts belong together: that is marked on the reading, so it stays so after a crash.
 
 use std::collections::{BTreeMap, HashMap};
 
-use vitalgate_domain::{DeviceId, Item, Metric, PatientReference, Reading, ReadingId, Received, Sequence, UnixMs};
+use vitalgate_domain::{DeviceId, Flags, Item, Metric, PatientReference, Reading, ReadingId, Received, Sequence, UnixMs};
 
 use super::message::Lane;
 use super::queue::PerLane;
@@ -28,6 +29,15 @@ struct PanelKey {
     patient: PatientReference,
     slot: u16,
     moment: Moment,
+    /// The only reading that it may hold.
+    alone: Option<ReadingId>,
+}
+
+impl PanelKey {
+    fn of(panel: Metric, patient: PatientReference, reading: &Reading) -> Self {
+        let alone = reading.flags.contains(Flags::APART).then_some(reading.id);
+        Self { device: reading.device.clone(), panel, patient, slot: reading.slot, moment: Moment::of(reading), alone }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +78,9 @@ impl OpenPanel {
 
     /// Whether no other part is to be expected.
     fn has_what_comes(&self) -> bool {
+        if self.key.alone.is_some() || matches!(self.key.moment, Moment::Sample(..)) {
+            return true;
+        }
         let of_one_sample = self.parts.iter().all(|(_, part)| part.time.received == self.opened);
         self.is_complete() && (of_one_sample || self.key.panel.parts().iter().all(|&metric| !self.lacks(metric)))
     }
@@ -145,7 +158,7 @@ impl Join {
 
     /// Adds a part of the sample that is being read.
     pub(super) fn add(&mut self, panel: Metric, patient: PatientReference, lane: Lane, sequence: Sequence, reading: Reading) {
-        let key = PanelKey { device: reading.device.clone(), panel, patient, slot: reading.slot, moment: Moment::of(&reading) };
+        let key = PanelKey::of(panel, patient, &reading);
         self.held += 1;
         let numbers = self.by_key.entry(key.clone()).or_default();
         for number in numbers.iter() {
@@ -170,8 +183,7 @@ impl Join {
     /// The lane's sample has ended: what is complete, or can get no more parts, is ready.
     pub(super) fn end_of_sample(&mut self, lane: Lane, ready: &mut Vec<Joined>) {
         for number in std::mem::take(self.touched.of_mut(lane)) {
-            let closes = self.open.get(&number).is_some_and(|open| open.has_what_comes() || matches!(open.key.moment, Moment::Sample(..)));
-            if closes {
+            if self.open.get(&number).is_some_and(OpenPanel::has_what_comes) {
                 ready.extend(self.close(number));
             }
         }

@@ -10,7 +10,7 @@ use vitalgate_domain::{DeviceId, Received, Record, Sequence, SequenceRanges};
 
 use super::join::Waiting;
 use super::message::Lane;
-use super::queue::PerLane;
+use super::queue::{LANES, PerLane};
 
 /// Most records asked for at once.
 pub const READ_ENTRIES_MAX: usize = 1_024;
@@ -26,6 +26,8 @@ pub const SETTLED_RANGES_MAX: usize = 2_048;
 pub const SKIP_ENTRIES_MIN: u64 = 1_024;
 /// After a failed read, so long until the next, in milliseconds.
 pub const READ_RETRY_MS: u64 = 1_000;
+/// So many failed reads of one lane in a row raise an alarm.
+pub const READ_FAILURES_MAX: u32 = 10;
 
 const _: () = assert!(READ_ENTRIES_MIN <= READ_ENTRIES_MAX);
 const _: () = assert!(READINGS_PER_SAMPLE_MAX as u64 <= SKIP_ENTRIES_MIN);
@@ -71,6 +73,8 @@ pub(super) struct Lanes {
     holes: VecDeque<Hole>,
     asked: PerLane<Option<Asked>>,
     retry_at_ms: PerLane<Option<u64>>,
+    /// Reads that failed since the last good one.
+    failures: PerLane<u32>,
     /// The sample within which the last read may have ended.
     unfinished: PerLane<Option<(DeviceId, Received)>>,
 }
@@ -86,6 +90,7 @@ impl Lanes {
             holes: holes.into_iter().collect(),
             asked: PerLane::default(),
             retry_at_ms: PerLane::default(),
+            failures: PerLane::default(),
             unfinished: PerLane::default(),
         }
     }
@@ -146,6 +151,18 @@ impl Lanes {
 
     /// The lane's read failed; it is asked again after a while.
     pub(super) fn failed(&mut self, lane: Lane, now_ms: u64) {
+        let failures = self.failures.of_mut(lane);
+        *failures = failures.saturating_add(1);
+        self.put_off(lane, now_ms);
+    }
+
+    /// Whether a lane's reads have failed for a while.
+    pub(super) fn cannot_read(&self) -> bool {
+        LANES.iter().any(|&lane| *self.failures.of(lane) >= READ_FAILURES_MAX)
+    }
+
+    /// The lane was not read; it is asked again after a while.
+    pub(super) fn put_off(&mut self, lane: Lane, now_ms: u64) {
         if self.asked.of_mut(lane).take().is_some() {
             *self.retry_at_ms.of_mut(lane) = Some(now_ms.saturating_add(READ_RETRY_MS));
         }
@@ -165,6 +182,7 @@ impl Lanes {
             return None;
         }
         *self.asked.of_mut(lane) = None;
+        *self.failures.of_mut(lane) = 0;
         records.retain(|record| record.sequence >= asked.from && record.sequence <= reached);
         let before = self.unfinished.of_mut(lane).take();
         let starts_sample = before.is_none()

@@ -36,6 +36,13 @@ pub enum DeliveryEvent {
     ReadFailed {
         /// The lane that asked.
         lane: Lane,
+        /// Why, in codes and our own words.
+        detail: Arc<str>,
+    },
+    /// Nothing was read, for a reason that is shown elsewhere; it is asked again a little later.
+    ReadPutOff {
+        /// The lane that asked.
+        lane: Lane,
     },
     /// The destination answered, or the attempt failed.
     Answered {
@@ -108,6 +115,8 @@ pub enum AlarmKind {
     ReadingFailing,
     /// The destination knew no patient for a while, and took nothing meanwhile.
     PatientsUnknown,
+    /// What waits cannot be read from the journal.
+    Unreadable,
 }
 
 /// An alarm with the words that help to mend it: codes and our own, never what the destination said, which may quote a patient.

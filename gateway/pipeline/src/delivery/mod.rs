@@ -26,10 +26,13 @@ mod work;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-pub use gate::{BREAKER_FAILURES, PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS, PROBE_WAIT_MAX_MS, PROBE_WAIT_MIN_MS, RETRY_AFTER_MAX_MS};
+pub use gate::{
+    BREAKER_FAILURES, PAUSED_BASE_MS, PAUSED_WAIT_MAX_MS, PROBE_WAIT_MAX_MS, PROBE_WAIT_MIN_MS, RETRY_AFTER_MAX_MS,
+    RETRY_AFTER_SILENT_MAX_MS,
+};
 pub use jitter::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, BACKOFF_MIN_MS};
 pub use join::COMMIT_LAG_MS;
-pub use lanes::{HOLES_MAX, READ_ENTRIES_MAX, READ_ENTRIES_MIN, READ_RETRY_MS, SETTLED_RANGES_MAX, SKIP_ENTRIES_MIN};
+pub use lanes::{HOLES_MAX, READ_ENTRIES_MAX, READ_ENTRIES_MIN, READ_FAILURES_MAX, READ_RETRY_MS, SETTLED_RANGES_MAX, SKIP_ENTRIES_MIN};
 pub use message::{Alarm, AlarmKind, DeliveryAction, DeliveryEvent, Lane, RequestId};
 pub use policy::{
     BACKLOG_READINGS_MAX, DeliveryPolicy, ISOLATE_EVERY, ISOLATE_FAILURES, ITEM_FAILING_MAX_MS, ITEM_FAILING_STEP_MAX_MS,
@@ -203,7 +206,11 @@ impl Delivery {
                 self.take_records(lane, records, reached, &mut turn);
                 panels_due = true;
             }
-            DeliveryEvent::ReadFailed { lane } => self.lanes.failed(lane, now.monotonic_ms),
+            DeliveryEvent::ReadFailed { lane, detail } => {
+                self.lanes.failed(lane, now.monotonic_ms);
+                self.raise_unreadable(&detail, &mut turn);
+            }
+            DeliveryEvent::ReadPutOff { lane } => self.lanes.put_off(lane, now.monotonic_ms),
             DeliveryEvent::Answered { request, answer } => {
                 self.take_answer(request, answer, &mut turn);
                 panels_due |= self.take_corrected();
@@ -276,7 +283,13 @@ impl Delivery {
 
     fn take_records(&mut self, lane: Lane, records: Vec<Record>, reached: Sequence, turn: &mut Turn) {
         let now_ms = turn.now.monotonic_ms;
-        let Some(taken) = self.lanes.take(lane, records, reached, now_ms) else { return };
+        let Some(taken) = self.lanes.take(lane, records, reached, now_ms) else {
+            self.raise_unreadable("nothing came of it", turn);
+            return;
+        };
+        if !self.lanes.cannot_read() {
+            self.clear(AlarmKind::Unreadable, turn);
+        }
         if lane == Lane::Live && !taken.records.is_empty() {
             self.live_seen_ms = Some(now_ms);
         }
@@ -311,6 +324,15 @@ impl Delivery {
         self.enqueue(ready);
     }
 
+    fn raise_unreadable(&mut self, why: &str, turn: &mut Turn) {
+        if self.lanes.cannot_read() {
+            let detail = format!(
+                "what waits cannot be read from the store, and is tried again each second: {why}; if it stays so, have the disk looked at"
+            );
+            self.raise(AlarmKind::Unreadable, &detail, turn);
+        }
+    }
+
     /// What was looked at from `from` to before `end` and was not there.
     fn settle_damaged(&mut self, from: Sequence, end: Sequence, turn: &mut Turn) {
         let mut first = self.settled.first_missing(from);
@@ -342,8 +364,11 @@ impl Delivery {
             turn.settlement.reject(sequence, reading.id, self.why_unassigned(&reading).clone());
             return;
         };
-        if self.overtaken.holds_later(&reading.id, sequence) {
-            turn.settlement.settle(sequence);
+        if let Some(latest) = self.overtaken.later(&reading.id, sequence) {
+            match latest.refused {
+                None => turn.settlement.settle(sequence),
+                Some(kind) => turn.settlement.reject(sequence, reading.id, refused_later(kind, latest.sequence)),
+            }
             return;
         }
         let patient = patient.clone();
@@ -508,6 +533,12 @@ impl Delivery {
             turn.actions.push(DeliveryAction::Cleared(self.alarms.remove(index)));
         }
     }
+}
+
+/// Nothing of it reached the destination, and what was stated first must not come last.
+fn refused_later(kind: DeadLetterKind, later: Sequence) -> DeadLetterReason {
+    let detail = format!("its device stated it again later, under the number {later}, and that was refused: mend what is said there");
+    DeadLetterReason::new(kind, &detail)
 }
 
 fn single(sequence: Sequence, reading: Reading) -> Item {

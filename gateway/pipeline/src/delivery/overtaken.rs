@@ -6,27 +6,37 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use vitalgate_domain::{ClockTrust, Reading, ReadingId, Sequence};
+use vitalgate_domain::{ClockTrust, DeadLetterKind, Reading, ReadingId, Sequence};
 
 use super::policy::{OVERTAKEN_MAX, RESENT_AFTER_MS};
 
+/// The last statement of an identity that was answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Latest {
+    pub(super) sequence: Sequence,
+    /// As what, if it was not taken. Its words are with it alone: kept here, they could be many MiB.
+    pub(super) refused: Option<DeadLetterKind>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Overtaken {
-    newest: HashMap<ReadingId, Sequence>,
+    newest: HashMap<ReadingId, Latest>,
     order: VecDeque<ReadingId>,
 }
 
 impl Overtaken {
     /// The reading was answered for, there.
-    pub(super) fn answered(&mut self, reading: &Reading, sequence: Sequence) {
+    pub(super) fn answered(&mut self, reading: &Reading, latest: Latest) {
         if !may_be_resent(reading) {
             return;
         }
         if let Some(newest) = self.newest.get_mut(&reading.id) {
-            *newest = sequence.max(*newest);
+            if latest.sequence > newest.sequence {
+                *newest = latest;
+            }
             return;
         }
-        self.newest.insert(reading.id, sequence);
+        self.newest.insert(reading.id, latest);
         self.order.push_back(reading.id);
         if self.order.len() > OVERTAKEN_MAX
             && let Some(oldest) = self.order.pop_front()
@@ -35,9 +45,9 @@ impl Overtaken {
         }
     }
 
-    /// Whether a later statement of the identity was answered already.
-    pub(super) fn holds_later(&self, id: &ReadingId, sequence: Sequence) -> bool {
-        self.newest.get(id).is_some_and(|newest| *newest > sequence)
+    /// The later statement of the identity that was answered already.
+    pub(super) fn later(&self, id: &ReadingId, sequence: Sequence) -> Option<Latest> {
+        self.newest.get(id).copied().filter(|newest| newest.sequence > sequence)
     }
 
     /// Nothing older is left.

@@ -74,7 +74,7 @@ pub const ITEM_FAILING_STEP_MAX_MS: u64 = 600_000;
 pub const PATIENTS_UNKNOWN_IN_A_ROW: usize = 2;
 /// No patient was known for so long, and nothing was taken: an alarm, in milliseconds.
 pub const PATIENTS_UNKNOWN_MS: u64 = 60_000;
-/// Most identities that are remembered because they were answered before an older part of the journal was read, about 48 bytes each.
+/// Most identities that are remembered because they were answered before an older part of the journal was read, about 64 bytes each.
 pub const OVERTAKEN_MAX: usize = 32_768;
 /// A reading that came so soon after its own moment is no device's memory, sent once more, in milliseconds.
 pub const RESENT_AFTER_MS: u64 = 60_000;

@@ -78,6 +78,8 @@ pub(crate) struct Rig {
     pub(crate) reads: Vec<(Lane, Sequence, Sequence)>,
     /// Sequences that no copy holds any more.
     pub(crate) damaged: BTreeSet<Sequence>,
+    /// What a read of the lane comes to in the place of records.
+    pub(crate) unread: fn(Lane) -> Option<DeliveryEvent>,
 }
 
 impl Rig {
@@ -102,6 +104,7 @@ impl Rig {
             wake_ms: None,
             reads: Vec::new(),
             damaged: BTreeSet::new(),
+            unread: |_| None,
         }
     }
 
@@ -173,6 +176,10 @@ impl Rig {
         match action {
             DeliveryAction::Read { lane, from, until, entries_max } => {
                 self.reads.push((lane, from, until));
+                if let Some(event) = (self.unread)(lane) {
+                    events.push(event);
+                    return;
+                }
                 let present = (from.0..=until.0).map(Sequence).filter(|sequence| !self.damaged.contains(sequence));
                 let record = |sequence: Sequence| Record { sequence, entry: self.entries[sequence.0 as usize - 1].clone() };
                 let records: Vec<Record> = present.take(entries_max).map(record).collect();
