@@ -3,7 +3,7 @@
 //! Source: HL7 PoCD mapping table of the status of a metric; FHIR R4 value set `data-absent-reason`; HL7 v3
 //! code systems ObservationValue (integrity confidence), ActReason (HTEST) and ObservationInterpretation.
 
-use vitalgate_domain::{Flags, NoReading, Reading, Value};
+use vitalgate_domain::{ClockTrust, Flags, NoReading, Reading, Value};
 
 /// How far a value may be relied on, weakest claim first; a panel takes the largest of its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +23,7 @@ impl Reliance {
         let doubtful = [Flags::IMPLAUSIBLE, Flags::QUESTIONABLE, Flags::CALIBRATING, Flags::CLOCK_DOUBTFUL];
         match reading.value {
             Value::Absent(NoReading::DeviceError) => Self::Unreliable,
-            _ if doubtful.iter().any(|&flag| reading.flags.contains(flag)) => Self::Uncertain,
+            _ if is_not_compared(reading) || doubtful.iter().any(|&flag| reading.flags.contains(flag)) => Self::Uncertain,
             Value::Absent(_) => Self::Unstated,
             Value::Quantity(_) => Self::Reliable,
         }
@@ -39,6 +39,14 @@ impl Reliance {
         }
     }
 }
+
+/// Whether the device said a time, and there was none to compare it with.
+pub(crate) fn is_not_compared(reading: &Reading) -> bool {
+    reading.time.device.is_some() && reading.time.received.trust == ClockTrust::Unset
+}
+
+/// What a reader in the EHR should know of such a reading, as the text of a `note`.
+pub(crate) const NOT_COMPARED: &str = "The gateway's clock was not set: the time of the device could not be compared.";
 
 /// `meta.security` of a test or demonstration value.
 pub(crate) const TEST_SECURITY: &str = r#"{"system":"http://terminology.hl7.org/CodeSystem/v3-ActReason","code":"HTEST"}"#;
@@ -66,7 +74,7 @@ pub(crate) fn data_absent_reason(reason: NoReading) -> &'static str {
         NoReading::BelowRange => absent!("unknown", "Below the range of the device"),
         NoReading::NotANumber => absent!("not-a-number", "Not a number"),
         NoReading::NotPerformed => absent!("not-performed", "Not performed"),
-        NoReading::PartMissing => absent!("unknown", "Never arrived from the device"),
+        NoReading::PartMissing => absent!("unknown", "Not received with the others"),
     }
 }
 
@@ -105,7 +113,8 @@ pub(crate) fn remarks(flags: Flags) -> impl Iterator<Item = &'static str> {
             "The device gives no time: this is the time of arrival at the gateway, and the device may have kept the value for long.",
         ),
         (Flags::CLOCK_DOUBTFUL, "The clock of the device differed from that of the gateway: the time may be wrong."),
-        (Flags::REPLAYED, "Sent later by hand, after it had been held back by the gateway."),
+        (Flags::APART, "Several came in one message, not all of them whole: which parts belong together is not known."),
+        (Flags::REPLAYED, "Sent later: at first it was refused, or held back by the gateway."),
     ]
     .into_iter()
     .filter(move |(flag, _)| flags.contains(*flag))

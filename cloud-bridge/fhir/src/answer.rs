@@ -241,6 +241,8 @@ fn missing_in(issue: &Issue) -> Option<Missing> {
         "unresolv",
         "not resolv",
         "cannot resolve",
+        "unable to resolve",
+        "not be resolved",
         "invalid reference",
     ];
     if !issue.has_code("not-found") && !phrases.iter().any(|phrase| words.contains(phrase)) {
@@ -376,7 +378,7 @@ impl EntryOutcomes<'_> {
     }
 
     fn each(&self, entries: &[ResponseEntry<'_>], context: &EncodeContext) -> Classified {
-        if let Some(whole) = self.all_alike() {
+        if let Some(whole) = self.all_alike(context) {
             return whole;
         }
         if context.refers_to_devices
@@ -394,7 +396,7 @@ impl EntryOutcomes<'_> {
     }
 
     /// What is wrong with all of them is wrong with the patient, the rights or the server, not with an entry.
-    fn all_alike(&self) -> Option<Classified> {
+    fn all_alike(&self, context: &EncodeContext) -> Option<Classified> {
         let status = self.statuses.first().copied()?;
         let all = |wanted: &[u16]| self.statuses.iter().all(|code| wanted.contains(code));
         let refusal = |remedy: &str| {
@@ -415,6 +417,11 @@ impl EntryOutcomes<'_> {
         }
         if missing.iter().all(|missing| matches!(missing, Some(Missing::Device))) {
             return Some(Classified::DevicesUnknown { detail: coded(status, self.outcome(0)) });
+        }
+        if context.write == WriteMode::PutById && missing.iter().all(Option::is_none) && all(&[404]) {
+            return refusal(
+                "the server does not create Observations under ids of ours; enable that there, or set `write` to \"conditional\"",
+            );
         }
         None
     }

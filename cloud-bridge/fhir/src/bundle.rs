@@ -56,9 +56,9 @@ pub fn encode(
         let Some((_, anchor)) = item.readings.first() else { continue };
         device.take(anchor, context, device_reference);
         commas.next(&mut out);
-        raw(&mut out, r#"{"fullUrl":"urn:uuid:"#);
-        uuid(&mut out, item.id.as_bytes());
-        raw(&mut out, r#"","resource":"#);
+        // No fullUrl: no entry refers to another, and a server that puts its own reference for that text (Medplum) would do so in
+        // the identifier and in the condition too.
+        raw(&mut out, r#"{"resource":"#);
         push_observation(&mut out, item, anchor, &shared, &device.member);
         request.push(&mut out, item);
         out.push(b'}');

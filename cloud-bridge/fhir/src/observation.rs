@@ -7,7 +7,7 @@
 
 use vitalgate_domain::{DeviceId, Flags, Item, Metric, NoReading, Reading, Value};
 
-use crate::absence::{Reliance, TEST_SECURITY, data_absent_reason, interpretations, remarks};
+use crate::absence::{NOT_COMPARED, Reliance, TEST_SECURITY, data_absent_reason, interpretations, is_not_compared, remarks};
 use crate::coding;
 use crate::instant::push_instant;
 use crate::json::{Commas, decimal, raw, string, uuid};
@@ -177,10 +177,12 @@ fn push_notes(out: &mut Vec<u8>, item: &Item) {
             Some(_) => reading.metric.definition().loinc.first().map_or("", |(_, display)| *display),
             None => "Value",
         };
-        let text = format!("{subject} converted by the gateway; the device reported {} {}", short(&reported.value), short(&reported.unit));
-        push_note(out, &mut commas, &text);
+        let done = if matches!(reading.value, Value::Absent(_)) { "taken for an absence" } else { "converted" };
+        let text = format!("{subject} {done} by the gateway; the device reported {} {}", short(&reported.value), short(&reported.unit));
+        push_note(out, &mut commas, text.trim_end());
     }
-    for remark in remarks(flags) {
+    let not_compared = item.readings.iter().any(|(_, reading)| is_not_compared(reading)).then_some(NOT_COMPARED);
+    for remark in not_compared.into_iter().chain(remarks(flags)) {
         push_note(out, &mut commas, remark);
     }
     if commas.begun() {

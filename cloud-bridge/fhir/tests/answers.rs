@@ -152,6 +152,8 @@ fn a_refusal_is_told_apart_by_what_it_says() {
         (422, outcome("too-costly", ""), PUT, "too large"),
         (400, outcome("not-found", "Resource Patient/4711 not found, specified in path: Observation.subject"), PUT, "patient"),
         (404, outcome("not-found", "Patient/4711 is not known"), PUT, "patient"),
+        (400, outcome("processing", "Unable to resolve reference to target 'Patient/4711'"), PUT, "patient"),
+        (422, outcome("processing", "Patient/4711 could not be resolved"), PUT, "patient"),
         (404, outcome("processing", "Device/4711 not found"), PUT, "devices"),
         (410, outcome("deleted", "Observation was deleted"), PUT, "rejected"),
         (409, outcome("conflict", "version"), PUT, "transient"),
@@ -290,6 +292,13 @@ fn what_is_wrong_with_all_entries_is_not_blamed_on_them() {
     assert_eq!(name(&said(200, &all(&patient), &batch, PUT)), "patient");
     let device = format!(r#"{{"status":"400","outcome":{}}}"#, outcome("not-found", "Device/1 not found"));
     assert_eq!(name(&said(200, &all(&device), &batch, PUT)), "devices");
+    // A server that gives its own ids only, and was configured to take ours.
+    let no_such_place = |text| format!(r#"{{"status":"404","outcome":{}}}"#, outcome("not-found", text));
+    assert_eq!(name(&said(200, &all(&no_such_place("no such resource")), &batch, PUT)), "paused");
+    assert_eq!(name(&said(200, &all(&no_such_place("Patient/4711")), &batch, PUT)), "patient");
+    assert_eq!(name(&said(200, &all(&no_such_place("no such resource")), &batch, CONDITIONAL)), "items");
+    let one = response(BatchMode::Separately, &[r#"{"status":"201"}"#, &no_such_place("no such resource")]);
+    assert_eq!(name(&said(200, &one, &batch, PUT)), "items");
     // The patient is that of all of them: those that the server had already are delivered, and the others are no dead letters.
     let body = response(BatchMode::Separately, &[r#"{"status":"201"}"#, &patient]);
     let Classified::Answer(Answer::Items(answers)) = said(200, &body, &batch, CONDITIONAL) else { panic!("{body}") };

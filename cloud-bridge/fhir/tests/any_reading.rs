@@ -68,7 +68,7 @@ proptest! {
         let body = vitalgate_fhir::encode(&batch, &odd, &|_| device.clone(), &patient).unwrap().body;
         let bundle: Json = serde_json::from_slice(&body).unwrap();
         let members = |json: &Json| json.as_object().unwrap().len();
-        prop_assert_eq!(members(&bundle["entry"][0]), 3);
+        prop_assert_eq!(members(&bundle["entry"][0]), 2);
         prop_assert_eq!(members(&bundle["entry"][0]["resource"]["subject"]), 1);
     }
 }

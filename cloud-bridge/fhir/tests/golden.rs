@@ -12,7 +12,7 @@ use vitalgate_fhir::{WriteMode, device_resource_id, encode_device, encode_gatewa
 fn compare(name: &str, text: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     // One entry a line keeps the differences readable.
-    let text = text.replace("{\"fullUrl\"", "\n{\"fullUrl\"") + "\n";
+    let text = text.replace("{\"resource\"", "\n{\"resource\"") + "\n";
     if std::env::var("VITALGATE_GOLDEN").as_deref() == Ok("write") {
         std::fs::write(&path, &text).unwrap();
     }
@@ -30,6 +30,19 @@ fn the_bundles_are_the_ones_on_file() {
     let one = batch(BatchMode::Together, everything().into_iter().take(1).collect());
     let body = vitalgate_fhir::encode(&one, &no_devices, &|_| String::new(), "Patient/4711").unwrap().body;
     compare("transaction-without-devices.json", &String::from_utf8(body).unwrap());
+}
+
+/// Promise 2: no entry has a name of its own. A server may put its reference wherever an entry repeats that name, also in the identifier and
+/// in the condition of a conditional create, and then a resend makes a second resource (Medplum).
+#[test]
+fn an_entry_holds_no_name_that_a_server_may_put_its_own_reference_for() {
+    for (write, mode) in [(WriteMode::PutById, BatchMode::Together), (WriteMode::ConditionalCreate, BatchMode::Separately)] {
+        let bundle: serde_json::Value = serde_json::from_str(&encoded(&batch(mode, everything()), &context(write))).unwrap();
+        for entry in bundle["entry"].as_array().unwrap() {
+            let members: Vec<&String> = entry.as_object().unwrap().keys().collect();
+            assert_eq!(members, ["request", "resource"], "{write:?}");
+        }
+    }
 }
 
 #[test]

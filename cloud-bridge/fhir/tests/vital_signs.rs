@@ -89,6 +89,29 @@ fn a_moment_is_shown_with_the_devices_offset_and_the_receipt_only_by_a_set_clock
     assert!(observed["issued"].is_null(), "our clock was never set");
 }
 
+/// Promise 3: a device's time that was compared with no clock is not taken for one that was, alone or in a panel, however often it is sent.
+#[test]
+fn a_time_that_was_compared_with_no_clock_is_not_relied_on() {
+    let compared_with_none = |number, metric| {
+        let mut held = reading(number, metric, ordinary(metric));
+        held.time.received.trust = ClockTrust::Unset;
+        held
+    };
+    let pressure = || vec![reading(1, Metric::SystolicCuff, ordinary(Metric::SystolicCuff)), compared_with_none(2, Metric::DiastolicCuff)];
+    let items = || [single(compared_with_none(1, Metric::HeartRate)), panel(Metric::BloodPressureCuff, pressure())];
+    for (item, again) in items().into_iter().zip(items()) {
+        let observed = observation(item);
+        assert_eq!(observed["meta"]["security"][0]["code"], "UNCERTREL", "{observed:#}");
+        let notes: Vec<_> = observed["note"].as_array().unwrap().iter().filter_map(|note| note["text"].as_str()).collect();
+        assert_eq!(notes, ["The gateway's clock was not set: the time of the device could not be compared."]);
+        assert_eq!(broken_rules(&observed), Vec::<String>::new());
+        assert_eq!(observation(again), observed);
+    }
+    let mut without = compared_with_none(1, Metric::HeartRate);
+    without.time.received.trust = ClockTrust::Free;
+    assert_eq!(observation(single(without))["meta"]["security"][0]["code"], "RELIABLE");
+}
+
 #[test]
 fn a_unit_outside_the_profile_is_sent_as_it_is_and_claims_nothing() {
     let observation = observation(single(reading(1, Metric::BodyTemperature, quantity("310.15", Unit::Kelvin))));
@@ -140,6 +163,27 @@ fn a_converted_value_keeps_what_the_device_reported_as_a_note_and_never_as_a_sec
     let observation = observation(converted);
     assert_eq!(observation["note"][0]["text"], "Value converted by the gateway; the device reported 101.2 °F");
     assert!(observation["component"].is_null());
+}
+
+/// Promise 2: a 0 that is taken for a sensor that is off is still said, with or without a unit.
+#[test]
+fn a_zero_that_is_taken_for_an_absence_is_said_in_a_note() {
+    for (unit, said) in [("bpm", "0 bpm"), ("", "0")] {
+        let mut zero = reading(1, Metric::HeartRate, Value::Absent(NoReading::SensorDisconnected));
+        zero.reported = Some(vitalgate_domain::Reported { value: "0".into(), unit: unit.into() });
+        let observation = observation(single(zero));
+        assert_eq!(observation["note"][0]["text"], format!("Value taken for an absence by the gateway; the device reported {said}"));
+    }
+}
+
+/// Promise 3: a reading that is not joined says so.
+#[test]
+fn a_part_of_which_nobody_knows_the_others_says_so() {
+    let mut apart = reading(1, Metric::SystolicCuff, ordinary(Metric::SystolicCuff));
+    apart.flags = Flags::APART;
+    let observation = observation(panel(Metric::BloodPressureCuff, vec![apart]));
+    assert!(observation["note"][0]["text"].as_str().unwrap().contains("which parts belong together is not known"), "{observation:#}");
+    assert_eq!(observation["component"][1]["dataAbsentReason"]["text"], "Not received with the others");
 }
 
 /// Promise 3: a moment that the gateway gave is not taken for one that the device said.

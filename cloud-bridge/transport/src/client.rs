@@ -158,14 +158,16 @@ impl FhirClient {
         if let [ItemAnswer::Transient { detail }] = answers.as_slice() {
             return Ok(Answer::Transient { retry_after_ms: None, detail: Arc::clone(detail) });
         }
-        match self.attempts(&part(others), ways).await? {
-            Answer::Items(more) => {
-                answers.extend(more);
-                Ok(Answer::Items(answers))
+        match self.attempts(&part(others), ways).await {
+            Ok(Answer::Items(more)) => answers.extend(more),
+            // Not said of the first one: sent again without it, it is said of all.
+            Ok(Answer::PatientUnknown { detail }) | Err(Answer::PatientUnknown { detail }) => {
+                answers.resize_with(batch.items.len(), || ItemAnswer::Transient { detail: Arc::clone(&detail) });
             }
             // Sent again with them, the first one is found there.
-            whole => Ok(whole),
+            whole => return whole,
         }
+        Ok(Answer::Items(answers))
     }
 
     /// The server takes no batches, and in one transaction they would stand or fall together. What is said of more than one of them

@@ -11,12 +11,12 @@ use vitalgate_domain::{Answer, Batch, DeviceId, limits::DEVICES_MAX};
 use vitalgate_fhir::{EncodeContext, EncodedDevice, Found, WriteMode, encode_device, encode_gateway, find_in_search, parse_resource_id};
 
 use crate::exchange::{Exchange, Request, Response, coded};
-use crate::failure::Failure;
+use crate::failure::{Failure, Sent};
 
 /// How long a server's refusal of Device resources is believed, in milliseconds.
 const REFUSAL_MS: u64 = 3_600_000;
-/// After so many answers in a row that neither give nor refuse a Device resource, readings wait for it no longer: the server may fail at
-/// Devices alone, and for ever.
+/// After so many questions in a row whose answer neither gives nor refuses a Device resource, or does not come, readings wait for it no
+/// longer: the server may fail at Devices alone, and for ever.
 const TROUBLES_MAX: u32 = 5;
 /// How long it is left alone then, in milliseconds. Shorter than after a refusal: it may pass.
 const TROUBLE_MS: u64 = 600_000;
@@ -38,21 +38,29 @@ pub(crate) struct Devices {
     known: RwLock<HashMap<Key, Known>>,
     /// One at a time: two batches of one new device must not both create it.
     creating: tokio::sync::Mutex<()>,
-    /// Answers in a row that neither gave nor refused one.
+    /// Answers in a row that neither gave nor refused one, or did not come.
     troubles: AtomicU32,
+    /// Until when nothing is asked, because the server was silent: each question takes the whole time-out, and all wait for it.
+    left_alone_until: RwLock<Option<Instant>>,
 }
 
 /// Why a Device resource is not made sure of.
 enum Unsure {
-    /// No answer, or one that is not about Devices.
+    /// No connection, or an answer that is not about Devices.
     Ends(Answer),
     /// An answer that may pass, or that nobody can make sense of.
     Trouble(Answer),
+    /// The server was reached and did not answer. If it answers nothing at all, so does it to the readings.
+    Silent(Answer),
 }
 
 impl From<Failure> for Unsure {
     fn from(failure: Failure) -> Self {
-        Self::Ends(failure.answer())
+        if failure.sent == Sent::No {
+            return Self::Ends(failure.answer());
+        }
+        let detail = format!("the Device resource: {}", failure.detail).into();
+        Self::Silent(Answer::Transient { retry_after_ms: None, detail })
     }
 }
 
@@ -73,12 +81,12 @@ impl Devices {
                 missing.push(key);
             }
         }
-        if missing.is_empty() {
+        if missing.is_empty() || self.is_left_alone() {
             return Ok(());
         }
         let _one_at_a_time = self.creating.lock().await;
         for key in missing {
-            if self.reference(&key).is_some() {
+            if self.reference(&key).is_some() || self.is_left_alone() {
                 continue;
             }
             let resource = key.as_ref().map_or_else(|| encode_gateway(context), |device| encode_device(device, context));
@@ -92,6 +100,11 @@ impl Devices {
                     self.go_on_without(answer)?;
                     (Arc::from(""), TROUBLE_MS)
                 }
+                Err(Unsure::Silent(answer)) => {
+                    self.go_on_without(answer)?;
+                    self.leave_alone();
+                    continue;
+                }
             };
             let until = reference.is_empty().then(|| Instant::now() + Duration::from_millis(believed_ms));
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -101,6 +114,15 @@ impl Devices {
             known.insert(key, Known { reference, until });
         }
         Ok(())
+    }
+
+    fn is_left_alone(&self) -> bool {
+        self.left_alone_until.read().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn leave_alone(&self) {
+        let until = Instant::now() + Duration::from_millis(TROUBLE_MS);
+        *self.left_alone_until.write().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }
 
     /// Whether readings wait for it no longer; else the answer to them.

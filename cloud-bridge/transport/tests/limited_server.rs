@@ -4,12 +4,12 @@
 
 mod common;
 
-use common::ehr::{Ehr, Fault, outcome, reply};
+use common::ehr::{Ehr, Ending, Fault, Reply, outcome, reply};
 use common::serve::Served;
 use common::{accepted, batch, batch_of, endpoint, is_transient, patient, reading};
 use serde_json::json;
 use vitalgate_domain::{Answer, Batch, BatchMode, DeviceId, ItemAnswer};
-use vitalgate_transport::{FhirClient, WritePolicy};
+use vitalgate_transport::{FhirClient, FhirEndpoint, WritePolicy};
 
 async fn served(update_create: bool) -> (Served, FhirClient) {
     let served = Served::start(Ehr::new(update_create)).await;
@@ -58,6 +58,20 @@ async fn a_search_that_may_pass_is_tried_again() {
     }
 }
 
+/// Promise 2: a server that puts its own reference wherever an entry repeats the name that it gives itself (Medplum) keeps our identifier,
+/// and a resend stores nothing again.
+#[tokio::test]
+async fn a_server_that_rewrites_what_an_entry_is_called_stores_each_reading_once() {
+    for mode in [BatchMode::Together, BatchMode::Separately] {
+        let (served, client) = served(false).await;
+        served.ehr.state().rewrites_full_urls = true;
+        for _ in 0..2 {
+            let answer = client.deliver(&batch(mode)).await;
+            assert_eq!((accepted(&answer), served.ehr.observations()), (5, (5, 5)), "{answer:?}");
+        }
+    }
+}
+
 /// Readings do not wait for a Device resource, however the server answers for it: for a few tries it may pass, then they go and name
 /// their device by identifier.
 #[tokio::test]
@@ -85,6 +99,59 @@ async fn a_server_that_always_fails_at_devices_still_gets_the_readings() {
         let device = &versions.last().unwrap()["device"];
         assert!(device["reference"].is_null() && device["identifier"]["value"].is_string(), "{device}");
     }
+}
+
+/// What a look at a Device gets no answer to, or a connection that breaks, is no reason for a reading to wait for ever either; and where each
+/// look may take the whole time-out, no other device is asked for meanwhile.
+#[tokio::test]
+async fn a_server_that_is_silent_at_devices_still_gets_the_readings() {
+    tokio::join!(silent_at_devices(Ending::Never), silent_at_devices(Ending::Nothing));
+}
+
+async fn silent_at_devices(ending: Ending) {
+    /// Long enough for a busy machine to do the rest in time, in milliseconds.
+    const SHORT_MS: u64 = 2_000;
+    /// More than it takes.
+    const TRIES: usize = 10;
+    let served = Served::start(Ehr::new(true)).await;
+    let short = FhirEndpoint { request_timeout_ms: SHORT_MS, ..endpoint(&served.url(), WritePolicy::Auto) };
+    let client = FhirClient::new(short, served.certificates.client()).unwrap();
+    served.ehr.state().device_look = Some(Reply { ending, ..reply(200, &json!(null)) });
+    let mut answers = Vec::new();
+    while answers.last().map_or(0, accepted) < 5 {
+        assert!(answers.len() < TRIES, "{answers:?}");
+        answers.push(client.deliver(&batch(BatchMode::Together)).await);
+    }
+    let says_where = |answer: &Answer| matches!(answer, Answer::Transient { detail, .. } if detail.contains("Device"));
+    assert!(answers.len() > 2 && says_where(&answers[0]), "it may pass: {answers:?}");
+    let asked = served.ehr.count("GET", "/fhir/Device");
+    let mut of_another = batch_of(6..=6, BatchMode::Together, &patient());
+    of_another.items[0].readings[0].1.device = DeviceId::new("monitor-02").unwrap();
+    assert_eq!(accepted(&client.deliver(&of_another).await), 1);
+    assert_eq!(
+        (served.ehr.count("GET", "/fhir/Device"), served.ehr.count("PUT", "/fhir/Device")),
+        (asked, 0),
+        "it is left alone for a while"
+    );
+}
+
+/// Promise 2: after an outage one reading goes first. What the server said of it stands, also where it then refuses the patient of the others.
+#[tokio::test]
+async fn what_a_server_confirmed_first_after_an_outage_stands_when_the_others_are_refused() {
+    let (served, client) = served(false).await;
+    let down = || Fault::Answer(503, Vec::new(), String::new());
+    let no_patient = || Fault::Answer(400, Vec::new(), outcome("processing", "Resource Patient/4711 not found").to_string());
+    served.ehr.state().faults.extend([down(), down(), Fault::TruncateAfterStoring, no_patient(), no_patient()]);
+    for _ in 0..2 {
+        assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+    }
+    let answer = client.deliver(&batch(BatchMode::Together)).await;
+    let Answer::Items(items) = &answer else { panic!("{answer:?}") };
+    let [first, others @ ..] = items.as_slice() else { panic!("{items:?}") };
+    assert!(matches!(first, ItemAnswer::Accepted { .. }), "{first:?}");
+    assert!(others.len() == 4 && others.iter().all(|other| matches!(other, ItemAnswer::Transient { .. })), "{others:?}");
+    let answer = client.deliver(&batch_of(2..=5, BatchMode::Together, &patient())).await;
+    assert!(matches!(answer, Answer::PatientUnknown { .. }), "sent without it, it is said of all: {answer:?}");
 }
 
 /// A Device that was deleted on the server makes no dead letters of its readings while those of another device arrive.

@@ -79,6 +79,8 @@ pub struct State {
     pub device_look: Option<Reply>,
     /// What a search for an Observation is answered with, whatever is there.
     pub observation_search: Option<Reply>,
+    /// Whether the name that a new entry gives itself becomes the server's own reference wherever the entry has it.
+    pub rewrites_full_urls: bool,
     /// Whether the base is there only with a slash at its end, and points there without one.
     pub base_ends_in_slash: bool,
     /// The only token that is let in, and the file that gets it when a wrong one comes.
@@ -215,7 +217,7 @@ impl State {
         let before = self.stored.clone();
         let mut responses = Vec::new();
         for entry in bundle["entry"].as_array().unwrap() {
-            let response = self.entry(entry);
+            let response = self.entry(&self.with_own_reference(entry));
             let refused = !response["status"].as_str().unwrap().starts_with("20");
             if refused && together {
                 self.stored = before;
@@ -225,6 +227,16 @@ impl State {
         }
         let kind = if together { "transaction-response" } else { "batch-response" };
         reply(200, &json!({"resourceType": "Bundle", "type": kind, "entry": responses}))
+    }
+
+    fn with_own_reference(&self, entry: &Json) -> Json {
+        match entry["fullUrl"].as_str() {
+            Some(name) if self.rewrites_full_urls && entry["request"]["method"] == "POST" => {
+                let own = format!("Observation/{}", 1_001 + self.next_id);
+                serde_json::from_str(&entry.to_string().replace(name, &own)).unwrap()
+            }
+            _ => entry.clone(),
+        }
     }
 
     fn entry(&mut self, entry: &Json) -> Json {

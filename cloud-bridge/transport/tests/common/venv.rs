@@ -1,10 +1,12 @@
 //! A Python environment beside the build with the FHIR server `sekmet-fhir` and `fhir.resources` from PyPI.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use vitalgate_test_support::free_port;
 
 /// The environment's `bin` folder; `tools/setup sekmet` makes it on first use.
 pub fn bin() -> PathBuf {
@@ -25,7 +27,7 @@ impl Sekmet {
     pub async fn start() -> Self {
         let bin = tokio::task::spawn_blocking(bin).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let url = format!("http://{address}/fhir");
         let child = Command::new(bin.join("sekmet"))
             .args(["serve", "--host", "127.0.0.1", "--port", &address.port().to_string()])
@@ -36,10 +38,12 @@ impl Sekmet {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Self { child, url, _folder: folder };
+        let mut server = Self { child, url, _folder: folder };
         let listening = async {
             let mut pause = tokio::time::interval(Duration::from_millis(50));
             while TcpStream::connect(address).await.is_err() {
+                let ended = server.child.try_wait().unwrap();
+                assert!(ended.is_none(), "sekmet ended before it listened: {ended:?}");
                 pause.tick().await;
             }
         };
