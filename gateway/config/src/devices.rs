@@ -17,6 +17,8 @@ use crate::suggestion::nearest;
 
 /// Longest logical id of a FHIR resource, in characters (FHIR R4, `id`).
 const FHIR_ID_CHARS_MAX: usize = 64;
+/// What parts the values of a search parameter (FHIR R4, "Escaping Search Parameters").
+const PARTS_A_SEARCH: [char; 4] = ['|', ',', '$', '\\'];
 /// The unit that means the device itself, as 0 does (Modbus Messaging on TCP/IP Implementation Guide V1.0b, 4.4.2.2).
 const UNIT_DIRECT: u8 = 255;
 
@@ -209,13 +211,14 @@ fn identifier(walk: &mut Walk<'_>, section: &Section<'_>) -> Option<PatientRefer
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')))
             && !text.contains(char::is_whitespace)
     };
-    if !is_uri(system.text) {
-        let message = format!("system in {} is {}, no URI", section.place, quoted(system.text));
+    if !is_uri(system.text) || system.text.contains(PARTS_A_SEARCH) {
+        // Where the two stand in each other's place this is who the patient is: the value is not repeated.
+        let message = format!("system in {} is no URI, or holds one of | , $ \\", section.place);
         walk.report.at(system.at, message, "write the identifier's system, such as \"urn:oid:1.2.3\" or \"https://...\"");
         return None;
     }
-    if value.text.trim().is_empty() || value.text.contains(['|', ',', '$', '\\']) {
-        let message = format!("value in {} is empty or holds one of | , $ \\", section.place);
+    if value.text.is_empty() || value.text != value.text.trim() || value.text.contains(PARTS_A_SEARCH) {
+        let message = format!("value in {} is empty, begins or ends with a blank, or holds one of | , $ \\", section.place);
         walk.report.at(value.at, message, "write the patient's identifier as the EHR shows it");
         return None;
     }

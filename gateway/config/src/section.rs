@@ -156,7 +156,10 @@ impl<'a> Section<'a> {
     pub(crate) fn file(&self, report: &mut Report, name: &'static str, base: &Path, secrecy: Secrecy) -> Option<PathBuf> {
         let (path, at) = self.path(report, name, base)?;
         if let Err((what, remedy)) = usable(&path, secrecy) {
-            report.at(at, format!("{name} in {}: {} {what}", self.place, path.display()), remedy);
+            // What stands in the place of a secret's file may be the secret itself: only what exists is a file's name.
+            let is_named = secrecy == Secrecy::Public || path.exists();
+            let file = if is_named { path.display().to_string() } else { "the file".to_owned() };
+            report.at(at, format!("{name} in {}: {file} {what}", self.place), remedy);
         }
         Some(path)
     }
@@ -239,7 +242,10 @@ fn unknown_remedy(spec: &SectionSpec, name: &str) -> String {
     if let Some(meant) = nearest(name, spec.keys.iter().map(|key| key.name)) {
         return format!("did you mean {meant}?");
     }
-    if let Some(home) = SECTIONS.iter().find(|section| section.key(name).is_some()) {
+    // Where either section stands several times, or the word is one of many uses, another key is meant.
+    let stands_once = |section: &SectionSpec| !section.title.starts_with("[[");
+    let home = SECTIONS.iter().find(|section| stands_once(section) && section.key(name).is_some());
+    if let (Some(home), true) = (home, stands_once(spec) && !["name", "dir"].contains(&name)) {
         return format!("move it to {}", home.title);
     }
     format!("remove it; known are {}", spec.keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", "))
@@ -256,12 +262,14 @@ fn example(key: &Key) -> String {
 }
 
 fn usable(path: &Path, secrecy: Secrecy) -> Result<(), (String, &'static str)> {
-    let found = File::open(path)
-        .and_then(|file| file.metadata())
-        .map_err(|error| (format!("cannot be opened ({error})"), "put the file there, or let the gateway's user read it"))?;
+    let unreadable =
+        |error: std::io::Error| (format!("cannot be opened ({error})"), "put the file there, or let the gateway's user read it");
+    // What is no file is not opened: a pipe would wait for whoever writes to it.
+    let found = std::fs::metadata(path).map_err(unreadable)?;
     if !found.is_file() {
         return Err(("is no file".to_owned(), "name a file"));
     }
+    File::open(path).map_err(unreadable)?;
     if found.len() > NAMED_FILE_BYTES_MAX {
         return Err((format!("has more than {NAMED_FILE_BYTES_MAX} bytes"), "name the right file"));
     }

@@ -26,8 +26,8 @@ pub(crate) struct Walk<'r> {
     pub(crate) report: &'r mut Report,
     /// The folder that relative paths start from.
     pub(crate) base: PathBuf,
-    /// Every address that is listened on, with the key that says so.
-    listeners: Vec<(SocketAddr, &'static str)>,
+    /// Every address that is listened on, with the key that says so and its place.
+    listeners: Vec<(SocketAddr, &'static str, usize)>,
     /// Every destination that is given up, with the place that says so.
     pub(crate) given_up: BTreeMap<DestinationId, usize>,
     /// Where a patient is named by an id of one server, and the device that is attached to it.
@@ -169,21 +169,30 @@ fn given_up(walk: &mut Walk<'_>, section: &Section<'_>) -> Vec<DestinationId> {
 
 /// The name becomes a file's name in the folder that systemd makes.
 pub(crate) fn credential_name(walk: &mut Walk<'_>, section: &Section<'_>, key: &str, text: Text<'_>) -> Option<String> {
+    /// Hexadecimal digits of a key of 32 bytes.
+    const KEY_DIGITS: usize = 64;
+    let is_a_key = text.text.len() == KEY_DIGITS && text.text.bytes().all(|byte| byte.is_ascii_hexdigit());
     // The rules of our own names are stricter than those of systemd.
-    match GatewayId::new(text.text) {
-        Ok(_) => Some(text.text.to_owned()),
-        Err(error) => {
-            let message = format!("{key} in {} is {}: {error}", section.place, quoted(text.text));
-            walk.report.at(text.at, message, "write the name that the unit's LoadCredentialEncrypted= begins with");
-            None
-        }
-    }
+    let wrong = match GatewayId::new(text.text) {
+        Ok(_) if is_a_key => "it reads like the key itself".to_owned(),
+        Ok(_) => return Some(text.text.to_owned()),
+        Err(error) => error.to_string(),
+    };
+    // It may be the key itself: the value is not repeated.
+    let message = format!("{key} in {} is no name of a credential: {wrong}", section.place);
+    walk.report.at(text.at, message, "write the name that the unit's LoadCredentialEncrypted= begins with");
+    None
 }
 
 fn mqtt(walk: &mut Walk<'_>, section: &Section<'_>, gateway: Option<&Gateway>) -> Option<Mqtt> {
     let listen = listener(walk, section, "listen", "listen in [mqtt]");
-    let plain_listen = section.text(walk.report, "plain_listen").and_then(|text| socket_address(walk, text, "plain_listen in [mqtt]"));
+    let plain_listen =
+        section.text(walk.report, "plain_listen").and_then(|text| socket_address(walk, text, "plain_listen in [mqtt]", true));
     let allow_plain_beyond_loopback = section.boolean(walk.report, "allow_plain_beyond_loopback");
+    if allow_plain_beyond_loopback && !section.has("plain_listen") {
+        let message = "[mqtt] has allow_plain_beyond_loopback, but no plain_listen";
+        walk.report.at(section.at, message, "remove it, or add plain_listen = \"0.0.0.0:1883\"");
+    }
     if let Some((address, at)) = plain_listen
         && !address.ip().is_loopback()
         && !allow_plain_beyond_loopback
@@ -294,11 +303,11 @@ fn log(walk: &mut Walk<'_>, top: &Section<'_>) -> Log {
 
 fn listener(walk: &mut Walk<'_>, section: &Section<'_>, name: &'static str, title: &'static str) -> Option<(SocketAddr, usize)> {
     let text = section.text_or_default(walk.report, name);
-    socket_address(walk, text, title)
+    socket_address(walk, text, title, section.has(name))
 }
 
-/// An address to listen on that nothing else here listens on.
-fn socket_address(walk: &mut Walk<'_>, text: Text<'_>, place: &'static str) -> Option<(SocketAddr, usize)> {
+/// An address to listen on that nothing else here listens on. A clash is told on a line that says so, not on that of a default.
+fn socket_address(walk: &mut Walk<'_>, text: Text<'_>, place: &'static str, is_written: bool) -> Option<(SocketAddr, usize)> {
     let Ok(address) = text.text.parse::<SocketAddr>() else {
         let message = format!("{place} is {}, no address to listen on", quoted(text.text));
         walk.report.at(text.at, message, "write IP:port, such as \"127.0.0.1:1883\" or \"[::1]:1883\"");
@@ -309,10 +318,14 @@ fn socket_address(walk: &mut Walk<'_>, text: Text<'_>, place: &'static str) -> O
             && address.port() != 0
             && (other.ip() == address.ip() || other.ip().is_unspecified() || address.ip().is_unspecified())
     };
-    if let Some((other, by)) = walk.listeners.iter().find(|(other, _)| overlaps(other)) {
-        let message = format!("{place} is {address}, but {by} is {other} already");
-        walk.report.at(text.at, message, "give each its own port");
+    if let Some((other, by, by_at)) = walk.listeners.iter().find(|(other, ..)| overlaps(other)) {
+        let (at, message) = if is_written {
+            (text.at, format!("{place} is {address}, but {by} is {other} already"))
+        } else {
+            (*by_at, format!("{by} is {other}, but {place} is {address} already"))
+        };
+        walk.report.at(at, message, "give each its own port");
     }
-    walk.listeners.push((address, place));
+    walk.listeners.push((address, place, text.at));
     Some((address, text.at))
 }

@@ -65,7 +65,7 @@ fn one_file_with_everything_wrong_is_answered_with_everything_at_once() {
         fs::write(&golden, &said).unwrap();
     }
     assert_eq!(said, fs::read_to_string(golden).unwrap());
-    for secret in ["4711-secret", "user:secret"] {
+    for secret in ["4711-secret", "4712-secret", "user:secret", "token-secret", "5ec2e7"] {
         assert!(!said.contains(secret), "{secret} reached an error text");
     }
 }
@@ -217,6 +217,50 @@ fn a_listener_that_would_take_anothers_port_is_refused() {
     let separate =
         format!("{MINIMAL}[mqtt]\nlisten = \"127.0.0.1:0\"\nplain_listen = \"127.0.0.1:0\"\n[console]\nlisten = \"127.0.0.1:0\"\n");
     assert_eq!(errors_of(&separate), "", "port 0 is any free port");
+}
+
+/// Nobody looks for a fault in a line that nobody wrote: who takes the port of a default is told on the line that does.
+#[test]
+fn a_clash_with_a_default_is_told_where_something_is_written() {
+    for console in ["", "[console]\nadmin_socket = \"a.sock\"\n"] {
+        let said = errors_of(&format!("{MINIMAL}[mqtt]\nplain_listen = \"127.0.0.1:9464\"\n{console}"));
+        let clash = "x.toml:5: plain_listen in [mqtt] is 127.0.0.1:9464, but listen in [console] is 127.0.0.1:9464 already";
+        assert!(said.lines().count() == 1 && said.contains(clash), "{said}");
+    }
+}
+
+/// What has no effect is not left in the belief that it had.
+#[test]
+fn leave_to_go_without_tls_is_refused_where_nothing_does() {
+    let to = |lines: &str| format!("[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = \"https://ehr.local\"\n{lines}\n");
+    for (text, why) in [
+        (to("allow_plain_beyond_loopback = true"), "x.toml:4: [[destination]] ehr has allow_plain_beyond_loopback or plain_reason, but"),
+        (to("plain_reason = \"none yet\""), "x.toml:4: [[destination]] ehr has allow_plain_beyond_loopback or plain_reason, but"),
+        (
+            "[mqtt]\nallow_plain_beyond_loopback = true\n".to_owned(),
+            "x.toml:4: [mqtt] has allow_plain_beyond_loopback, but no plain_listen",
+        ),
+    ] {
+        let said = errors_of(&format!("{MINIMAL}{text}"));
+        assert!(said.lines().count() == 1 && said.contains(why), "{why}: {said}");
+    }
+    assert_eq!(
+        errors_of(&format!("{MINIMAL}[mqtt]\nallow_plain_beyond_loopback = false\n{}", to("allow_plain_beyond_loopback = false"))),
+        ""
+    );
+}
+
+/// A pipe would let the check, and with it the start, wait for whoever writes to it.
+#[test]
+fn a_named_file_that_is_a_pipe_is_refused_at_once() {
+    let folder = folder();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let text = format!("{MINIMAL}[[destination]]\nid = \"d\"\nkind = \"fhir\"\nurl = \"https://h\"\nca_file = {pipe:?}\n");
+    let (done, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(errors_of(&text)));
+    let said = answer.recv_timeout(std::time::Duration::from_secs(60)).expect("an answer");
+    assert!(said.contains("pipe is no file"), "{said}");
 }
 
 #[test]
@@ -405,8 +449,11 @@ fn no_slip_of_the_keyboard_makes_the_check_fall_over() {
 /// The name is joined to a folder: nothing that leads out of it is taken.
 #[test]
 fn a_credential_has_a_plain_name() {
-    for bad in ["", "../store.key", "a/b", ".hidden", "with space"] {
+    let key = "5EC2e7".repeat(11).split_off(2);
+    // A key itself, pasted here, would stand in the log of every start.
+    for bad in ["", "../store.key", "a/b", ".hidden", "with space", &key, &format!("{key}=")] {
         let said = errors_of(&format!("{MINIMAL}[store]\nkey_credential = {bad:?}\n"));
+        assert!(!said.contains(&key), "{said}");
         assert!(said.contains("x.toml:5: key_credential in [store]") && said.contains("LoadCredentialEncrypted"), "{bad}: {said}");
     }
 }
@@ -455,6 +502,30 @@ fn since_when_a_patient_is_attached_is_one_moment() {
     let alone = "[mqtt]\n[[device]]\nid = \"m1\"\nprofile = \"p\"\npatient_since = \"2026-11-22T10:00:00+01:00\"\n";
     let said = errors_of(&format!("{MINIMAL}{alone}"));
     assert!(said.contains("x.toml:8: [[device]] m1 has a patient_since, but no patient"), "{said}");
+}
+
+/// Promise 4: what the EHR could never find is refused while somebody looks, and who the patient is stays out of the error.
+#[test]
+fn an_identifier_that_finds_nobody_is_refused() {
+    let said = |system: &str, value: &str| {
+        let device = format!("[[device]]\nid = \"m1\"\nprofile = \"p\"\npatient = {{ system = '{system}', value = '{value}' }}\n");
+        errors_of(&format!("{MINIMAL}[mqtt]\n{device}"))
+    };
+    assert_eq!(said("urn:oid:1.2.3", "A 4713"), "");
+    for value in ["4713 ", " 4713", "\u{a0}4713", "4713\u{a0}", "4713|", ""] {
+        let said = said("urn:oid:1.2.3", value);
+        assert!(
+            said.lines().count() == 1 && said.contains("x.toml:8: value in patient of [[device]] m1") && !said.contains("4713"),
+            "{said}"
+        );
+    }
+    for system in ["urn:4713|a", "urn:4713,a", "urn:4713$a", "urn:4713\\a", "urn:4713 a", "4713", "urn:"] {
+        let said = said(system, "urn:oid:1.2.3");
+        assert!(
+            said.lines().count() == 1 && said.contains("x.toml:8: system in patient of [[device]] m1") && !said.contains("4713"),
+            "{said}"
+        );
+    }
 }
 
 /// Promise 3: an id of one server is never taken for the same patient of another, unless the file says that they share their ids.

@@ -222,6 +222,9 @@ pub struct DeadLetterView {
     pub sequence: u64,
     /// The device.
     pub device: String,
+    /// What was observed; absent when it never became a reading.
+    #[serde(default)]
+    pub metric: Option<String>,
     /// When it was received, RFC 3339.
     pub received: String,
     /// Whether the clock was set then; otherwise nobody knows when that was.

@@ -34,7 +34,8 @@ pub(crate) enum Command {
     },
     /// Ask where a reading is: by its id, or by its device and moment.
     Trace {
-        /// The reading's id, as the EHR shows it in the Observation's identifier.
+        /// The reading's id, as the EHR shows it in the Observation's identifier. Of a blood pressure the ids of its components find
+        /// the parts in any case, its own id where that was noted; otherwise ask by --device and --at.
         reading_id: Option<String>,
         /// The device.
         #[arg(long, requires = "at", conflicts_with = "reading_id")]
@@ -152,7 +153,7 @@ pub(crate) enum DeviceAction {
 pub(crate) enum StoreAction {
     /// Read everything, mend what the other copy can mend, and report.
     Check,
-    /// Sizes, sequences and ages.
+    /// Sizes, sequences, and when the oldest entry was received.
     Stats,
     /// Write every stored entry as JSON lines. The file holds patient data.
     Export {

@@ -8,6 +8,7 @@ mod carry;
 mod held;
 mod kept;
 mod letters;
+mod spared;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use vitalgate_console::{Answered, ReadModelError, Resolution, ResolveRequest};
 use vitalgate_domain::limits::{COMMIT_READINGS_MAX, READINGS_PER_SAMPLE_MAX};
-use vitalgate_domain::{Associations, Change, ClockTrust, DecodedSample, DestinationId, DeviceId, Entry, Sequence};
+use vitalgate_domain::{Associations, Change, ClockTrust, DecodedSample, DestinationId, DeviceId, Entry, Flags, Sequence};
 use vitalgate_intake::{IntakeQueue, Receipt, ReceiptSender, Submission, Submitted};
 use vitalgate_pipeline::Admission;
 use vitalgate_store::{CommitError, Journal, Ordinal};
@@ -31,6 +32,7 @@ use crate::shared::{Settlement, Shared};
 use crate::undated::Undated;
 pub(crate) use kept::Kept;
 pub(crate) use letters::LetterLog;
+pub(crate) use spared::spare;
 
 /// Most commands that wait for the commit loop.
 pub(crate) const COMMANDS_MAX: usize = 1_024;
@@ -114,6 +116,8 @@ struct Group {
     /// Changes that need none of the entries: they are also made where there is no room for those.
     apart: Vec<Change>,
     answers_apart: Vec<Answer>,
+    /// Changes that settle some of the entries: without those they are nothing, since others would come to their places.
+    with_entries: Vec<Change>,
     /// Who waits until it is kept that a destination is written to by conditional create.
     conditional: Vec<(DestinationId, oneshot::Sender<bool>)>,
     /// Dead letters that this commit resolves: no other request of the same commit may do it again.
@@ -305,8 +309,11 @@ impl CommitLoop {
             let now = sample.received;
             let admitted = self.admission.admit_again(sample, &self.associations, &now, letter);
             self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
-            group.entries.extend(admitted.entries);
+            group.entries.extend(admitted.entries.into_iter().map(replayed));
         }
+        let next = self.journal.next_sequence().plus(group.entries.len() as u64);
+        let places = plan.same_patient.iter().map(|(old, number)| (*old, next.plus(*number))).collect();
+        group.with_entries.extend(self.taken_before(&places));
         group.entries.extend(plan.entries);
         group.resolved.extend(plan.resolved);
     }
@@ -361,19 +368,24 @@ impl CommitLoop {
         group.changes = self.without_resolved(std::mem::take(&mut group.changes), &group.resolved);
         let together = group.changes.len();
         group.changes.append(&mut group.apart);
+        let without_entries = group.changes.len();
+        group.changes.append(&mut group.with_entries);
         match self.journal.append(&group.entries, &group.changes) {
             Ok(range) => {
                 self.admission.confirm();
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                if let Some((first, last)) = range {
+                if let Some((first, _)) = range {
                     self.shared.below_floor.store(false, Ordering::Relaxed);
                     self.undated.note(&group.entries, first, self.clock.now().boot);
                     self.letters.stored(&group.entries, first);
                     self.shared.committed_entries.fetch_add(group.entries.len() as u64, Ordering::Relaxed);
-                    self.committed.send_replace(last);
                 }
                 if group.changes_settlement() {
                     self.publish_settlement();
+                }
+                if let Some((_, last)) = range {
+                    // Whoever reads the entries now must know which of them are settled for it already.
+                    self.committed.send_replace(last);
                 }
                 self.letters.settled(&group.changes, &self.journal.state().unresolved);
                 Ok((Receipt::Committed, Receipt::Committed))
@@ -383,6 +395,7 @@ impl CommitLoop {
                 if !self.shared.below_floor.swap(true, Ordering::Relaxed) {
                     tracing::error!("free space is below the floor: nothing is acknowledged until there is room; see `vitalgate status`");
                 }
+                group.changes.truncate(without_entries);
                 let apart = group.changes.split_off(together);
                 self.keep(&mut group.changes)?;
                 Ok((Receipt::Refused, self.write_changes(&apart)?))
@@ -457,6 +470,14 @@ impl CommitLoop {
         }
         self.rotation.keep(&mut self.journal, &self.clock.now()).context("the journal's data key cannot be changed")
     }
+}
+
+/// A reading that says that it came late.
+fn replayed(mut entry: Entry) -> Entry {
+    if let Entry::Reading(reading) = &mut entry {
+        reading.flags = reading.flags.with(Flags::REPLAYED);
+    }
+    entry
 }
 
 fn answer_all(answers: &mut Vec<Answer>, receipt: Receipt) {

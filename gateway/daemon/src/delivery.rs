@@ -3,7 +3,7 @@
 //! Each loop has its own thread and its own single-threaded runtime, so that a slow destination
 //! takes time from nobody else: not from the drivers, not from another destination.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use vitalgate_transport::FhirClient;
 use crate::alarm_log::{AlarmLog, Line};
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
-use crate::commit::Command;
+use crate::commit::{Command, spare};
 use crate::shared::{DestinationFacts, Shared};
 
 /// Bytes of stored records that one read may bring into memory.
@@ -49,11 +49,28 @@ pub(crate) struct DeliveryLoop {
     pub(crate) shutdown: watch::Receiver<bool>,
 }
 
+/// Why the reads of each lane fail, while they do.
+#[derive(Debug, Default)]
+struct Unread(BTreeMap<Lane, Arc<str>>);
+
+impl Unread {
+    /// The lane's read failed; whether the one before did not, or for another reason.
+    fn is_new(&mut self, lane: Lane, why: &Arc<str>) -> bool {
+        self.0.insert(lane, Arc::clone(why)).as_ref() != Some(why)
+    }
+
+    /// The lane was read.
+    fn read(&mut self, lane: Lane) {
+        self.0.remove(&lane);
+    }
+}
+
 struct Session {
     in_flight: JoinSet<(RequestId, Answer)>,
     pending: VecDeque<DeliveryEvent>,
     wake_at_ms: Option<u64>,
     alarm_log: AlarmLog,
+    unread: Unread,
 }
 
 impl DeliveryLoop {
@@ -69,7 +86,8 @@ impl DeliveryLoop {
 
     async fn run(mut self) {
         let pending = VecDeque::from([DeliveryEvent::Tick]);
-        let mut session = Session { in_flight: JoinSet::new(), pending, wake_at_ms: None, alarm_log: AlarmLog::default() };
+        let mut session =
+            Session { in_flight: JoinSet::new(), pending, wake_at_ms: None, alarm_log: AlarmLog::default(), unread: Unread::default() };
         loop {
             self.beacon.moved();
             let Some(event) = self.next_event(&mut session).await else { return };
@@ -135,7 +153,7 @@ impl DeliveryLoop {
     async fn act(&mut self, action: DeliveryAction, session: &mut Session) -> Option<()> {
         match action {
             DeliveryAction::Read { lane, from, until, entries_max } => {
-                let event = self.read(lane, from, until, entries_max);
+                let event = self.read(lane, from, until, entries_max, &mut session.unread);
                 session.pending.push_back(event);
             }
             DeliveryAction::Send { request, batch } => {
@@ -169,19 +187,24 @@ impl DeliveryLoop {
         }
     }
 
-    fn read(&self, lane: Lane, from: Sequence, until: Sequence, entries_max: usize) -> DeliveryEvent {
+    fn read(&self, lane: Lane, from: Sequence, until: Sequence, entries_max: usize, unread: &mut Unread) -> DeliveryEvent {
         if self.facts().settling_waits.load(Ordering::Relaxed) {
             // What is held would be settled at once, and waits with the rest.
-            return DeliveryEvent::ReadFailed { lane };
+            return DeliveryEvent::ReadPutOff { lane };
         }
         match self.reader.read(from, until, entries_max, READ_BYTES_MAX) {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
+                spare(&mut outcome.records, &self.shared, &self.destination);
+                unread.read(lane);
                 self.shared.add_damage(outcome.damaged.iter().map(|(first, last)| damaged(*first, *last)));
                 DeliveryEvent::Read { lane, records: outcome.records, reached: outcome.reached }
             }
             Err(error) => {
-                tracing::error!(%error, "the journal cannot be read; trying again");
-                DeliveryEvent::ReadFailed { lane }
+                let detail: Arc<str> = error.to_string().into();
+                if unread.is_new(lane, &detail) {
+                    tracing::error!(destination = %self.destination, %error, "the journal cannot be read; trying again");
+                }
+                DeliveryEvent::ReadFailed { lane, detail }
             }
         }
     }
@@ -236,6 +259,17 @@ mod tests {
         note_answer(&facts, &Answer::Items(vec![rejected(), ItemAnswer::Accepted { remote_id: None }]));
         assert_eq!(facts.accepted_items.load(Ordering::Relaxed), 1);
         assert!(facts.accepted.age_s().is_some());
+    }
+
+    /// Promise 5: a journal that cannot be read for hours is one line of the log, and what changes of it is one more.
+    #[test]
+    fn what_cannot_be_read_is_said_once() {
+        let mut unread = Unread::default();
+        let (disk, key) = (Arc::from("os error 5"), Arc::from("no key"));
+        assert_eq!([&disk, &disk, &key, &key].map(|why| unread.is_new(Lane::Backlog, why)), [true, false, true, false]);
+        assert!(unread.is_new(Lane::Live, &key), "each lane for itself");
+        unread.read(Lane::Live);
+        assert!(!unread.is_new(Lane::Backlog, &key) && unread.is_new(Lane::Live, &key), "it came back");
     }
 
     /// Promise 5: nobody looks for dead letters that are not there.

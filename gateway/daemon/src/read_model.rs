@@ -25,9 +25,9 @@ use vitalgate_store::{Keyed, KeyedCopy as _, Reader};
 use crate::clock::{Clock, monotonic_ms};
 use crate::commit::Command;
 use crate::disk::{folder_bytes, free_bytes};
-use crate::growth::{Growth, days_left};
+use crate::growth::{Growth, Held, days_left};
 use crate::replay::count;
-use crate::shared::Shared;
+use crate::shared::{Settlement, Shared};
 
 /// How long an administrator's request waits for the commit loop.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ pub(crate) struct Model {
     pub(crate) clock: Clock,
     /// Free bytes below which nothing is acknowledged.
     pub(crate) floor_bytes: u64,
-    /// How the journal grows.
+    /// How much comes in.
     pub(crate) growth: Arc<Growth>,
     /// Who is connected; `None` where nobody connects.
     pub(crate) presence: Option<Presence>,
@@ -225,7 +225,8 @@ impl Model {
     fn store_status(&self) -> StoreStatus {
         let free_bytes = free_bytes(&self.store_folder);
         let settlement = self.shared.settlement();
-        let rate = self.growth.rate(monotonic_ms(), self.reader.used_bytes());
+        let rate = self.growth.rate(monotonic_ms(), self.reader.committed().0);
+        let spare_bytes = free_bytes.saturating_sub(self.floor_bytes);
         StoreStatus {
             committed: self.reader.committed().0,
             keyed_applied: self.keyed.applied().sequence.0,
@@ -234,10 +235,23 @@ impl Model {
             free_bytes,
             floor_bytes: self.floor_bytes,
             journal_bytes: folder_bytes(&self.store_folder.join("journal")),
-            days_left: rate.and_then(|rate| days_left(rate, free_bytes.saturating_sub(self.floor_bytes))),
+            days_left: rate.and_then(|rate| days_left(rate, self.held(&settlement), spare_bytes)),
             rate_known: rate.is_some(),
             damage: self.shared.damage(),
             dead_letters: count(&settlement.dead_letters),
+        }
+    }
+
+    fn held(&self, settlement: &Settlement) -> Held {
+        let (oldest, committed) = (self.reader.oldest(), self.reader.committed());
+        let missing = |destination| settlement.settled.get(destination).map_or(oldest, |settled| settled.first_missing(oldest));
+        // One that is not configured any more keeps its place.
+        let destinations = self.shared.destinations.keys().chain(settlement.settled.keys());
+        let first_missing = destinations.map(missing).min().unwrap_or(oldest);
+        Held {
+            bytes: self.reader.used_bytes(),
+            entries: committed.next().0.saturating_sub(oldest.0),
+            delivered: first_missing.min(committed.next()).0.saturating_sub(oldest.0),
         }
     }
 
@@ -278,6 +292,7 @@ impl Model {
     }
 
     fn dead_letter(&self, sequence: Sequence, entry: Option<Entry>, told_whole: bool) -> DeadLetterView {
+        let metric = if let Some(Entry::Reading(reading)) = &entry { Some(reading.metric.key().to_owned()) } else { None };
         let (device, received, own_reason) = match entry {
             Some(Entry::DeadLetter(letter)) => (letter.device.to_string(), Some(letter.received), Some(letter.reason)),
             Some(Entry::Reading(reading)) => (reading.device.to_string(), Some(reading.time.received), None),
@@ -295,6 +310,7 @@ impl Model {
         DeadLetterView {
             sequence: sequence.0,
             device,
+            metric,
             received: received.as_ref().map_or_else(String::new, |received| received.wall.rfc3339(0)),
             dated: received.is_some_and(|received| received.trust != ClockTrust::Unset),
             kind: kind.map_or("Unknown", DeadLetterKind::word).to_owned(),

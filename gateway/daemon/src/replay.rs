@@ -1,6 +1,7 @@
 //! Reading dead letters again, for one who is entitled to ask.
 
 mod carried;
+mod panels;
 mod selection;
 mod window;
 
@@ -55,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) samples: Vec<(Sequence, DecodedSample)>,
     /// Readings to store again.
     pub(crate) entries: Vec<Entry>,
+    /// Where those of them stood that are for the same patient as before, each with its number among them.
+    pub(crate) same_patient: Vec<(Sequence, u64)>,
     /// The dead letters that this resolves.
     pub(crate) resolved: Vec<Sequence>,
     /// The change that resolves them, in the same commit.
@@ -141,7 +144,7 @@ impl Replay {
         Ok(plan)
     }
 
-    /// A request ends where a sample ends: the parts of a panel are joined only if they go together.
+    /// A request ends where a sample ends, and takes a panel whole: its parts are joined only if they go together.
     fn select(&self, request: &ResolveRequest, unresolved: &SequenceRanges) -> Result<Selection, ReadError> {
         let mut selection = Selection::of(request, unresolved);
         if let Some((next, _)) = selection.left {
@@ -151,6 +154,7 @@ impl Replay {
                 selection.end_before(begin);
             }
         }
+        panels::complete(&mut selection, unresolved, &self.reader)?;
         Ok(selection)
     }
 
@@ -176,6 +180,9 @@ impl Replay {
                 let got_its_moment = reading.time.received.trust != trust_before;
                 let stays = reading.subject == Subject::Unassigned && !got_its_moment;
                 if !stays {
+                    if reading.subject == subject_before && subject_before != Subject::Unassigned {
+                        plan.same_patient.push((sequence, plan.entries.len() as u64));
+                    }
                     plan.entries.push(Entry::Reading(reading));
                 }
                 // Still nobody's: it would only be held once more.

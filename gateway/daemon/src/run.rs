@@ -174,7 +174,7 @@ impl<'a> Gateway<'a> {
         let commit_ended = start_commit(commit)?;
         let drivers = drivers::start(loops.config, &loops.clock, &loops.devices, &loops.intake, &mut registry, &loops.shutdown).await?;
         beacons.extend(drivers.beacons);
-        let growth = Arc::new(Growth::new(monotonic_ms(), loops.reader.used_bytes()));
+        let growth = Arc::new(Growth::new(monotonic_ms(), loops.reader.committed().0));
         let presence = drivers.listener.as_ref().map(|listener| listener.presence.clone());
         loops.listen(registry, drivers.modbus, presence, Arc::clone(&growth)).await?;
         let (keyed, clock) = (Arc::clone(&loops.keyed), loops.clock.clone());

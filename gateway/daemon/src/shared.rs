@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use vitalgate_domain::{DestinationId, DeviceId, SequenceRanges};
+use vitalgate_domain::{DestinationId, DeviceId, Sequence, SequenceRanges};
 use vitalgate_pipeline::{Alarm, AlarmKind};
 use vitalgate_store::State;
 
@@ -122,6 +122,12 @@ impl Shared {
     /// A copy of what the journal last said.
     pub(crate) fn settlement(&self) -> Settlement {
         self.settlement.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the destination has settled the entry.
+    pub(crate) fn is_settled(&self, destination: &DestinationId, sequence: Sequence) -> bool {
+        let settlement = self.settlement.read().unwrap_or_else(PoisonError::into_inner);
+        settlement.settled.get(destination).is_some_and(|settled| settled.contains(sequence))
     }
 
     /// Keeps lines of damage for the status; one that each destination finds is one line.

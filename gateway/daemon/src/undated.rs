@@ -44,11 +44,11 @@ impl Undated {
         }
     }
 
-    /// Those that can get their moment, ascending. One that is not held yet stays; one that was
-    /// resolved otherwise is forgotten.
+    /// Those that can get their moment, ascending. One that no destination was asked for yet stays. One that some destination refused
+    /// and that is no dead letter any more was resolved: it is forgotten, however long another destination does not answer.
     pub(crate) fn take_ready(&mut self, state: &State) -> Vec<Sequence> {
         let ready = self.remembered.iter().copied().filter(|sequence| state.unresolved.contains(*sequence)).collect();
-        self.remembered.retain(|sequence| !state.unresolved.contains(*sequence) && !state.settled_everywhere(*sequence, *sequence));
+        self.remembered.retain(|sequence| !state.unresolved.contains(*sequence) && next_unasked(state, *sequence) == *sequence);
         ready
     }
 
@@ -99,14 +99,26 @@ fn whole_samples(outcome: &ReadOutcome) -> (&[Record], Sequence) {
     }
 }
 
-/// The first place from there on that is a dead letter or that some destination has not settled.
+/// The first place from there on that is a dead letter or that no destination has settled.
 fn next_open(state: &State, from: Sequence) -> Sequence {
     if state.unresolved.contains(from) {
         return from;
     }
     let dead_letter = state.unresolved.gap_end(from).map(Sequence::next);
-    let unsettled = state.settled.values().map(|settled| settled.first_missing(from)).min().unwrap_or(from);
-    dead_letter.map_or(unsettled, |dead_letter| dead_letter.min(unsettled))
+    let unasked = next_unasked(state, from);
+    dead_letter.map_or(unasked, |dead_letter| dead_letter.min(unasked))
+}
+
+/// The first place from there on that no destination has settled. None of them accepts what has no moment: what one has settled and is
+/// no dead letter was resolved.
+fn next_unasked(state: &State, mut from: Sequence) -> Sequence {
+    loop {
+        let behind = state.settled.values().map(|settled| settled.first_missing(from)).max().unwrap_or(from);
+        if behind == from {
+            return from;
+        }
+        from = behind;
+    }
 }
 
 /// A reading of this power-on that is nobody's as long as there is no clock: it has no moment, or its device's time was compared with

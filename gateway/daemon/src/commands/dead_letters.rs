@@ -52,8 +52,9 @@ async fn list(admin: &Admin, json: bool) -> anyhow::Result<ExitCode> {
 
 fn line(letter: &DeadLetterView) -> String {
     let whose = letter.destination.as_deref().map_or_else(String::new, |destination| format!(" for {destination}"));
+    let what = letter.metric.as_deref().map_or_else(String::new, |metric| format!(" {metric}"));
     let received = received(&letter.received, letter.dated);
-    format!("{:>10}  {received}  {}  {}{whose}: {}", letter.sequence, letter.device, letter.kind, letter.detail)
+    format!("{:>10}  {received}  {}{what}  {}{whose}: {}", letter.sequence, letter.device, letter.kind, letter.detail)
 }
 
 async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution, by: Option<String>) -> anyhow::Result<ExitCode> {
@@ -89,6 +90,7 @@ mod tests {
         let letter = |received: &str, dated| DeadLetterView {
             sequence: 7,
             device: "m1".to_owned(),
+            metric: None,
             received: received.to_owned(),
             dated,
             kind: "TimeUnknown".to_owned(),
@@ -99,6 +101,8 @@ mod tests {
         let time = "1970-01-01T00:00:07.000+00:00";
         assert_eq!(line(&letter(time, true)), format!("         7  {time}  m1  TimeUnknown: no clock"));
         assert_eq!(line(&letter(time, false)), "         7  while no clock was set  m1  TimeUnknown: no clock");
+        let part = DeadLetterView { metric: Some("nibp_sys".to_owned()), ..letter(time, true) };
+        assert_eq!(line(&part), format!("         7  {time}  m1 nibp_sys  TimeUnknown: no clock"), "parts of one panel are told apart");
         assert_eq!(line(&letter("", false)), "         7    m1  TimeUnknown: no clock", "nothing is known of what no copy holds");
     }
 }

@@ -147,6 +147,7 @@ mod tests {
         DeadLetterView {
             sequence,
             device: device.into(),
+            metric: None,
             received: received.into(),
             dated: true,
             kind: kind.into(),

@@ -26,7 +26,7 @@ fn print(status: &Status) {
         println!("warning   {line}");
     }
     let store = &status.store;
-    let days = store.days_left.map_or_else(String::new, |days| format!(", {days:.1} days left at today's rate"));
+    let days = store.days_left.map_or_else(String::new, |days| format!(", {days:.1} days left if nothing is delivered"));
     println!("store     {} entries, journal {} MiB, free {} MiB{days}", store.committed, mib(store.journal_bytes), mib(store.free_bytes));
     println!("buffer    {}, holds up to {}, checkpoint at {}", store.keyed_state, store.keyed_applied, store.keyed_checkpointed);
     if store.dead_letters > 0 {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use vitalgate_config::Config;
+use vitalgate_domain::{ClockTrust, Sequence};
 use vitalgate_store::{Opened, RealFiles, StoreOptions};
 
 use crate::cli::StoreAction;
@@ -39,8 +40,14 @@ fn check(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 fn stats(config: &Config) -> anyhow::Result<ExitCode> {
-    let stats = open(config)?.reader.stats().context("the store cannot be read")?;
+    let reader = open(config)?.reader;
+    let stats = reader.stats().context("the store cannot be read")?;
     println!("entries   {} to {}", stats.oldest, stats.committed);
+    let oldest = reader.read(Sequence(stats.oldest), Sequence(stats.committed), 1, usize::MAX).context("the store cannot be read")?;
+    if let Some(oldest) = oldest.records.first() {
+        let (_, at) = oldest.entry.origin();
+        println!("oldest    received {}", super::received(&at.wall.rfc3339(0), at.trust != ClockTrust::Unset));
+    }
     println!("journal   {} segments, {} bytes", stats.segments, stats.journal_bytes);
     println!("free      {} bytes", stats.free_bytes);
     Ok(ExitCode::SUCCESS)

@@ -45,6 +45,12 @@ impl Question {
     }
 }
 
+impl Question {
+    fn names_an_id(&self) -> bool {
+        self.0.iter().any(|(name, _)| *name == "id")
+    }
+}
+
 /// Prints where the readings are; fails when there is none.
 pub(super) async fn trace(admin: &Admin, question: &Question, json: bool) -> anyhow::Result<ExitCode> {
     let traced: Traced = admin.get("/trace", &question.0).await?;
@@ -56,6 +62,9 @@ pub(super) async fn trace(admin: &Admin, question: &Question, json: bool) -> any
         traced.dead_letters.iter().for_each(print_dead_letter);
         if !is_found {
             println!("nothing of it is found here: it was not stored, its retention is over, or it came while no clock was set");
+            if question.names_an_id() {
+                println!("a blood pressure is found by the ids of its components; or ask by --device and --at");
+            }
         }
         print_limits(&traced);
     }

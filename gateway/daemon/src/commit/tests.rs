@@ -2,6 +2,8 @@ mod again;
 mod carry;
 mod full;
 mod load;
+mod panels;
+mod spared;
 mod told;
 mod two;
 mod upkeep;
@@ -57,6 +59,8 @@ fn list_profile(pulse: &str) -> String {
         name = [
             {{ name = "rr", metric = "resp_rate", unit = "/min", source = "Test" }},
             {{ name = "hr", metric = "heart_rate", unit = "/min", source = "Test" }},
+            {{ name = "sys", metric = "nibp_sys", unit = "mm[Hg]", source = "Test" }},
+            {{ name = "dia", metric = "nibp_dia", unit = "mm[Hg]", source = "Test" }},
             {{ name = "{pulse}", metric = "pulse_rate_spo2", unit = "/min", source = "Test" }},
         ]
     "#
@@ -405,11 +409,8 @@ fn readings_without_a_moment_get_it_after_a_restart_too() {
     assert_eq!(dated(&mut rig), 18, "once");
 }
 
-/// Promise 4: more of them than the list holds are found again in the journal.
-#[test]
-fn readings_without_a_moment_beyond_the_list_are_found_again() {
-    let folder = folder("unset");
-    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+/// More of them than the list holds, and all of them held; gives how many.
+fn undated_beyond_the_list(rig: &mut Rig) -> usize {
     let received = rig.received(60_000);
     rig.publish(SAMPLE, received);
     let template = rig.readings();
@@ -427,8 +428,16 @@ fn readings_without_a_moment_beyond_the_list_are_found_again() {
         let entries: Vec<_> = numbers.flat_map(of_number).collect();
         rig.commit(|_, group| group.entries.extend(entries));
     }
-    let all = 3 * samples;
-    rig.settle(1..=all as u64);
+    rig.settle(1..=3 * samples as u64);
+    3 * samples
+}
+
+/// Promise 4: more of them than the list holds are found again in the journal.
+#[test]
+fn readings_without_a_moment_beyond_the_list_are_found_again() {
+    let folder = folder("unset");
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    let all = undated_beyond_the_list(&mut rig);
     trusting(folder.path(), "free");
     for _ in 0..=all.div_ceil(900) {
         rig.commit.clock.refresh_trust();

@@ -18,6 +18,9 @@ use crate::shared::Settlement;
 /// How long the buffer is searched; each of its answers takes a few seconds at most.
 const BUFFER_SEARCH: Duration = Duration::from_secs(20);
 
+/// How long the journal is searched for the id that a destination knows an entry by.
+const JOURNAL_SEARCH: Duration = Duration::from_secs(10);
+
 /// What is known of the refusals of one entry.
 struct Refusals {
     known: Vec<(DestinationId, DeadLetterReason)>,
@@ -30,8 +33,15 @@ impl Model {
         let failed = |error: ReadError| ReadModelError::Store(error.to_string());
         let (search, cut) = match query {
             TraceQuery::Id(id) => {
-                let search = self.with_id(*id).map_err(failed)?;
-                (Search { found: search.found.into_iter().collect(), below: search.below, lost: search.lost }, false)
+                let Search { found, below, lost } = self.with_id(*id).map_err(failed)?;
+                match found {
+                    Some(found) => (Search { found: vec![found], below, lost }, false),
+                    None => {
+                        let (found, not_searched) = self.known_as(*id).map_err(failed)?;
+                        let below = if found.is_empty() { below.max(not_searched) } else { None };
+                        (Search { found, below, lost }, false)
+                    }
+                }
             }
             TraceQuery::Device { device, at, window_ms } => {
                 let around = Around { device: device.clone(), at: *at, window_ms: *window_ms };
@@ -73,6 +83,22 @@ impl Model {
         };
         let newer = self.reader.find_id(&id, applied.next())?;
         Ok(joined(newer, older, latest))
+    }
+
+    /// The readings that a destination knows under this id, as the parts of a panel, in our order; and below which place nothing was searched.
+    fn known_as(&self, id: ReadingId) -> Result<(Vec<Record>, Option<Sequence>), ReadError> {
+        let known = self.reader.known_as(&id.to_string(), Instant::now() + JOURNAL_SEARCH)?;
+        let mut found = BTreeMap::new();
+        for sequence in known.found.into_iter().take(TRACES_PER_ANSWER_MAX) {
+            let Some(record) = self.reader.get(sequence)? else { continue };
+            let Entry::Reading(reading) = &record.entry else { continue };
+            let id = reading.id;
+            let older = found.remove(&id);
+            found.extend(latest(Some(record), older).map(|record| (id, record)));
+        }
+        let mut records: Vec<Record> = found.into_values().collect();
+        records.sort_unstable_by_key(|record| record.sequence);
+        Ok((records, known.below))
     }
 
     /// What is nearest to a moment.
@@ -165,7 +191,7 @@ impl Model {
     /// `None` where it is not at hand.
     fn remote_id(&self, destination: &DestinationId, sequence: Sequence, reading: &Reading, settlement: &Settlement) -> Option<String> {
         match self.keyed.remote_id(sequence, destination).ok()? {
-            Some(noted) => Some(noted.to_string()),
+            Some(noted) => Some(as_observation(&noted)),
             None => own_id(destination, reading, settlement),
         }
     }
@@ -213,7 +239,12 @@ fn joined<T>(mut above: Search<T>, below: Search<T>, join: impl Fn(T, T) -> T) -
 /// would have been another one.
 fn own_id(destination: &DestinationId, reading: &Reading, settlement: &Settlement) -> Option<String> {
     let has_another = settlement.conditional.contains(destination) || reading.metric.definition().panel.is_some();
-    (!has_another).then(|| format!("Observation/{}", reading.id))
+    (!has_another).then(|| as_observation(&reading.id.to_string()))
+}
+
+/// As the destination's own references name it.
+fn as_observation(id: &str) -> String {
+    format!("Observation/{id}")
 }
 
 /// How an entry stands with a destination. What is not known for certain is never called delivered.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use vitalgate_domain::{
     Change, DeadLetter, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, Entry, Flags, Now, RejectedReading, Sequence,
@@ -37,6 +38,11 @@ pub(crate) trait Told: Send {
     /// Whether it knows all that was committed up to this record.
     fn reaches(&self, ordinal: Ordinal) -> bool;
 
+    /// The same, once it had this time for it.
+    fn comes_to(&self, ordinal: Ordinal, _within: Duration) -> bool {
+        self.reaches(ordinal)
+    }
+
     /// Why destinations refused or held these readings, the newest reason last, at most `max`.
     ///
     /// # Errors
@@ -53,6 +59,10 @@ pub(crate) trait Told: Send {
 impl Told for Arc<Keyed> {
     fn reaches(&self, ordinal: Ordinal) -> bool {
         self.applied().ordinal >= ordinal
+    }
+
+    fn comes_to(&self, ordinal: Ordinal, within: Duration) -> bool {
+        self.wait_reached(ordinal, false, within)
     }
 
     fn refusals(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {

@@ -48,6 +48,13 @@ impl Selection {
         }
     }
 
+    /// Takes these as well.
+    pub(super) fn add(&mut self, others: Vec<Sequence>) {
+        self.taken.extend(others);
+        self.taken.sort_unstable();
+        self.taken.dedup();
+    }
+
     /// Leaves all from `next` on to the next request.
     pub(super) fn leave_from(&mut self, next: Sequence) {
         let newest = self.left.map(|(_, newest)| newest).or(self.taken.last().copied()).unwrap_or(next);

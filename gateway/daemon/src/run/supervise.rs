@@ -85,7 +85,7 @@ impl Watch {
 
     fn look(&mut self) -> anyhow::Result<()> {
         self.clock.refresh_trust();
-        self.growth.note(monotonic_ms(), self.damage.reader.used_bytes());
+        self.growth.note(monotonic_ms(), self.damage.reader.committed().0);
         self.damage.look(&self.keyed);
         if let Some(listener) = &mut self.listener {
             listener.admitted.reload();

@@ -5,7 +5,7 @@ use vitalgate_domain::{Flags, Subject, UnixMs};
 use super::*;
 
 /// A profile of messages with time and counter.
-fn timed_profile(keys: &str) -> String {
+pub(super) fn timed_profile(keys: &str) -> String {
     list_profile("pulse").replace(
         "resend_indistinct = true",
         &format!(
@@ -15,7 +15,7 @@ fn timed_profile(keys: &str) -> String {
     )
 }
 
-fn message(at: UnixMs, counter: u64, values: &str) -> String {
+pub(super) fn message(at: UnixMs, counter: u64, values: &str) -> String {
     format!(r#"{{"at": {}, "seq": {counter}, "values": [{values}]}}"#, at.0)
 }
 

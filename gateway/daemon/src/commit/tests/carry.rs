@@ -129,7 +129,7 @@ fn an_old_dead_letter_does_not_keep_what_came_after_it() {
 }
 
 /// A copy that lags behind what was committed.
-struct Behind;
+pub(super) struct Behind;
 
 impl Told for Behind {
     fn reaches(&self, _: vitalgate_store::Ordinal) -> bool {

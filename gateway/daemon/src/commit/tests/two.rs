@@ -2,10 +2,14 @@
 
 use super::*;
 
-const ARCHIVE: &str = "archive";
+pub(super) const ARCHIVE: &str = "archive";
 
 fn two(folder: &Path) -> Rig {
-    let mut rig = rig(folder, &list_profile("pr"), 0);
+    two_with(folder, &list_profile("pr"))
+}
+
+pub(super) fn two_with(folder: &Path, profile: &str) -> Rig {
+    let mut rig = rig(folder, profile, 0);
     let present = [EHR, ARCHIVE].map(|id| DestinationId::new(id).unwrap()).to_vec();
     rig.commit(|_, group| group.changes.push(Change::Destinations { present, from: Sequence::FIRST }));
     rig
@@ -16,12 +20,12 @@ fn without_patient(rig: &mut Rig) {
 }
 
 /// A destination answers for all that is there, and holds or refuses these.
-fn settles(rig: &mut Rig, destination: &str, kind: DeadLetterKind, rejected: impl IntoIterator<Item = u64>) {
+pub(super) fn settles(rig: &mut Rig, destination: &str, kind: DeadLetterKind, rejected: impl IntoIterator<Item = u64>) {
     let change = settled(rig, destination, kind, rejected);
     rig.commit(|commit, group| commit.obey(Command::Change(change), group));
 }
 
-fn settled(rig: &Rig, destination: &str, kind: DeadLetterKind, rejected: impl IntoIterator<Item = u64>) -> Change {
+pub(super) fn settled(rig: &Rig, destination: &str, kind: DeadLetterKind, rejected: impl IntoIterator<Item = u64>) -> Change {
     let reason = DeadLetterReason::new(kind, "test");
     let rejected = rejected.into_iter().map(|sequence| RejectedReading {
         sequence: Sequence(sequence),
@@ -106,4 +110,29 @@ fn what_the_next_destination_alone_refuses_is_a_dead_letter() {
     settles(&mut rig, ARCHIVE, DeadLetterKind::Unassigned, 1..=3);
     settles(&mut rig, EHR, DeadLetterKind::Unassigned, 1..=3);
     assert_eq!(rig.unresolved(), [(1, 3)], "nobody resolved it");
+}
+
+/// Promise 4: readings that waited for the clock go on to the destination that answers, however many they are and however long another
+/// one, which may be gone, does not.
+#[test]
+fn readings_without_a_moment_do_not_wait_for_a_destination_that_never_answers() {
+    let folder = folder("unset");
+    let mut before = two(folder.path());
+    let all = undated_beyond_the_list(&mut before);
+    trusting(folder.path(), "free");
+    let date = |rig: &mut Rig| {
+        rig.commit.clock.refresh_trust();
+        rig.commit(|commit, group| commit.date_undated(group));
+    };
+    while before.unresolved().first().is_some_and(|(first, _)| *first < crate::undated::REMEMBERED_MAX as u64) {
+        let left = before.unresolved();
+        date(&mut before);
+        assert_ne!(before.unresolved(), left, "none of them got its moment");
+    }
+    drop(before);
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    for _ in 0..=all.div_ceil(900) {
+        date(&mut rig);
+    }
+    assert_eq!(rig.unresolved(), []);
 }
