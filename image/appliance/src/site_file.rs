@@ -5,6 +5,7 @@ use std::io;
 
 use anyhow::{Context as _, bail};
 use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
 use vitalgate_layout::path;
 use vitalgate_site::{Day, PublicKey, Serial, SignedBy, Site, open_for_any_serial};
 
@@ -12,9 +13,6 @@ use crate::machine;
 use crate::places::Places;
 use crate::state_file::replace;
 use crate::text::hex;
-
-/// Characters of a moment that are its day.
-const DAY_CHARS: usize = 10;
 
 /// The board was replaced, or the disk is another appliance's.
 #[derive(Debug, thiserror::Error)]
@@ -90,19 +88,31 @@ fn open(places: &Places, file: &str, roots: &[PublicKey]) -> anyhow::Result<Open
     }
 }
 
-fn accepted_day(places: &Places) -> Day {
-    let accepted = fs::read_to_string(places.at(path::SITE_FILE_ACCEPTED)).unwrap_or_default();
-    accepted.get(..DAY_CHARS).and_then(Day::parse).unwrap_or_else(|| machine::today(places))
+/// When it was accepted, in Unix milliseconds. That is kept twice as well; where the two differ, the earlier one holds: by it no file
+/// has expired that had not by the other.
+pub(crate) fn accepted_unix_ms(places: &Places) -> Option<i64> {
+    let moment = |file: &str, line: usize| {
+        let text = fs::read_to_string(places.at(file)).ok()?;
+        text.lines().nth(line)?.parse().ok().map(Timestamp::as_millisecond)
+    };
+    [moment(path::SITE_FILE_ACCEPTED, 0), moment(path::SITE_FILE_SHA256, 1)].into_iter().flatten().min()
 }
 
-/// Keeps a site file. The file itself comes last: it is the mark that the step is done, and never newer than its copy.
+fn accepted_day(places: &Places) -> Day {
+    accepted_unix_ms(places).map_or_else(|| machine::today(places), Day::from_unix_ms)
+}
+
+/// Keeps a site file that was accepted then. The file itself is the mark that the step is done, and never newer than its copy. After it
+/// comes the moment: on the day on which a new one is accepted, the one before it may have expired.
 ///
 /// # Errors
 /// When sealed storage does not take it.
-pub(crate) fn keep(places: &Places, bytes: &[u8]) -> io::Result<()> {
-    let known = sha256(bytes);
+pub(crate) fn keep(places: &Places, bytes: &[u8], accepted_unix_ms: Option<i64>) -> io::Result<()> {
+    let accepted = accepted_unix_ms.map(|accepted| format!("{}\n", machine::moment(accepted)));
+    let known = format!("{}\n{}", sha256(bytes), accepted.as_deref().unwrap_or_default());
     let files = [(path::SITE_FILE_COPY, bytes), (path::SITE_FILE_SHA256, known.as_bytes()), (path::SITE_FILE, bytes)];
-    files.into_iter().try_for_each(|(file, bytes)| {
+    let accepted = accepted.as_ref().map(|accepted| (path::SITE_FILE_ACCEPTED, accepted.as_bytes()));
+    files.into_iter().chain(accepted).try_for_each(|(file, bytes)| {
         let file = places.at(file);
         if fs::read(&file).is_ok_and(|there| there == bytes) { Ok(()) } else { replace(&file, bytes, 0o600) }
     })
@@ -110,16 +120,28 @@ pub(crate) fn keep(places: &Places, bytes: &[u8]) -> io::Result<()> {
 
 /// Puts what is right in the place of what is damaged, missing or of an earlier version.
 pub(crate) fn mend(places: &Places) {
-    let mended = opened(places).map(|opened| keep(places, &opened.bytes));
+    let mended = opened(places)
+        .map(|opened| take_from_before(places, &opened.bytes).and_then(|()| keep(places, &opened.bytes, accepted_unix_ms(places))));
     if let Ok(Err(error)) = mended {
         crate::cli::say(&format!("a copy of the site file cannot be kept ({error}); restart the appliance"));
     }
 }
 
+/// A power cut before its successor was kept leaves the file in service listed among those before.
+fn take_from_before(places: &Places, bytes: &[u8]) -> io::Result<()> {
+    let (before, in_service) = (before(places), sha256(bytes));
+    if !before.contains(&in_service) {
+        return Ok(());
+    }
+    let others: String = before.iter().filter(|file| **file != in_service).map(|file| format!("{file}\n")).collect();
+    replace(&places.at(path::SITE_FILES_BEFORE), others.as_bytes(), 0o600)
+}
+
 /// Whether this is the accepted site file, brought once more.
 pub(crate) fn is_in_service(places: &Places, bytes: &[u8]) -> bool {
     let brought = sha256(bytes);
-    fs::read_to_string(places.at(path::SITE_FILE_SHA256)).is_ok_and(|known| known == brought) && !before(places).contains(&brought)
+    let known = fs::read_to_string(places.at(path::SITE_FILE_SHA256)).unwrap_or_default();
+    known.lines().next() == Some(brought.as_str()) && !before(places).contains(&brought)
 }
 
 /// The day for which the dates of a site file on a stick count: the accepted one does not expire in service.

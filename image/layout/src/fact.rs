@@ -15,6 +15,8 @@ pub const TECHNICIAN: &str = "technician";
 pub const ACCEPTED: &str = "accepted";
 /// Who signed the site file.
 pub const SIGNED_BY: &str = "signed_by";
+/// Why storage may go without a seal, by the site file.
+pub const UNSEALED_REASON: &str = "unsealed_reason";
 /// Fingerprint of the key that signs the appliance's reports.
 pub const REPORT_KEY: &str = "report_key";
 /// Where that key is.

@@ -24,9 +24,9 @@ pub const APPLIANCE: &str = "/data/appliance";
 pub const SITE_FILE: &str = "/data/appliance/site.provision";
 /// The same once more: a damaged one is mended from it.
 pub const SITE_FILE_COPY: &str = "/data/appliance/site.provision.copy";
-/// SHA-256 of the accepted site file: where both are damaged, the same file is known by it.
+/// SHA-256 of the accepted site file, and the moment once more, a line each: where both are damaged, the same file is known by it.
 pub const SITE_FILE_SHA256: &str = "/data/appliance/site.sha256";
-/// When and from whom the site file was accepted: a moment (RFC 3339) and a name, a line each.
+/// When the site file was accepted: a moment (RFC 3339). Earlier versions left a name in a second line.
 pub const SITE_FILE_ACCEPTED: &str = "/data/appliance/site.accepted";
 /// What a `PROVISION` stick with the site file in service still gets: the signed report, and credentials for these devices, one a line.
 pub const OWED_TO_STICK: &str = "/data/appliance/owed-to-stick";

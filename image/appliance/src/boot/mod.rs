@@ -24,6 +24,8 @@ use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
 
 pub(crate) use disk::Mounted;
+#[cfg(test)]
+pub(crate) use esp::NOTES;
 pub(crate) use esp::{Esp, Trial};
 pub(crate) use mark_good::{describe, undone};
 pub(crate) use pre_install::{COMPATIBLE, check_version};
@@ -81,6 +83,12 @@ fn answer(places: &Places, esp: &Esp<'_>, words: &[&str]) -> anyhow::Result<Opti
 /// Whether sealed storage is open: its folder is made when it is.
 pub(crate) fn data_is_open(places: &Places) -> bool {
     places.at(path::APPLIANCE).is_dir()
+}
+
+/// Whether the running version has not shown yet that it is healthy.
+pub(crate) fn is_on_trial(places: &Places, running: Running) -> bool {
+    let disk = Mounted::at(&places.at(path::ESP));
+    Esp::on(&disk).trial().is_some_and(|trial| trial.is_of(running.slot, running.version))
 }
 
 /// Refuses or prepares an installation.

@@ -11,6 +11,8 @@ use crate::state_file::{now_unix_ms, replace};
 
 /// Largest record that is read, in bytes.
 const RECORD_BYTES_MAX: u64 = 16 * 1024;
+/// Most characters of why: the record stays below what is read of it, whatever they are.
+const REASON_CHARS_MAX: usize = 500;
 /// Most earlier versions that are remembered as undone; the oldest is forgotten first.
 const EARLIER_MAX: usize = 16;
 /// Most characters of why, for each of these.
@@ -50,7 +52,7 @@ impl Rollback {
         Self {
             slot: slot.to_string(),
             version: version.to_string(),
-            reason,
+            reason: reason.chars().take(REASON_CHARS_MAX).collect(),
             at_unix_ms: now_unix_ms(),
             superseded: false,
             earlier: Vec::new(),

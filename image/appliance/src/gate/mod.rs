@@ -146,6 +146,7 @@ fn known(places: &Places, esp: &Esp<'_>, running: Running, trial: Option<&Trial>
         data_was_open: trial.is_some_and(|trial| trial.data_was_open),
         way_back: esp.can_go_back_to(running.slot.other())?,
         before: Before::read(places).unwrap_or_default(),
+        data_closed_s: 0,
         not_unwell_s: 0,
     })
 }
@@ -221,6 +222,7 @@ fn look(places: &Places) -> Seen {
     let daemon = daemon::status(path::DAEMON_STATUS).ok();
     Seen {
         data,
+        data_checking: !data && data_is_checked(places),
         data_given_up: !data && data_given_up(places, &System),
         site: places.at(path::SITE_FILE).exists(),
         site_for_another: site_is_for_another(places),
@@ -233,6 +235,11 @@ fn look(places: &Places) -> Seen {
 fn data_given_up(places: &Places, programs: &impl Programs) -> bool {
     let said = StateFiles::of(places).read(Part::Data).is_some_and(|state| state.word == StateWord::Tamper);
     said || property(programs, DATA_UNIT, "ActiveState").as_deref() == Some("failed")
+}
+
+/// Whether the step that opens sealed storage looks at its file system.
+fn data_is_checked(places: &Places) -> bool {
+    StateFiles::of(places).read(Part::Data).is_some_and(|state| state.word == StateWord::Selftest)
 }
 
 /// Whether the site file was turned down for its serial number. Anything else that it is turned down for may be the version's fault.

@@ -151,3 +151,25 @@ fn a_start_without_a_gateway_is_not_the_last() {
         assert!(!was_never_started(&Systemctl(other)), "{other}");
     }
 }
+
+/// A start that is not healthy goes on with the gate's work for a quarter of an hour, or until the gateway ends too often: no stick that may
+/// help waits for that, and the one that waits for a trial has the time for it.
+#[test]
+fn no_stick_waits_for_the_gate() {
+    let units = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/usr/lib/systemd/system");
+    let sticks = fs::read_dir(units).unwrap().map(|unit| unit.unwrap().path());
+    let sticks: Vec<_> = sticks.filter(|unit| unit.file_name().unwrap().to_string_lossy().starts_with("vitalgate-stick-")).collect();
+    assert_eq!(sticks.len(), 6, "{sticks:?}");
+    for stick in sticks {
+        let unit = fs::read_to_string(&stick).unwrap();
+        for later in ["vitalgate-health-gate.service", "boot-complete.target", "vitalgate-mark-good.service"] {
+            assert!(!unit.contains(later), "{stick:?} waits for {later}");
+        }
+        if stick.ends_with("vitalgate-stick-provision@.service") {
+            let minutes = unit.lines().find_map(|line| line.strip_prefix("TimeoutStartSec=")?.strip_suffix("min")).unwrap();
+            let minutes: u64 = minutes.parse().unwrap();
+            assert!(Duration::from_secs(minutes * 60) >= crate::provision::TRIAL_WAIT + Duration::from_secs(10 * 60), "{minutes}");
+            assert!(unit.contains("efi.mount"), "who is on trial stands there");
+        }
+    }
+}

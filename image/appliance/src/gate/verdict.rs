@@ -2,6 +2,7 @@
 
 use super::before::Before;
 use super::daemon::Status;
+use crate::storage::CHECKS_DEADLINE_S;
 
 /// How long the daemon may take until it takes readings, in seconds.
 pub(crate) const SERVICE_DEADLINE_S: u64 = 300;
@@ -13,6 +14,8 @@ pub(crate) const DATA_DEADLINE_S: u64 = 600;
 const DATA_AGAIN_S: u64 = 200;
 /// How long the daemon must have run without a restart, in seconds.
 pub(crate) const STEADY_S: u64 = 10;
+/// Most devices that a reason names; of the others it says how many they are.
+const DEVICES_NAMED_MAX: usize = 5;
 /// Ends of the daemon after which a new version is given up at once.
 pub(crate) const ENDS_MAX: u32 = 3;
 
@@ -29,13 +32,19 @@ pub(crate) struct Known {
     pub(crate) way_back: bool,
     /// What was there before the update.
     pub(crate) before: Before,
+    /// When sealed storage was last seen closed, in seconds after the gate began.
+    pub(crate) data_closed_s: u64,
     /// When the daemon was last seen well, or had no storage yet, in seconds after the gate began.
     pub(crate) not_unwell_s: u64,
 }
 
 impl Known {
-    /// Takes what is seen into account: the daemon has its time from when storage opens, and again from when it was well.
+    /// Takes what is seen into account: the daemon and the devices have their time from when storage opens, the daemon again from when it
+    /// was well.
     pub(crate) fn note(&mut self, seen: &Seen, elapsed_s: u64) {
+        if !seen.data {
+            self.data_closed_s = elapsed_s;
+        }
         if !seen.data || unwell(seen).is_none() {
             self.not_unwell_s = elapsed_s;
         }
@@ -47,6 +56,8 @@ impl Known {
 pub(crate) struct Seen {
     /// Sealed storage is open.
     pub(crate) data: bool,
+    /// The file system of sealed storage is being looked at, and mended where it is damaged.
+    pub(crate) data_checking: bool,
     /// Sealed storage was given up by the step that opens it.
     pub(crate) data_given_up: bool,
     /// A site file is in force.
@@ -101,9 +112,10 @@ pub(crate) fn decide(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
         }
         return Verdict::Wait(reason);
     }
+    let open_s = elapsed_s.saturating_sub(known.data_closed_s);
     match (known.on_trial, seen.daemon.as_ref().and_then(|status| missing(&known.before, status))) {
-        (true, Some(missing)) if elapsed_s < RETURN_DEADLINE_S => Verdict::Wait(missing),
-        (true, Some(missing)) if known.way_back => Verdict::Return(format!("{missing} after {elapsed_s} s, and was there before")),
+        (true, Some(missing)) if open_s < RETURN_DEADLINE_S => Verdict::Wait(missing),
+        (true, Some(missing)) if known.way_back => Verdict::Return(format!("{missing} after {open_s} s, and was there before")),
         (true, Some(missing)) => Verdict::Degraded(missing),
         _ => Verdict::Pass,
     }
@@ -125,6 +137,8 @@ fn without_data(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
     let deadline_s = match (seen.data_given_up, is_judged) {
         (true, true) => DATA_AGAIN_S,
         (true, false) => 0,
+        // Nothing restarts while a file system is being mended.
+        (false, true) if seen.data_checking => DATA_DEADLINE_S + CHECKS_DEADLINE_S,
         (false, _) => DATA_DEADLINE_S,
     };
     if elapsed_s < deadline_s {
@@ -146,7 +160,10 @@ fn missing(before: &Before, status: &Status) -> Option<String> {
     let seen = |id: &String| status.devices.iter().any(|device| device.id == *id && device.last_reading_age_s.is_some());
     let devices: Vec<&str> = before.devices.iter().filter(|id| !seen(id)).map(String::as_str).collect();
     if !devices.is_empty() {
-        return Some(format!("no reading from {}", devices.join(", ")));
+        let named: Vec<&str> = devices.iter().take(DEVICES_NAMED_MAX).copied().collect();
+        let others = devices.len() - named.len();
+        let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+        return Some(format!("no reading from {}{more}", named.join(", ")));
     }
     let reached = |id: &String| {
         let destination = status.destinations.iter().find(|destination| destination.id == *id);
@@ -169,7 +186,7 @@ mod tests {
 
     fn trial() -> Known {
         let before = Before { at_unix_ms: 0, devices: vec!["m-1".into(), "m-2".into()], destinations: vec!["ehr".into()] };
-        Known { on_trial: true, data_was_open: true, way_back: true, before, not_unwell_s: 0 }
+        Known { on_trial: true, data_was_open: true, way_back: true, before, data_closed_s: 0, not_unwell_s: 0 }
     }
 
     fn well() -> Seen {
@@ -177,7 +194,15 @@ mod tests {
         let ehr = Destination { id: "ehr".into(), queued: 3, last_acknowledgement_age_s: Some(1), refused_readings: 0, alarm: None };
         let health = Health { ready: true, state: "READY".into() };
         let daemon = Status { uptime_s: 60, health, devices: vec![device("m-1"), device("m-2")], destinations: vec![ehr] };
-        Seen { data: true, data_given_up: false, site: true, site_for_another: false, daemon: Some(daemon), daemon_ends: 0 }
+        Seen {
+            data: true,
+            data_checking: false,
+            data_given_up: false,
+            site: true,
+            site_for_another: false,
+            daemon: Some(daemon),
+            daemon_ends: 0,
+        }
     }
 
     fn silent() -> Seen {
@@ -284,6 +309,18 @@ mod tests {
         assert_eq!(decide(&trial(), &idle, 0), Verdict::Pass);
     }
 
+    /// A rack that was switched off over night is no list of a thousand names: a reason stays readable.
+    #[test]
+    fn a_reason_names_some_devices_and_counts_the_others() {
+        let mut known = trial();
+        known.before.devices = (0..1000).map(|number| format!("m-{number}")).collect();
+        let mut absent = well();
+        absent.daemon.as_mut().unwrap().devices.clear();
+        let verdict = decide(&known, &absent, RETURN_DEADLINE_S);
+        let expected = "no reading from m-0, m-1, m-2, m-3, m-4 and 995 more after 600 s, and was there before";
+        assert_eq!(verdict, Verdict::Return(expected.to_owned()));
+    }
+
     /// Sealed storage that opened for the old version and not for the new is the new one's fault; a
     /// full store is not.
     #[test]
@@ -298,6 +335,17 @@ mod tests {
         for known in [Known { data_was_open: false, ..trial() }, Known::default()] {
             assert!(matches!(decide(&known, &given_up, 1), Verdict::Degraded(_)));
         }
+        // A damaged file system of a large disk is not left half mended, and devices have their time after that.
+        let checking = Seen { data_checking: true, ..closed };
+        let mended_s = CHECKS_DEADLINE_S + 1;
+        assert!(is_wait(&decide(&trial(), &checking, mended_s)));
+        assert!(matches!(decide(&trial(), &checking, DATA_DEADLINE_S + CHECKS_DEADLINE_S), Verdict::Return(_)));
+        assert!(matches!(decide(&Known { on_trial: false, ..trial() }, &checking, DATA_DEADLINE_S), Verdict::Degraded(_)));
+        let (mut known, mut absent) = (trial(), well());
+        known.note(&checking, mended_s);
+        absent.daemon.as_mut().unwrap().devices.clear();
+        assert!(is_wait(&decide(&known, &absent, mended_s + RETURN_DEADLINE_S - 1)));
+        assert!(matches!(decide(&known, &absent, mended_s + RETURN_DEADLINE_S), Verdict::Return(_)));
         let mut full = well();
         full.daemon.as_mut().unwrap().health = Health { ready: false, state: "STORE-FULL".into() };
         assert!(matches!(decide(&trial(), &full, SERVICE_DEADLINE_S), Verdict::Degraded(_)));

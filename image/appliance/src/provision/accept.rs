@@ -113,26 +113,19 @@ impl Provisioning<'_> {
         mounted.check_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
         let kept = match before {
             Some(before) => self.keep(&offered, before.as_ref()),
-            None => site_file::keep(self.places, &offered.bytes).context(NOT_TAKEN),
+            None => site_file::keep(self.places, &offered.bytes, site_file::accepted_unix_ms(self.places)).context(NOT_TAKEN),
         };
         kept.map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
     }
 
     fn keep(&self, offered: &Offered, before: Option<&InService>) -> anyhow::Result<()> {
         let put = |file: &str, bytes: &[u8]| replace(&self.places.at(file), bytes, 0o600).context(NOT_TAKEN);
-        let put_site = || site_file::keep(self.places, &offered.bytes).context(NOT_TAKEN);
-        let accepted = format!("{}\n", machine::moment(now_unix_ms()));
-        let Some(before) = before else {
-            put(path::SITE_FILE_ACCEPTED, accepted.as_bytes())?;
-            // The site file comes last: it is the mark that the step is done.
-            return put_site();
-        };
-        put(path::OWED_TO_STICK, before.owed(offered, self.places).as_bytes())?;
-        expect_no_others(offered, self.places).context(NOT_TAKEN)?;
-        put(path::SITE_FILES_BEFORE, before.and_those_before(self.places).as_bytes())?;
-        // On the day on which a new one is accepted, the one before it may have expired.
-        put_site()?;
-        put(path::SITE_FILE_ACCEPTED, accepted.as_bytes())
+        if let Some(before) = before {
+            put(path::OWED_TO_STICK, before.owed(offered, self.places).as_bytes())?;
+            expect_no_others(offered, self.places).context(NOT_TAKEN)?;
+            put(path::SITE_FILES_BEFORE, before.and_those_before(self.places).as_bytes())?;
+        }
+        site_file::keep(self.places, &offered.bytes, Some(now_unix_ms())).context(NOT_TAKEN)
     }
 
     fn tell(&self, mounted: &dyn Mounted, text: &str) -> Result<(), StickError> {

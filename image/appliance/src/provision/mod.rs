@@ -25,7 +25,9 @@ use vitalgate_site::Site;
 
 pub(crate) use accept::read_site;
 pub(crate) use credentials::make_credentials;
-pub(crate) use successor::in_service;
+#[cfg(test)]
+pub(crate) use successor::TRIAL_WAIT;
+pub(crate) use successor::{in_service, wait_for_trial};
 
 use crate::command::{Programs, System};
 use crate::places::Places;
@@ -89,14 +91,14 @@ impl<'a> Provisioning<'a> {
 
     /// What the status page shows of the site.
     fn facts(&self, site: &Site) -> BTreeMap<String, String> {
-        let accepted = std::fs::read_to_string(self.places.at(path::SITE_FILE_ACCEPTED)).unwrap_or_default();
         let mut facts = BTreeMap::from([
             (fact::SITE.to_owned(), site.name.clone()),
             (fact::GATEWAY.to_owned(), site.gateway.to_string()),
             (fact::SERIAL.to_owned(), machine::serial(self.places)),
             (fact::TECHNICIAN.to_owned(), site.technician.clone()),
         ]);
-        facts.extend(accepted.lines().next().map(|moment| (fact::ACCEPTED.to_owned(), moment.to_owned())));
+        facts.extend(site_file::accepted_unix_ms(self.places).map(|accepted| (fact::ACCEPTED.to_owned(), machine::moment(accepted))));
+        facts.extend(site.storage.unsealed_reason.iter().map(|reason| (fact::UNSEALED_REASON.to_owned(), reason.clone())));
         // By the file itself: a power cut may have left the moment of the one before it.
         let signer = site_file::kept_and_signer(self.places).ok();
         facts.extend(signer.map(|(_, signed_by)| (fact::SIGNED_BY.to_owned(), signed_by.to_string())));

@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use vitalgate_layout::state::Part;
@@ -19,8 +20,10 @@ use vitalgate_site::{Site, SiteRefusal};
 
 use super::accept::Offered;
 use super::{Provisioning, is_commissioned};
+use crate::boot::{Esp, Mounted as DiskMounted, Running, is_on_trial};
 use crate::command::Programs;
 use crate::gate::{Before, restart_in_order};
+use crate::pause::pause;
 use crate::places::Places;
 use crate::site_file::{before, sha256};
 use crate::state_file::{StateFiles, remove, replace};
@@ -32,6 +35,10 @@ pub(super) const OWED: &str =
     "plug in the PROVISION stick with the site file in service: the report and new devices' credentials are waiting";
 /// Said before the restart.
 const ACCEPTED: &str = "the new site file is accepted; restarting with it, leave the PROVISION stick in";
+/// How long a stick waits for a trial: where storage is open, the gate has decided long before.
+pub(crate) const TRIAL_WAIT: Duration = Duration::from_secs(25 * 60);
+/// How often it looks.
+const TRIAL_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Most earlier site files that are remembered; older ones have expired long since.
 const BEFORE_MAX: usize = 1_024;
 
@@ -50,6 +57,25 @@ pub(crate) fn in_service(places: &Places, programs: &dyn Programs, mounted: Box<
         Ok(Some(bytes)) if site_file::bytes(places).is_ok_and(|kept| kept == bytes) => step.pay(mounted),
         _ => step.change(mounted),
     }
+}
+
+/// Waits while the running version may be left for another, which would have to do with the site file that this one took.
+pub(crate) fn wait_for_trial(places: &Places) {
+    wait_while_judged(places, TRIAL_WAIT, || pause(TRIAL_LOOK_INTERVAL));
+}
+
+pub(super) fn wait_while_judged(places: &Places, wait: Duration, pause: impl Fn()) {
+    let begun = Instant::now();
+    while is_judged(places) && begun.elapsed() < wait {
+        pause();
+    }
+}
+
+/// Whether the running version is on trial, and there is one to go back to. Where there is none, it may be the stick that helps.
+fn is_judged(places: &Places) -> bool {
+    let disk = DiskMounted::at(&places.at(path::ESP));
+    let way_back = |running: Running| Esp::on(&disk).can_go_back_to(running.slot.other()).unwrap_or(false);
+    Running::read(places).is_ok_and(|running| is_on_trial(places, running) && way_back(running))
 }
 
 /// The site file in service.

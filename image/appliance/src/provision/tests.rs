@@ -233,6 +233,16 @@ fn the_accepted_file_is_looked_at_at_each_start() {
     assert!(accept().is_err());
 }
 
+/// Why storage may go without a seal stands on the status page, as the site file's documentation promises.
+#[test]
+fn the_reason_to_go_without_a_seal_is_shown() {
+    let appliance = Appliance::new();
+    let text = format!("{}\n[storage]\nunsealed_allowed = true\nunsealed_reason = \"a demonstration\"\n", example());
+    let stick = appliance.stick("right", sign(&text, &signer()).unwrap());
+    appliance.with(&Drawer::of([("PROVISION", stick)]), |step| step.accept()).unwrap();
+    assert_eq!(appliance.said().facts.get(fact::UNSEALED_REASON).map(String::as_str), Some("a demonstration"));
+}
+
 fn accepted() -> (Appliance, PathBuf) {
     let appliance = Appliance::new();
     let stick = appliance.stick("right", sign(&example(), &signer()).unwrap());

@@ -71,6 +71,10 @@ impl Label {
 pub(crate) fn stick(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let places = Places::system();
     let sticks = ManagedSticks::of(&places);
+    if matches!(arguments.label, Label::Provision) {
+        // Before it is mounted: whoever waits may pull it.
+        provision::wait_for_trial(&places);
+    }
     let mounted = sticks.mount(&found(&sticks, arguments)?)?;
     match arguments.label {
         Label::Update => {

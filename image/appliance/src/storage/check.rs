@@ -9,6 +9,8 @@ use crate::command::Call;
 
 /// What one look may take, in seconds: a large disk that is read as a whole. One without damage takes less than a second.
 const CHECK_DEADLINE_S: u64 = 1800;
+/// What it may take until all of it is mended, in seconds: a second look mends what the first did not.
+pub(crate) const CHECKS_DEADLINE_S: u64 = 2 * CHECK_DEADLINE_S;
 /// Most lines of what was found that are logged.
 const LINES_MAX: usize = 20;
 /// Exit codes are sums (e2fsck(8)): damage was mended.

@@ -16,6 +16,9 @@ use crate::state_file::replace;
 /// Said where a copy had to be mended.
 const WAS_MENDED: &str = "the gateway's key was damaged and is mended from its copy; if it comes again, replace the disk";
 
+/// Said where the key itself was right: the copy may be damaged, or left by a version that did not keep it up.
+const WAS_RENEWED: &str = "the copy of the gateway's key was another one and is renewed; if it comes again, replace the disk";
+
 /// Where a file of sealed storage is while that is mounted somewhere else.
 pub(super) fn inside(folder: &Path, file: &str) -> PathBuf {
     folder.join(file.trim_start_matches(path::DATA).trim_start_matches('/'))
@@ -49,7 +52,7 @@ impl Storage<'_> {
         if let Some(right) = key.filter(taken) {
             // A version that knew of no copy left none.
             if copy.is_some() {
-                self.note(WAS_MENDED);
+                self.note(WAS_RENEWED);
             }
             // A full or read-only disk is no reason to keep a key that is right from the gateway.
             keep(folder, &right).unwrap_or_else(|error| say(&format!("the gateway's key cannot be kept twice ({error})")));

@@ -43,6 +43,7 @@ use crate::places::Places;
 use crate::state_file::{Said, StateFiles};
 use crate::stick::{ManagedSticks, Mounted, StickError, Sticks};
 
+pub(crate) use check::CHECKS_DEADLINE_S;
 pub(crate) use disk::{Partition, of_root};
 pub(crate) use error::StorageError;
 pub(crate) use recovery_key::RecoveryKey;

@@ -25,7 +25,7 @@ use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{Version, fact, path};
 use vitalgate_site::{Site, Update, Window};
 
-use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, undone, version_floor};
+use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, is_on_trial, undone, version_floor};
 use crate::cli::{say, say_error};
 use crate::command::{Programs, System};
 use crate::gate::{keep_before, restart_in_order};
@@ -38,7 +38,7 @@ use crate::state_file::{Said, StateFiles, now_unix_ms};
 pub(crate) use fetch::{Wanted, fetch};
 
 use bundle::{Offer, Refused};
-use install::{Installer, Rauc};
+use install::{InstallError, Installer, Rauc};
 use report::{begin_report, write_report};
 
 /// Most bundles on a stick that are looked at.
@@ -258,7 +258,12 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             self.say_waiting(&format!("version {} is ready and waits for {wait}", offer.version));
             return Ok(false);
         }
-        self.install(&offer).with_context(|| format!("version {} was not installed", offer.version))?;
+        self.install(&offer).map_err(|error| {
+            let error = error.context(format!("version {} was not installed", offer.version));
+            // Refused like one that does not fit. Where the updater never came to that, the next look tries again.
+            let is_refused = matches!(error.downcast_ref(), Some(InstallError::Failed(_)));
+            if is_refused { self.refuse(&listed, running, error) } else { error }
+        })?;
         Ok(self.starts_now(site, offer.version))
     }
 
@@ -379,8 +384,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     }
 
     fn on_trial(&self, running: Running) -> bool {
-        let disk = Mounted::at(&self.places.at(path::ESP));
-        Esp::on(&disk).trial().is_some_and(|trial| trial.is_of(running.slot, running.version))
+        is_on_trial(&self.places, running)
     }
 
     fn lock(&self) -> anyhow::Result<File> {

@@ -87,7 +87,7 @@ impl StandIn {
 #[derive(Default)]
 struct FakeRauc {
     installed: RefCell<Vec<String>>,
-    fails: Cell<bool>,
+    fails: Cell<Option<fn() -> InstallError>>,
     takes_ms: Cell<i64>,
 }
 
@@ -95,8 +95,8 @@ impl Installer for FakeRauc {
     fn install(&self, bundle: &Path, progress: &mut dyn FnMut(u8, &str)) -> Result<(), InstallError> {
         progress(50, "Copying image to rootfs.1");
         NOW_UNIX_MS.set(NOW_UNIX_MS.get() + self.takes_ms.get());
-        if self.fails.get() {
-            return Err(InstallError::Failed("no space".into()));
+        if let Some(error) = self.fails.get() {
+            return Err(error());
         }
         self.installed.borrow_mut().push(fs::read_to_string(bundle).unwrap());
         Ok(())
@@ -216,7 +216,7 @@ fn a_stick_that_does_not_fit_is_told_why() {
     }
     let folder = tempfile::tempdir().unwrap();
     let updater = appliance(folder.path());
-    updater.installer.fails.set(true);
+    updater.installer.fails.set(Some(|| InstallError::Failed("no space".into())));
     let stick = stick(&updater, &[("a.raucb", "0.3.0")]);
     assert!(updater.install_from_stick(&stick).is_err());
     assert!(report(&stick).contains("not installed: no space"));

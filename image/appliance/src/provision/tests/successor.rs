@@ -1,5 +1,7 @@
 //! Site files for an appliance in service.
 
+use std::time::Duration;
+
 use super::*;
 use crate::gate::Before;
 use crate::stick::drawer::Folder;
@@ -289,4 +291,81 @@ fn an_earlier_site_file_is_no_copy() {
     flip(&appliance, path::SITE_FILE);
     assert!(appliance.with(&Drawer::default(), |step| step.accept()).is_err());
     assert_eq!(appliance.said().code, Some(31));
+}
+
+/// The moment of acceptance lies on the disk twice as well: a damaged one is mended, and keeps no file from service that has expired
+/// since, nor its successor.
+#[test]
+fn a_damaged_moment_of_acceptance_is_mended() {
+    for damage in [None, Some("2o26-01-15T10:00:00Z\n"), Some("2096-01-15T10:00:00Z\n")] {
+        let appliance = in_service_already();
+        let accepted = appliance.places().at(path::SITE_FILE_ACCEPTED);
+        let expired = sign(&example().replace("2099-12-31", "2026-01-31"), &signer()).unwrap();
+        appliance.put_site_file(&expired);
+        fs::write(&accepted, "2026-01-15T10:00:00Z\n").unwrap();
+        appliance.started();
+        damage.map_or_else(|| fs::remove_file(&accepted), |damage| fs::write(&accepted, damage)).unwrap();
+        appliance.started();
+        assert_eq!((appliance.said().word, appliance.said().facts[fact::ACCEPTED].as_str()), (StateWord::Ready, "2026-01-15T10:00:00Z"));
+        fs::remove_file(appliance.places().at(path::SITE_FILE_SHA256)).unwrap();
+        appliance.started();
+        assert_eq!(appliance.said().word, StateWord::Ready, "{damage:?}");
+        appliance.plugged("next", &with_another("monitor-07")).1.unwrap();
+        appliance.started();
+        assert_ne!(appliance.said().facts[fact::ACCEPTED], "2026-01-15T10:00:00Z");
+    }
+}
+
+/// A power cut before the successor is kept leaves the file of before in service, and its copy good for mending it.
+#[test]
+fn a_file_whose_successor_was_cut_off_is_still_mended_from_its_copy() {
+    let appliance = in_service_already();
+    let places = appliance.places();
+    let listed = format!("{}\n{}\n", "0".repeat(64), site_file::sha256(appliance.site_in_service().as_bytes()));
+    fs::write(places.at(path::SITE_FILES_BEFORE), listed).unwrap();
+    appliance.started();
+    flip(&appliance, path::SITE_FILE);
+    appliance.started();
+    assert_eq!(appliance.said().word, StateWord::Ready);
+    assert_eq!(site_file::before(&places), ["0".repeat(64)], "those of before stay known");
+}
+
+/// Puts 0.2.0 in slot a on trial, with this entry in the other slot.
+fn put_on_trial(places: &Places, other: &str) {
+    let entries = places.at(path::ESP).join(vitalgate_layout::entry::FOLDER);
+    let notes = places.at(path::ESP).join(crate::boot::NOTES);
+    [&entries, &notes].iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    fs::create_dir_all(places.at(path::BOOT_ENV).parent().unwrap()).unwrap();
+    fs::write(places.at(path::BOOT_ENV), "VITALGATE_SLOT=a\n").unwrap();
+    fs::write(places.at("/usr/lib/os-release"), "ID=vitalgate\nIMAGE_VERSION=0.2.0\n").unwrap();
+    ["vitalgate-a_0.2.0+2-1.efi", other].iter().for_each(|entry| fs::write(entries.join(entry), "").unwrap());
+    fs::write(notes.join("trial.json"), r#"{"slot":"a","version":"0.2.0","data_was_open":true}"#).unwrap();
+}
+
+/// No site file is changed under a version that may be left for another, as long as its trial takes. A version that was kept, and
+/// one that is left for no other, may need just that file to come into service: there the stick waits for nothing.
+#[test]
+fn a_stick_waits_only_for_a_trial_that_may_end_in_the_other_version() {
+    let appliance = Appliance::new();
+    let places = appliance.places();
+    let waited = Cell::new(0);
+    let waits = |wait: Duration, ends_trial: bool| {
+        waited.set(0);
+        crate::provision::successor::wait_while_judged(&places, wait, || {
+            waited.set(waited.get() + 1);
+            if ends_trial {
+                fs::remove_file(places.at(path::ESP).join(crate::boot::NOTES).join("trial.json")).unwrap();
+            }
+        });
+        waited.get()
+    };
+    let long = Duration::from_secs(3600);
+    assert_eq!(waits(long, false), 0, "nothing on trial");
+    put_on_trial(&places, "vitalgate-b_0.1.0+0-3.efi");
+    assert_eq!(waits(long, false), 0, "nothing to go back to");
+    put_on_trial(&places, "vitalgate-b_0.1.0+3.efi");
+    assert_eq!(waits(long, true), 1);
+    assert_eq!(waits(long, false), 0, "kept");
+    put_on_trial(&places, "vitalgate-b_0.1.0+3.efi");
+    assert_eq!(waits(Duration::ZERO, false), 0, "the gate has decided long before");
 }

@@ -48,6 +48,28 @@ fn a_refused_bundle_is_not_fetched_every_hour() {
     }
 }
 
+/// Nor is one that the updater refuses fetched and written to the other slot every hour. Where it never got to say so, it is tried again.
+#[test]
+fn a_bundle_that_is_not_installed_is_not_fetched_every_hour() {
+    let refused: fn() -> InstallError = || InstallError::Failed("no space".into());
+    for (error, fetched) in [(refused, 1), (|| InstallError::Deadline, 3), (|| InstallError::Call(io::Error::other("no updater")), 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let updater = with_server(folder.path(), &spans().0, &[("0.3.0", &sha256("0.3.0"))]);
+        let fetches = || updater.programs.asked.borrow().iter().filter(|line| line.starts_with("File ")).count();
+        updater.installer.fails.set(Some(error));
+        for _ in 0..3 {
+            let said = format!("{:#}", updater.install_from_server().unwrap_err());
+            assert!(said.contains("version 0.3.0 was not installed") && said.contains(&error().to_string()), "{said}");
+        }
+        assert_eq!(fetches(), fetched, "{}", error());
+        assert!(take_no_room(&updater));
+        updater.installer.fails.set(None);
+        NOW_UNIX_MS.set(NOW_UNIX_MS.get() + 24 * 60 * MINUTE_MS);
+        updater.install_from_server().unwrap();
+        assert_eq!((fetches(), RESTARTS.get()), (fetched + 1, 1));
+    }
+}
+
 /// A connection that breaks is no refusal: the next look fetches.
 #[test]
 fn what_did_not_come_is_fetched_at_the_next_look() {
@@ -81,4 +103,21 @@ fn two_undone_versions_do_not_replace_each_other() {
     assert!(updater.install_from_server().is_err());
     assert!(state(&updater).1.contains("0.38.0 was tried and undone"), "{:?}", state(&updater));
     assert!(fs::metadata(updater.places.at(path::LAST_ROLLBACK)).unwrap().len() < 8_192);
+}
+
+/// However long the reason of a rollback, the record of it is read back, and the versions before it stay known.
+#[test]
+fn a_long_reason_makes_no_record_unreadable() {
+    for letter in ["x", "\u{1}", "\u{1f34e}"] {
+        let folder = tempfile::tempdir().unwrap();
+        let updater = with_server(folder.path(), &spans().0, &[("0.3.0", &sha256("0.3.0"))]);
+        let disk = Mounted::at(&updater.places.at(path::ESP));
+        for minor in 3..30 {
+            let rollback = Rollback::now(Slot::B, Version::parse(&format!("0.{minor}.0")).unwrap(), letter.repeat(20_000));
+            record(&updater.places, &Esp::on(&disk), &rollback).unwrap();
+        }
+        let known = undone(&updater.places, &Esp::on(&disk), Running::read(&updater.places).unwrap()).unwrap().unwrap();
+        assert!(known.why_undone(Version::parse("0.29.0").unwrap()).is_some(), "{letter:?}");
+        assert!(known.why_undone(Version::parse("0.28.0").unwrap()).is_some(), "{letter:?}");
+    }
 }
