@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use manifest::Manifest;
+use tree::Tree;
 
 use crate::cli;
 use crate::failure::{Failure, Outcome};
@@ -126,7 +127,7 @@ impl<'a> Bundle<'a> {
         })
     }
 
-    /// Every byte of the content against the root hash in the manifest.
+    /// Every byte of the content and of its tree against the root hash in the manifest.
     fn check_content(&mut self, manifest: &Manifest) -> Outcome {
         let damaged = |what: &str| Failure::refused(format!("{} is damaged: {what}", self.path.display()), "download it again");
         let data_bytes = self.content_bytes.checked_sub(manifest.verity_bytes);
@@ -135,7 +136,13 @@ impl<'a> Bundle<'a> {
             .ok_or_else(|| damaged("its hash tree has no place"))?;
         self.file.seek(SeekFrom::Start(0)).map_err(|error| Failure::unreadable(self.path, &error))?;
         let content = Read::by_ref(&mut self.file).take(data_bytes);
-        let root = tree::root_hash(content, data_bytes, &manifest.verity_salt).map_err(|error| Failure::unreadable(self.path, &error))?;
-        if root.0 == manifest.verity_hash { Ok(()) } else { Err(damaged("its content is not what was signed")) }
+        let unreadable = |error| Failure::unreadable(self.path, &error);
+        let tree = Tree::over(content, data_bytes, &manifest.verity_salt).map_err(unreadable)?;
+        if tree.root.0 != manifest.verity_hash {
+            return Err(damaged("its content is not what was signed"));
+        }
+        // The appliance reads the content through the tree in the file, which stands behind it.
+        let is_its_own = tree.stored_bytes() == manifest.verity_bytes && tree.is_stored_in(&self.file).map_err(unreadable)?;
+        if is_its_own { Ok(()) } else { Err(damaged("its hash tree is not that of its content")) }
     }
 }

@@ -28,8 +28,16 @@ pub(crate) fn read(path: &Path, bytes_max: u64) -> Outcome<Vec<u8>> {
 
 /// A whole file of text.
 pub(crate) fn read_text(path: &Path) -> Outcome<String> {
-    String::from_utf8(read(path, TEXT_BYTES_MAX)?)
-        .map_err(|_| Failure::refused(format!("{} is not UTF-8 text", path.display()), "save it as UTF-8, or name the right file"))
+    text(path, read(path, TEXT_BYTES_MAX)?)
+}
+
+/// What was read, as text.
+pub(crate) fn text(path: &Path, bytes: Vec<u8>) -> Outcome<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        Failure::refused(format!("{}:{line}: is not UTF-8 text", path.display()), "save it as UTF-8, or name the right file")
+    })
 }
 
 /// Writes a file; one that is there is replaced.

@@ -189,8 +189,7 @@ fn delegate(arguments: &cli::Delegate) -> Outcome {
 }
 
 fn text_of(path: &Path) -> Outcome<String> {
-    let bytes = files::read(path, SITE_FILE_BYTES_MAX)?;
-    String::from_utf8(bytes).map_err(|_| Failure::refused(format!("{} is not UTF-8 text", path.display()), "save it as UTF-8"))
+    files::text(path, files::read(path, SITE_FILE_BYTES_MAX)?)
 }
 
 /// Checks a text and says everything that is wrong with it.

@@ -27,7 +27,7 @@ pub(crate) fn make(arguments: &cli::Request) -> Outcome {
     if expires < files::today() {
         return Err(Failure::refused(format!("{expires} has passed"), "give a later day"));
     }
-    let serial = if arguments.serial.iter().any(|one| one == "any") {
+    let serial = if arguments.serial == ["any"] {
         if action != Action::Support {
             return Err(Failure::refused(format!("a {action} is for any appliance"), "name the serial numbers"));
         }

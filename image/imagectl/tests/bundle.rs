@@ -22,7 +22,19 @@ fn content() -> Vec<u8> {
     (0..BLOCKS).flat_map(|block| vec![(block + 1) as u8; 4096]).collect()
 }
 
-/// A bundle, its authority beside it. The tree itself is not read: its root is in the manifest.
+/// The hash tree of the content, the top level first, each level filled up to whole blocks.
+fn tree() -> Vec<u8> {
+    let level = |below: &[u8]| -> Vec<u8> {
+        let hash = |block: &[u8]| aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &[&[1; 32], block].concat());
+        let mut hashes: Vec<u8> = below.chunks(4096).flat_map(|block| hash(block).as_ref().to_vec()).collect();
+        hashes.resize(hashes.len().next_multiple_of(4096), 0);
+        hashes
+    };
+    let lower = level(&content());
+    [level(&lower), lower].concat()
+}
+
+/// A bundle, its authority beside it.
 fn bundle(folder: &Folder) -> String {
     let (key, ca) = (folder.text("ca.key"), folder.text("ca.pem"));
     openssl(&[
@@ -42,7 +54,8 @@ fn bundle(folder: &Folder) -> String {
         "-out",
         &ca,
     ]);
-    let tree = vec![0; 4 * 4096];
+    let tree = tree();
+    assert_eq!(tree.len(), 4 * 4096);
     let manifest = folder.write(
         "manifest",
         format!(
@@ -89,6 +102,11 @@ fn a_bundle_is_proven_to_its_last_byte() {
     refused(1, "not for vitalgate-arm64", ["bundle", "verify", &file, "--ca", &ca, "--machine", "arm64"]);
     let changed = folder.write("changed.raucb", common::with_a_changed_byte(file.as_ref(), 4096 * 299));
     refused(1, "not what was signed", ["bundle", "verify", &changed, "--ca", &ca]);
+    // The appliance reads the content through its tree: where that is damaged nothing of the bundle can be read.
+    for at in [0, 95, 4095, 4096, 4 * 4096 - 1] {
+        let changed = folder.write("changed.raucb", common::with_a_changed_byte(file.as_ref(), 4096 * BLOCKS + at));
+        refused(1, "its hash tree is not that of its content", ["bundle", "verify", &changed, "--ca", &ca]);
+    }
     let signature = folder.read("vitalgate-amd64-0.2.0.raucb").len() - 100;
     let changed = folder.write("changed.raucb", common::with_a_changed_byte(file.as_ref(), signature));
     refused(1, "", ["bundle", "verify", &changed, "--ca", &ca]);

@@ -56,6 +56,15 @@ fn a_successor_is_held_against_the_file_in_service() {
     refused(1, "PROVISION-REJECTED(22)", other.each_ref().map(String::as_str));
 }
 
+/// An editor that saves in another character set: the line with the first such character is named.
+#[test]
+fn a_text_in_another_character_set_is_refused_with_its_line() {
+    let folder = folder();
+    let file = folder.write("latin.toml", b"[site]\n# \"north\"\nname = \"Praxis M\xfcller\"\n");
+    refused(1, "latin.toml:3: is not UTF-8 text", ["provision", "check", &file]);
+    refused(1, "latin.toml:3: is not UTF-8 text", ["provision", "sign", &file, "--key", &folder.text("root.key")]);
+}
+
 /// `new --from` checks, and signs at once when it gets a key.
 #[test]
 fn answers_may_come_from_a_file() {
@@ -245,6 +254,8 @@ fn a_request_is_made_for_named_appliances() {
     let (request_read, _) = open_request(&folder.read("reset.request"), &[root(&folder)], "VG-0001", today()).unwrap();
     assert_eq!(request_read.action.word(), "reset");
     refused(1, "for any appliance", request("decommission", "any"));
+    let both = || ["--serial", "any"].map(str::to_owned);
+    refused(1, "\"any\" beside serial numbers", request("support", "VG-0001").into_iter().chain(both()));
     ok(request("support", "any"));
 }
 

@@ -76,7 +76,8 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
     passage.storage(findings, storage.as_ref());
     passage.mqtt(findings, mqtt_section.as_ref(), port);
     passage.devices(findings, &root);
-    let Destinations { authorities, client_certificate_for, same_server_as } = destinations(findings, &root, &mut passage);
+    let Destinations { authorities, client_certificate_for, same_server_as, same_patient_ids_as } =
+        destinations(findings, &root, &mut passage);
     let config = passage.check(findings)?;
     let Head { name, gateway, device_namespace, serial, expires, technician } = head?;
     Some(Site {
@@ -97,6 +98,7 @@ fn read(findings: &mut Findings, root: &DeTable<'_>) -> Option<Site> {
         authorities,
         client_certificate_for,
         same_server_as,
+        same_patient_ids_as,
         passage,
     })
 }
@@ -164,18 +166,27 @@ pub(crate) fn day(findings: &mut Findings, section: &Section<'_>) -> Option<Day>
     day
 }
 
+/// For every appliance when it stands alone.
+const ANY: &str = "any";
+
 pub(crate) fn serials(findings: &mut Findings, section: &Section<'_>) -> Option<Serial> {
     let is_serial = |text: &str| {
         let head = text.strip_suffix('*').unwrap_or(text);
         (1..=SERIAL_CHARS_MAX).contains(&head.len())
+            && (text == ANY || !text.eq_ignore_ascii_case(ANY))
             && head.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
     };
+    let errors_before = findings.len();
     let wrong = "is no serial number";
     let list = texts(findings, section, "serial", wrong, "VG-0001", |text| is_serial(text).then(|| text.to_owned()));
-    if list.iter().any(|one| one == "any") {
+    if list == [ANY] {
         return Some(Serial::Any);
     }
-    if list.is_empty() && section.table.contains_key("serial") {
+    if list.iter().any(|one| one == ANY) {
+        let message = format!("serial in {} is \"any\" beside serial numbers", section.spec.title);
+        findings.at(section.at, message, "write serial = \"any\" for every appliance, or the serial numbers alone");
+    }
+    if list.is_empty() && findings.len() == errors_before && section.table.contains_key("serial") {
         findings.at(
             section.at,
             format!("serial in {} names no appliance", section.spec.title),
@@ -248,12 +259,13 @@ fn mqtt_port(findings: &mut Findings, section: &Section<'_>) -> Option<u16> {
     None
 }
 
-/// What the daemon is not told of the destinations.
+/// What the daemon does not say of the destinations.
 #[derive(Default)]
 struct Destinations {
     authorities: Vec<Authority>,
     client_certificate_for: Vec<String>,
     same_server_as: Vec<(String, String)>,
+    same_patient_ids_as: Vec<(String, String)>,
 }
 
 /// `[ehr]` and `[[destination]]`: hands them on; gives the rest.
@@ -276,6 +288,9 @@ fn destinations(findings: &mut Findings, root: &Section<'_>, passage: &mut Passa
         }
         passage.destination(findings, &section, default_id, Uses { authorities: pem.is_some(), own_certificate });
         let Some(id) = id else { continue };
+        // The daemon is told as well, and says whether there is such a destination.
+        let same_ids = section.table.get("same_patient_ids_as").and_then(|same| same.get_ref().as_str());
+        rest.same_patient_ids_as.extend(same_ids.map(|same| (id.to_owned(), same.to_owned())));
         rest.authorities.extend(pem.map(|pem| Authority { name: id.to_owned(), pem }));
         rest.client_certificate_for.extend(own_certificate.then(|| id.to_owned()));
         rest.same_server_as.extend(same_server_as.map(|url| (id.to_owned(), url)));

@@ -34,7 +34,12 @@ impl Endpoint {
             Some(_) => return None,
             None => default_port?,
         };
-        (host.parse::<IpAddr>().is_ok() || is_dns_name(host)).then(|| Self { host: host.to_owned(), port })
+        // An IPv4 address that is written in the way of IPv6 is reached by IPv4.
+        let host = match host.parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().to_string(),
+            Err(_) => is_dns_name(host).then(|| host.to_owned())?,
+        };
+        Some(Self { host, port })
     }
 
     /// Where an http or https URL leads.

@@ -104,14 +104,28 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Reads `192.0.2.10/24`.
+    /// Reads `192.0.2.10/24`; `None` also where the whole network is meant, or all in it.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = text.split_once('/')?;
         let address: IpAddr = address.parse().ok()?;
         let bits = if bits.bytes().all(|byte| byte.is_ascii_digit()) { bits.parse::<u8>().ok()? } else { return None };
         let width = if address.is_ipv4() { 32 } else { 128 };
         let usable = !address.is_unspecified() && !address.is_multicast() && !address.is_loopback();
-        ((1..=width).contains(&bits) && usable).then_some(Self { address, bits })
+        let prefix = Self { address, bits };
+        ((1..=width).contains(&bits) && usable && prefix.is_of_one()).then_some(prefix)
+    }
+
+    /// Whether a port can have it. In an IPv4 network of more than two addresses the first and the last are nobody's (RFC 1122,
+    /// 3.2.1.3; RFC 3021).
+    fn is_of_one(&self) -> bool {
+        let IpAddr::V4(address) = self.address else { return true };
+        let within = u32::MAX.checked_shr(self.bits.into()).unwrap_or_default();
+        within <= 1 || ![0, within].contains(&(u32::from(address) & within))
+    }
+
+    /// Whether somebody in this network can have the address.
+    fn can_hold(&self, other: IpAddr) -> bool {
+        self.contains(other) && Self { address: other, ..*self }.is_of_one()
     }
 
     /// Whether an address lies in this network.
@@ -187,17 +201,28 @@ pub(crate) fn read(findings: &mut Findings, root: &Section<'_>) -> Vec<Network> 
     if networks.is_empty() { vec![Network::any_wired()] } else { networks }
 }
 
+const NO_ADDRESS: &str = "is no address with a prefix length, or that of a whole network";
+
 fn network(findings: &mut Findings, section: &Section<'_>) -> Option<Network> {
     let port = section.text(findings, "match").and_then(|text| port(findings, section, text));
-    let addresses: Vec<_> = texts(findings, section, "address", "is no address with a prefix length", "192.0.2.10/24", Prefix::parse);
+    let addresses: Vec<_> = texts(findings, section, "address", NO_ADDRESS, "192.0.2.10/24", Prefix::parse);
     let dhcp = section.boolean(findings, "dhcp").unwrap_or(!section.table.contains_key("address"));
-    let written = section.table.get("address").map(|value| value.get_ref());
-    if !dhcp && written.is_none_or(|value| matches!(value, DeValue::Array(items) if items.is_empty())) {
+    let lacks = |key: &str| {
+        let written = section.table.get(key).map(|value| value.get_ref());
+        written.is_none_or(|value| matches!(value, DeValue::Array(items) if items.is_empty()))
+    };
+    if !dhcp && lacks("address") {
         findings.at(section.at, "[[network]] has neither address nor dhcp", "add address = [\"192.0.2.10/24\"], or dhcp = true");
     }
-    let dns = texts(findings, section, "dns", "is no IP address", "192.0.2.53", |text| text.parse().ok());
+    let dns = texts(findings, section, "dns", "is no IP address", "192.0.2.53", |text| {
+        text.parse().ok().map(|server: IpAddr| server.to_canonical())
+    });
     let domains =
         texts(findings, section, "domains", "is no DNS domain", "practice.example", |text| is_dns_name(text).then(|| text.to_owned()));
+    if !dhcp && !domains.is_empty() && lacks("dns") {
+        let remedy = "add dns = [\"192.0.2.53\"] with the name servers that know them, or remove domains";
+        findings.at(section.at, "[[network]] has domains, but no dns and no dhcp: nobody is asked for names in them", remedy);
+    }
     let gateway = section.text(findings, "gateway").and_then(|text| gateway(findings, section, text, &addresses));
     let vlan = section.integer(findings, "vlan").and_then(|vlan| u16::try_from(vlan).ok());
     Some(Network { port: port?, dhcp, addresses, gateway, dns, domains, vlan })
@@ -224,8 +249,12 @@ fn gateway(findings: &mut Findings, section: &Section<'_>, text: Text<'_>, addre
         return None;
     };
     let link_local = matches!(gateway, IpAddr::V6(address) if address.segments().first().is_some_and(|first| first & 0xffc0 == 0xfe80));
-    if !link_local && !addresses.iter().any(|prefix| prefix.contains(gateway)) {
-        let what = format!("is {gateway}, which is in none of the networks in address");
+    if addresses.iter().any(|prefix| prefix.address == gateway) {
+        let what = format!("is {gateway}, which is the appliance's own address");
+        section.wrong(findings, text.at, "gateway", &what, "write the router's address");
+    }
+    if !link_local && !addresses.iter().any(|prefix| prefix.can_hold(gateway)) {
+        let what = format!("is {gateway}, no address in any of the networks in address");
         section.wrong(findings, text.at, "gateway", &what, "correct the gateway, or the address and its prefix length");
     }
     Some(gateway)
@@ -269,6 +298,13 @@ mod tests {
         assert!(Prefix::parse("2001:db8::5/64").unwrap().contains("2001:db8::1".parse().unwrap()));
         for bad in ["192.0.2.10", "192.0.2.10/33", "192.0.2.10/0", "0.0.0.0/8", "127.0.0.1/8", "x/8", "192.0.2.1/+8"] {
             assert_eq!(Prefix::parse(bad), None, "{bad}");
+        }
+        // What means the network, or all in it, is no port's address; where there are but two, or one, each is (RFC 3021).
+        for bad in ["192.0.2.0/24", "192.0.2.255/24", "198.51.100.3/30", "10.0.0.0/8"] {
+            assert_eq!(Prefix::parse(bad), None, "{bad}");
+        }
+        for good in ["192.0.2.0/31", "192.0.2.1/31", "192.0.2.0/32", "192.0.3.0/23", "10.0.0.255/8", "2001:db8::/64"] {
+            assert!(Prefix::parse(good).is_some(), "{good}");
         }
     }
 

@@ -65,6 +65,8 @@ pub struct Site {
     pub client_certificate_for: Vec<String>,
     /// Destinations that are stated to be the server of another URL: the destination's id, and that URL.
     pub same_server_as: Vec<(String, String)>,
+    /// Destinations that are stated to have the ids of patients of another one: the destination's id, and that of the other.
+    pub same_patient_ids_as: Vec<(String, String)>,
     pub(crate) passage: Passage,
 }
 

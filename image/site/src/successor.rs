@@ -1,5 +1,7 @@
 //! What keeps a site file from following the one in service.
 
+use std::collections::BTreeSet;
+
 use vitalgate_config::{Destination, DestinationKind, canonical_url};
 use vitalgate_domain::PatientReference;
 
@@ -21,7 +23,7 @@ impl Site {
             obstacles.push(format!("destination {} is missing: what waits for it would never arrive", gone.id));
         }
         // What waits names such a patient by an id of the server of before, where another one may have somebody else under it.
-        if before.devices.iter().any(|device| matches!(device.patient, Some(PatientReference::Literal(_)))) {
+        if before.names_literal_patients() {
             for known in &before.destinations {
                 let stated =
                     self.same_server_as.iter().any(|(id, as_before)| *id == known.id.as_str() && Some(as_before) == url(known).as_ref());
@@ -35,6 +37,18 @@ impl Site {
                 }
             }
         }
+        if before.names_literal_patients() {
+            let groups = self.of_patient_ids_of(before);
+            let is_new = |one: &&Destination| !before.destinations.iter().any(|known| known.id == one.id);
+            for new in self.destinations.iter().filter(is_new).filter(|new| !groups.contains(&self.patient_ids_of(new))) {
+                obstacles.push(format!(
+                    "destination {} is new and gets what is kept, which names patients by ids of another server; if it has the ids of a server \
+                     of before, say so in same_patient_ids_as; otherwise bring first a file that names patients by identifier, and add it once \
+                     nothing is queued, no dead letters are listed, and retention_days have passed since then",
+                    new.id
+                ));
+            }
+        }
         // Without a moment the patient is taken to have been there since ever: so it may only stay as it was.
         let since_ever = |site: &Self| -> Vec<_> {
             let devices = site.devices.iter().filter(|device| device.patient.is_some() && device.patient_since.is_none());
@@ -45,6 +59,27 @@ impl Site {
             obstacles.push(format!("device {device}: say since when it has its patient, with patient_since"));
         }
         obstacles
+    }
+
+    fn names_literal_patients(&self) -> bool {
+        self.devices.iter().any(|device| matches!(device.patient, Some(PatientReference::Literal(_))))
+    }
+
+    /// The destination whose ids of patients a destination has: its own, unless it is stated otherwise.
+    fn patient_ids_of<'a>(&'a self, destination: &'a Destination) -> &'a str {
+        let id = destination.id.as_str();
+        self.same_patient_ids_as.iter().find(|(one, _)| one == id).map_or(id, |(_, as_of)| as_of)
+    }
+
+    /// Whose ids the patients of before have, as this file says it: those of a destination that was there. Where none was, those of
+    /// the only one that there is now.
+    fn of_patient_ids_of(&self, before: &Self) -> BTreeSet<&str> {
+        let was_there = |one: &&Destination| before.destinations.iter().any(|known| known.id == one.id);
+        let all: BTreeSet<_> = self.destinations.iter().map(|one| self.patient_ids_of(one)).collect();
+        if before.destinations.is_empty() && all.len() == 1 {
+            return all;
+        }
+        self.destinations.iter().filter(was_there).map(|one| self.patient_ids_of(one)).collect()
     }
 }
 

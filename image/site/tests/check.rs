@@ -125,6 +125,47 @@ fn a_successor_moves_no_patient_of_one_server_to_another() {
     }
 }
 
+/// Promise 3: a destination that is new gets what is kept from before, which names patients by ids of the server of then.
+#[test]
+fn a_successor_gives_no_new_destination_the_patients_of_another_server() {
+    let to = |patient: &str, destinations: &str| {
+        let device = format!("[mqtt]\nserver_names = [\"g.local\"]\n[[device]]\nid = \"m\"\nprofile = \"vitals-json\"\n{patient}");
+        site(&format!("{SMALL}{device}{destinations}"))
+    };
+    let literal = "patient = \"Patient/4711\"\n";
+    let identifier = "patient = { system = \"urn:oid:1.2.3\", value = \"A1\" }\npatient_since = \"2026-11-22T10:00:00Z\"\n";
+    let ehr = "[ehr]\nurl = \"https://ehr.local/fhir\"\n";
+    let named = |id: &str, more: &str| format!("[[destination]]\nid = \"{id}\"\nurl = \"https://{id}.local/fhir\"\n{more}");
+    let (lab, cloud) = (named("lab", ""), named("cloud", "same_patient_ids_as = \"lab\"\n"));
+    let lab_as_ehr = named("lab", "same_patient_ids_as = \"ehr\"\n");
+    let ehr_as_lab = format!("{ehr}same_patient_ids_as = \"lab\"\n");
+    for (next, before, new) in [
+        (to(identifier, &format!("{ehr}{lab}")), to(literal, ehr), "lab"),
+        (to("", &format!("{ehr}{lab}")), to(literal, ehr), "lab"),
+        // Which of the two the ids of before belong to, nobody said.
+        (to(identifier, &format!("{ehr}{lab}")), to(literal, ""), "ehr lab"),
+        // The same as another one that is new says nothing of the server of before.
+        (to(identifier, &format!("{ehr}{lab}{cloud}")), to(literal, ehr), "lab cloud"),
+    ] {
+        let said = next.obstacles_after(&before);
+        let named: Vec<_> = said.iter().filter_map(|one| one.strip_prefix("destination ")?.strip_suffix(NEW)?.split(' ').next()).collect();
+        assert_eq!((named.join(" "), named.len()), (new.to_owned(), said.len()), "{said:?}");
+    }
+    for (next, before) in [
+        (to(literal, &format!("{ehr}{lab_as_ehr}")), to(literal, ehr)),
+        (to(literal, &format!("{ehr_as_lab}{lab}")), to(literal, ehr)),
+        (to(literal, ehr), to(literal, "")),
+        (to(identifier, &format!("{ehr}{lab}")), to(identifier, ehr)),
+        (to("", &format!("{ehr}{lab}")), to("", ehr)),
+    ] {
+        assert_eq!(next.obstacles_after(&before), Vec::<String>::new());
+    }
+}
+
+/// How the obstacle of a destination that is new ends: with all that there is to do.
+const NEW: &str = "if it has the ids of a server of before, say so in same_patient_ids_as; otherwise bring first a file that names patients \
+                   by identifier, and add it once nothing is queued, no dead letters are listed, and retention_days have passed since then";
+
 /// Promise 3: with several servers an id of one of them is refused on its line, unless they share their ids.
 #[test]
 fn an_id_of_one_server_is_refused_where_there_are_two() {
@@ -224,6 +265,22 @@ fn a_local_name_whose_domain_nobody_names_is_noted() {
     assert_eq!(noted("domains = [\"Local\"]\n"), Vec::<String>::new());
 }
 
+/// A file for one appliance is not for all of them by a slip: the word for all stands alone, and as it is written.
+#[test]
+fn the_word_for_every_appliance_stands_alone() {
+    for (serial, why) in [
+        ("[\"VG-0001\", \"any\"]", "serial in [site] is \"any\" beside serial numbers"),
+        ("[\"any\", \"any\"]", "serial in [site] is \"any\" beside serial numbers"),
+        ("\"ANY\"", "serial in [site] holds \"ANY\", which is no serial number"),
+        ("[\"VG-0001\", \"Any\"]", "serial in [site] holds \"Any\", which is no serial number"),
+    ] {
+        let said = errors(&SMALL.replace("\"any\"", serial));
+        assert!(said.lines().count() == 1 && said.contains(why), "{why}, in: {said}");
+    }
+    assert!(site(&SMALL.replace("\"any\"", "[\"any\"]")).serial.matches("VG-0001"));
+    assert!(!site(&SMALL.replace("\"any\"", "\"any*\"")).serial.matches("VG-0001"), "the rest of a number");
+}
+
 /// The gateway has no privileges: a port that it could never listen on is refused before anybody signs it.
 #[test]
 fn a_port_that_takes_privileges_is_refused() {
@@ -279,7 +336,12 @@ fn contradictions_are_found() {
         ("[storage]\nunsealed_reason = \"x\"\n", "is not true"),
         ("[[network]]\nmatch = \"a\"\ndhcp = false\n", "neither address nor dhcp"),
         ("[[network]]\nmatch = \"a\"\naddress = []\n", "neither address nor dhcp"),
-        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.3.1\"\n", "in none of the networks"),
+        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.3.1\"\n", "in any of the networks"),
+        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.2.2\"\n", "the appliance's own address"),
+        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.2.255\"\n", "in any of the networks"),
+        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.0/24\"\n", "holds \"192.0.2.0/24\", which is no address with a prefix length"),
+        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ndomains = \"clinic.local\"\n", "has domains, but no dns"),
+        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ndomains = \"clinic.local\"\ndns = []\n", "has domains, but no dns"),
         ("[[network]]\nmatch = \"a\"\n[[network]]\nmatch = \"a\"\n", "stands twice"),
         ("[network]\nmatch = \"a\"\n", "write [[network]]"),
         ("[[device]]\nid = \"a\"\nprofile = \"vitals-json\"\n", "add a section [mqtt]"),
@@ -290,6 +352,11 @@ fn contradictions_are_found() {
         ("[ehr]\nurl = \"http://127.0.0.1/\"\nclient_certificate = \"own\"\n", "has client_certificate, but its url is http://"),
         ("[ehr]\nurl = \"https://x/\"\nclient_certificate_file = \"x\"\n", "unknown key"),
         ("[ehr]\nurl = \"https://x/\"\nsame_server_as = \"https://u:p@y/\"\n", "same_server_as in [ehr] is no URL"),
+        ("[ehr]\nurl = \"https://x/\"\nplain_reason = \"none yet\"\n", "but its url is https://"),
+        (
+            "[[device]]\nid = \"a\"\nprofile = \"vitals-modbus\"\nmodbus = { address = \"h:1\", unit = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF }\n",
+            "outside its range",
+        ),
         ("[update]\nserver = \"http://x/\"\n", "no plain https"),
         ("[maintenance]\nwindow = \"2-4\"\n", "cannot be read"),
         ("[time]\nntp = [\"a;b\"]\n", "no host"),

@@ -40,12 +40,14 @@ pub(crate) fn ask(answers: Answers<'_>, keep: &mut dyn FnMut(&str) -> Outcome) -
 
 /// Asks for one section, and again where its answers do not pass, until they do or whoever answers leaves it at that.
 fn section(text: &str, answers: Answers<'_>, questions: Questions<'_>) -> Outcome<String> {
-    let before = text.lines().count();
+    let errors_of = |text: &str| SiteFile::check(text, "").err().unwrap_or_default();
+    let before = errors_of(text);
     loop {
         let mut more = String::new();
         questions(&mut more, answers)?;
-        let errors = SiteFile::check(&format!("{text}{more}"), "").err().unwrap_or_default();
-        let mut wrong = errors.iter().filter(|error| error.line as usize > before).peekable();
+        let errors = errors_of(&format!("{text}{more}"));
+        // Those that this part brings, wherever they stand: one that was left to be corrected in the file is not said again.
+        let mut wrong = errors.iter().filter(|error| !before.contains(error)).peekable();
         if wrong.peek().is_none() {
             return Ok(more);
         }
@@ -251,6 +253,24 @@ mod tests {
     fn the_shortest_answers_do() {
         let site = SiteFile::check(&made(&["x", "g", "", "2026-12-31", "t"]), "site").unwrap();
         assert!(site.networks[0].dhcp && site.mqtt.is_none());
+    }
+
+    /// What is wrong with the file as a whole is said of the section that made it so, and of none after it.
+    #[test]
+    fn a_section_that_makes_the_file_too_large_is_asked_for_again() {
+        let pem = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(pem.path(), "x".repeat(70_000)).unwrap();
+        let file = pem.path().to_str().unwrap();
+        let given = ["x", "g", "", "2026-12-31", "t", "", "", "", "https://ehr.example/fhir", file, "", "no", "gateway.example"];
+        let mut given = given.iter();
+        let mut asked = Vec::new();
+        let answers = &mut |question: &str| {
+            asked.push(question.to_owned());
+            Ok((*given.next().unwrap_or(&"")).to_owned())
+        };
+        assert!(ask(answers, &mut |_| Ok(())).unwrap().len() > 70_000);
+        let again: Vec<_> = (0..asked.len()).filter(|at| asked[*at].starts_with("Answer this part again?")).collect();
+        assert_eq!(again, [11], "{asked:?}");
     }
 
     #[test]
