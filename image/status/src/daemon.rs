@@ -60,7 +60,7 @@ pub struct Store {
     pub floor_bytes: Option<u64>,
     /// Days until that at today's rate.
     pub days_left: Option<f64>,
-    /// Whether that rate is known: without days it does not fill up then.
+    /// Whether that rate is known: without days nothing comes in then.
     pub rate_known: bool,
     /// Damage that was found and what was done.
     pub damage: Vec<String>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
+use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use vitalgate_layout::state::{Part, PartState};
@@ -105,6 +106,7 @@ impl Looker {
             certificate: self.keeper.shown(),
             now_unix_ms: now_unix_ms(),
             up_s: self.started.elapsed().as_secs(),
+            powered_s: powered_s(),
         };
         Snapshot::of(&found, self.port)
     }
@@ -171,6 +173,11 @@ fn replace(path: &Path, state: &PartState) -> anyhow::Result<()> {
         std::fs::rename(&temporary, path)
     };
     write().with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Seconds since power-on, sleep included; 0 where the kernel does not say.
+fn powered_s() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).ok().and_then(|since| u64::try_from(since.tv_sec()).ok()).unwrap_or(0)
 }
 
 fn now_unix_ms() -> i64 {

@@ -112,6 +112,7 @@ mod tests {
             certificate: Some(certificate),
             now_unix_ms: 1_795_000_000_000,
             up_s: 1,
+            powered_s: 1,
         };
         drawn(&Snapshot::of(&found, 8443))
     }

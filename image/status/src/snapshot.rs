@@ -16,6 +16,9 @@ use crate::word::{Overall, overall};
 /// 2026-01-01T00:00:00Z in Unix milliseconds: a clock before it was never set.
 const CLOCK_FLOOR_UNIX_MS: i64 = 1_767_225_600_000;
 
+/// How much longer than the time since power-on an age may be, in seconds: a clock may be corrected by so much while it runs.
+const AGE_SLACK_S: u64 = 60;
+
 /// What was found at one moment.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -31,6 +34,8 @@ pub struct Found {
     pub now_unix_ms: i64,
     /// Seconds since the status page started.
     pub up_s: u64,
+    /// Seconds since power-on.
+    pub powered_s: u64,
 }
 
 /// The page's certificate.
@@ -114,7 +119,7 @@ pub struct Queue {
     pub oldest_age_s: Option<u64>,
     /// Days until the disk is full at today's rate.
     pub days_left: Option<f64>,
-    /// Whether that rate is known: without days it does not fill up then.
+    /// Whether that rate is known: without days nothing comes in then.
     pub rate_known: bool,
     /// Bytes free.
     pub free_bytes: Option<u64>,
@@ -205,6 +210,12 @@ pub struct Snapshot {
     pub daemon_silent: Option<String>,
     /// The parts, by the name of their file.
     pub parts: BTreeMap<&'static str, PartRow>,
+    /// Whether the clock was set since power-on.
+    #[serde(skip)]
+    clock_is_set: bool,
+    /// Seconds since power-on.
+    #[serde(skip)]
+    powered_s: u64,
 }
 
 impl Snapshot {
@@ -228,6 +239,8 @@ impl Snapshot {
                 Daemon::Answers(_) => None,
             },
             parts: rows.collect(),
+            clock_is_set: clock_is_set(found),
+            powered_s: found.powered_s,
         }
     }
 
@@ -240,8 +253,9 @@ impl Snapshot {
     /// Seconds since a moment, if the clock allows to say so.
     #[must_use]
     pub fn age_s(&self, since_unix_ms: i64) -> Option<u64> {
-        let known = since_unix_ms >= CLOCK_FLOOR_UNIX_MS && self.as_of_unix_ms >= since_unix_ms;
-        if known { u64::try_from((self.as_of_unix_ms - since_unix_ms) / 1_000).ok() } else { None }
+        let age_s = u64::try_from(self.as_of_unix_ms.checked_sub(since_unix_ms)? / 1_000).ok()?;
+        // What is told was told since power-on: a longer age was told by a clock that was set since.
+        (self.clock_is_set && since_unix_ms >= CLOCK_FLOOR_UNIX_MS && age_s <= self.powered_s + AGE_SLACK_S).then_some(age_s)
     }
 }
 
@@ -281,7 +295,7 @@ fn identity(found: &Found) -> Identity {
     let status = found.daemon.status();
     let fact = |name| found.parts.fact(Part::Provision, name).or_else(|| found.parts.fact(Part::SelfTest, name)).map(str::to_owned);
     let support_end = machine.release("SUPPORT_END").and_then(|text| text.parse::<Date>().ok());
-    let today = today(found.now_unix_ms);
+    let today = clock_is_set(found).then(|| today(found.now_unix_ms)).flatten();
     Identity {
         product: machine.release("NAME").unwrap_or("Vitalgate").to_owned(),
         version: machine.version().map(str::to_owned),
@@ -298,6 +312,19 @@ fn identity(found: &Found) -> Identity {
     }
 }
 
+/// Whether the clock was set since power-on, as far as anybody says. One that was not begins with the time of the build, or the last one
+/// that was known.
+fn clock_is_set(found: &Found) -> bool {
+    time_trust(found).is_none_or(|trust| trust != "unset")
+}
+
+/// What the time service says of the clock, or the daemon, in small letters.
+fn time_trust(found: &Found) -> Option<String> {
+    let clock = found.parts.fact(Part::Clock, fact::TRUST).map(str::to_owned);
+    let daemon = found.daemon.status().and_then(|status| status.clock_trust.clone());
+    clock.or(daemon).map(|trust| trust.to_ascii_lowercase())
+}
+
 fn today(now_unix_ms: i64) -> Option<Date> {
     if now_unix_ms < CLOCK_FLOOR_UNIX_MS {
         return None;
@@ -308,13 +335,11 @@ fn today(now_unix_ms: i64) -> Option<Date> {
 
 fn network(found: &Found, port: u16) -> Network {
     let address = |address: std::net::IpAddr| format!("https://{}", std::net::SocketAddr::new(address, port));
-    let clock = found.parts.fact(Part::Clock, fact::TRUST).map(str::to_owned);
-    let daemon = found.daemon.status().and_then(|status| status.clock_trust.clone());
     Network {
         interfaces: found.machine.interfaces.clone(),
         urls: found.machine.reachable().into_iter().map(address).collect(),
         certificate: found.certificate.clone(),
-        time_trust: clock.or(daemon).map(|trust| trust.to_ascii_lowercase()),
+        time_trust: time_trust(found),
     }
 }
 
@@ -340,9 +365,12 @@ fn devices(status: &DaemonStatus) -> Vec<DeviceRow> {
 
 fn queue(status: &DaemonStatus) -> Queue {
     let slowest = status.destinations.iter().max_by_key(|destination| destination.queued);
+    let waiting = || status.destinations.iter().filter(|destination| destination.queued.is_none_or(|queued| queued > 0));
+    // One that does not know since when it waits may be the one that waits longest.
+    let oldest_age_s = waiting().map(|destination| destination.oldest_age_s).collect::<Option<Vec<_>>>();
     Queue {
         depth: slowest.and_then(|slowest| slowest.queued),
-        oldest_age_s: status.destinations.iter().filter_map(|destination| destination.oldest_age_s).max(),
+        oldest_age_s: oldest_age_s.and_then(|ages| ages.into_iter().max()),
         days_left: status.store.days_left,
         rate_known: status.store.rate_known,
         free_bytes: status.store.free_bytes,
@@ -412,12 +440,38 @@ mod tests {
             certificate: None,
             now_unix_ms,
             up_s: 1,
+            powered_s: 3_600,
         };
         let now = CLOCK_FLOOR_UNIX_MS + 60_000;
         assert_eq!(Snapshot::of(&found(now), 1).age_s(CLOCK_FLOOR_UNIX_MS), Some(60));
         assert_eq!(Snapshot::of(&found(now), 1).age_s(5), None);
         assert_eq!(Snapshot::of(&found(5_000), 1).age_s(CLOCK_FLOOR_UNIX_MS), None);
         assert_eq!(Snapshot::of(&found(i64::MIN), 1).age_s(i64::MAX), None);
+    }
+
+    /// A clock that was never set may show a day that has come (the one of the build), and one that was set since makes what was told
+    /// before look old: no age and no end of support is told by either.
+    #[test]
+    fn a_clock_that_shows_the_day_of_the_build_gives_no_age() {
+        let now = CLOCK_FLOOR_UNIX_MS + 300 * 86_400_000;
+        let age = |trust: &str, since_unix_ms| {
+            let facts = [(fact::TRUST.to_owned(), trust.to_owned())].into();
+            let state = PartState { word: StateWord::Ready, code: None, detail: String::new(), since_unix_ms: 0, facts };
+            let found = Found {
+                parts: Parts::of([(Part::Clock, Said::State(state))]),
+                daemon: Daemon::Answers(Box::default()),
+                machine: Machine { release: [("SUPPORT_END".to_owned(), "2026-02-01".to_owned())].into(), ..Machine::default() },
+                certificate: None,
+                now_unix_ms: now,
+                up_s: 1,
+                powered_s: 600,
+            };
+            let snapshot = Snapshot::of(&found, 1);
+            (snapshot.age_s(since_unix_ms), snapshot.identity.support_ended)
+        };
+        assert_eq!(age("unset", now - 60_000), (None, None));
+        assert_eq!(age("free", now - 60_000), (Some(60), Some(true)));
+        assert_eq!(age("free", now - 200 * 86_400_000).0, None, "longer than since power-on");
     }
 
     /// Support ends after its last day, and nobody claims so while the date is not known.
@@ -433,6 +487,7 @@ mod tests {
                 certificate: None,
                 now_unix_ms,
                 up_s: 1,
+                powered_s: 3_600,
             };
             Snapshot::of(&found, 1).identity.support_ended
         };

@@ -119,7 +119,7 @@ fn devices(snapshot: &Snapshot, language: Language) -> Panel {
         Language::English => format!("{heard} of {total} heard"),
         Language::German => format!("{heard} von {total} melden sich"),
     };
-    if missing > 0 {
+    if missing > 0 || snapshot.devices.iter().any(|device| device_state(device, language).1 == Tone::Attention) {
         panel.raise(Tone::Attention);
     } else if heard < total || total == 0 {
         // Some are only awaited.
@@ -189,11 +189,11 @@ fn queue_rows(panel: &mut Panel, queue: &Queue, language: Language) {
     panel.row(language.pick("Oldest waits for", "Ältester wartet seit"), Cell::known(oldest));
     let left = match (queue.days_left, queue.rate_known) {
         (Some(days), _) => Cell::text(spell::days(days, language)).tone(days_left_tone(days)),
-        (None, true) => Cell::text(language.pick("it does not fill up", "er füllt sich nicht")),
+        (None, true) => Cell::text(language.pick("nothing comes in", "es kommt nichts herein")),
         (None, false) => Cell::text(language.pick("no rate yet", "noch keine Rate")),
     };
     panel.raise(left.tone.unwrap_or(Tone::Good));
-    panel.row(language.pick("Room left at today's rate", "Platz bei heutiger Rate"), left);
+    panel.row(language.pick("Room left without delivery", "Platz ohne Zustellung"), left);
     let below = language.pick("stops taking readings below", "nimmt nichts an unter");
     let floor = queue.floor_bytes.map(|floor| format!("{below} {}", spell::size(floor)));
     let free = Cell::known(queue.free_bytes.map(spell::size)).note(floor.unwrap_or_default());
@@ -233,6 +233,9 @@ fn destinations(snapshot: &Snapshot, language: Language) -> Panel {
         let acknowledged = acknowledged.unwrap_or_else(|| language.pick("not since the start", "nicht seit dem Start").to_owned());
         let state = match &destination.alarm {
             Some(_) => Cell::text(language.pick("held up", "steht")).tone(Tone::Attention),
+            None if destination.last_acknowledgement_age_s.is_none() => {
+                Cell::text(language.pick("nothing taken yet", "noch nichts angenommen")).tone(Tone::Unknown)
+            }
             None => Cell::text(language.pick("delivers", "stellt zu")).tone(Tone::Good),
         };
         let waiting = destination.queued.map(spell::count).unwrap_or_default();
@@ -242,6 +245,9 @@ fn destinations(snapshot: &Snapshot, language: Language) -> Panel {
     };
     if snapshot.destinations.iter().any(|destination| destination.alarm.is_some()) {
         panel.raise(Tone::Attention);
+    } else if snapshot.destinations.iter().any(|destination| destination.last_acknowledgement_age_s.is_none()) {
+        // Nothing was sent there since the start: whether it takes anything nobody knows.
+        panel.tone = Tone::Unknown;
     }
     panel.table = Some(Table {
         head: vec![
@@ -341,7 +347,9 @@ fn part(panel: &mut Panel, snapshot: &Snapshot, which: Part, name: &str, elsewhe
     panel.row(name, cell);
     for (fact, value) in others {
         let cell = Cell::text(spell::moment(value));
-        let cell = if value.starts_with(fact::FAILED) { cell.tone(Tone::Attention) } else { cell };
+        let is_unsealed = fact == fact::SEALED && value != fact::SEALED_YES;
+        let cell = if value.starts_with(fact::FAILED) || is_unsealed { cell.tone(Tone::Attention) } else { cell };
+        panel.raise(cell.tone.unwrap_or(Tone::Unknown));
         panel.rows.push((spell::fact(fact, language), cell));
     }
 }

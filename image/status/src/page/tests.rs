@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use vitalgate_layout::StateWord;
 use vitalgate_layout::state::{Part, PartState};
+use vitalgate_layout::{StateWord, fact};
 
 use super::*;
 use crate::daemon::{Daemon, DaemonStatus};
@@ -15,7 +15,7 @@ use crate::snapshot::Found;
 const HOSTILE: &str = "\"><script>alert(1)</script><img src=x onerror=alert(1)>' &amp; \u{202e}";
 
 fn found(parts: Parts, daemon: Daemon) -> Found {
-    Found { parts, daemon, machine: Machine::default(), certificate: None, now_unix_ms: 1_795_000_000_000, up_s: 50 }
+    Found { parts, daemon, machine: Machine::default(), certificate: None, now_unix_ms: 1_795_000_000_000, up_s: 50, powered_s: 60 }
 }
 
 fn silent() -> Daemon {
@@ -125,6 +125,61 @@ fn what_waits_is_never_said_to_be_nothing() {
     }
 }
 
+/// Promise 5: how long the longest has waited is not told by a destination that waits shorter than one that cannot say.
+#[test]
+fn the_oldest_of_two_destinations_is_unknown_where_one_cannot_say() {
+    let destination = |queued, oldest_age_s| crate::daemon::Destination { queued: Some(queued), oldest_age_s, ..Default::default() };
+    for (away, age) in [(destination(50_000, None), None), (destination(50_000, Some(900)), Some(900)), (destination(0, None), Some(1))] {
+        let status = DaemonStatus { destinations: vec![away, destination(1, Some(1))], ..DaemonStatus::default() };
+        let found = found(Parts::of([]), Daemon::Answers(Box::new(status)));
+        assert_eq!(Snapshot::of(&found, 8443).queue.oldest_age_s, age);
+    }
+}
+
+/// Promise 5: a destination that was never asked is not said to deliver.
+#[test]
+fn what_took_nothing_yet_is_not_said_to_deliver() {
+    let destination = |last_acknowledgement_age_s, alarm: Option<&str>| crate::daemon::Destination {
+        last_acknowledgement_age_s,
+        alarm: alarm.map(str::to_owned),
+        ..Default::default()
+    };
+    for (destinations, word, tone) in [
+        (vec![destination(None, None)], "nothing taken yet", panel::Tone::Unknown),
+        (vec![destination(None, None), destination(Some(3), None)], "nothing taken yet", panel::Tone::Unknown),
+        (vec![destination(Some(3), None)], "delivers", panel::Tone::Good),
+        (vec![destination(Some(3), Some("away")), destination(None, None)], "held up", panel::Tone::Attention),
+    ] {
+        let found = found(Parts::of([]), Daemon::Answers(Box::new(DaemonStatus { destinations, ..DaemonStatus::default() })));
+        let [_, _, _, _, panel, _] = panels::all(&Snapshot::of(&found, 8443), Language::English);
+        let states: Vec<_> = panel.table.iter().flat_map(|table| &table.rows).map(|row| row.cells[3].text.as_str()).collect();
+        assert_eq!((states[0], panel.tone), (word, tone));
+    }
+}
+
+/// Promise 5: a polled device of which a part never arrives is not in order.
+#[test]
+fn a_device_that_answers_in_part_raises_its_panel() {
+    let device = crate::daemon::Device { last_reading_age_s: Some(1), state: "degraded".into(), ..Default::default() };
+    let status = DaemonStatus { devices: vec![device], ..DaemonStatus::default() };
+    let found = found(Parts::of([]), Daemon::Answers(Box::new(status)));
+    let [_, _, panel, ..] = panels::all(&Snapshot::of(&found, 8443), Language::English);
+    assert_eq!(panel.tone, panel::Tone::Attention);
+}
+
+/// Storage that is not sealed is not in order, and why it may be so stands beside it.
+#[test]
+fn storage_that_is_not_sealed_is_not_shown_as_in_order() {
+    for (sealed, tone) in [(fact::SEALED_YES, None), (fact::SEALED_NO, Some(panel::Tone::Attention))] {
+        let facts = [(fact::SEALED.to_owned(), sealed.to_owned())].into();
+        let state = Said::State(PartState { word: StateWord::Ready, code: None, detail: String::new(), since_unix_ms: 0, facts });
+        let found = found(Parts::of([(Part::Data, state)]), Daemon::Answers(Box::default()));
+        let [_, _, _, panel, ..] = panels::all(&Snapshot::of(&found, 8443), Language::English);
+        let row = panel.rows.iter().find(|(name, _)| name == "Sealed to the TPM").unwrap();
+        assert_eq!(row.1.tone, tone, "{sealed}");
+    }
+}
+
 /// Promise 5: after a start nobody is said to be heard who was not, and nobody is called missing who may still come.
 #[test]
 fn who_was_not_heard_yet_is_not_counted_as_heard() {
@@ -144,10 +199,10 @@ fn who_was_not_heard_yet_is_not_counted_as_heard() {
     }
 }
 
-/// Promise 5: a disk that does not fill up is said not to, and not to be waited for.
+/// Promise 5: where nothing comes in that is said, and no rate is waited for.
 #[test]
 fn a_disk_that_does_not_fill_up_is_said_not_to() {
-    for (rate_known, words) in [(false, ["no rate yet", "noch keine Rate"]), (true, ["it does not fill up", "er füllt sich nicht"])] {
+    for (rate_known, words) in [(false, ["no rate yet", "noch keine Rate"]), (true, ["nothing comes in", "es kommt nichts herein"])] {
         let store = crate::daemon::Store { rate_known, ..Default::default() };
         let pages = pages(&found(Parts::of([]), Daemon::Answers(Box::new(DaemonStatus { store, ..DaemonStatus::default() }))));
         assert!(pages.iter().zip(words).all(|(page, words)| page.contains(words)), "{words:?}");
