@@ -9,6 +9,7 @@ use vitalgate_e2e::ward::recording;
 use vitalgate_e2e::{Site, Ward, WardOptions};
 use vitalgate_simulator::Message;
 use vitalgate_simulator::replay::wall_now;
+use vitalgate_test_support::ehr::Kept;
 use vitalgate_test_support::gateway::command;
 use vitalgate_test_support::{DeviceLine, Ehr, EhrOptions, Fault, wait_until};
 
@@ -29,8 +30,8 @@ async fn trace_says_where_a_reading_is_before_and_after_its_delivery() {
     .unwrap();
     assert!(traced.contains("monitor-00") && traced.contains("stored in journal"), "{traced}");
 
-    let unknown = command(ward.gateway.config_file(), &["trace", "00000000-0000-5000-8000-000000000000"]).await;
-    assert!(unknown.is_err(), "an unknown reading is said to be unknown");
+    let unknown = command(ward.gateway.config_file(), &["trace", "00000000-0000-5000-8000-000000000000"]).await.unwrap_err();
+    assert!(unknown.to_string().contains("nothing of it is found here"), "{unknown}");
 
     let now = vitalgate_domain::UnixMs(
         i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap(),
@@ -39,6 +40,30 @@ async fn trace_says_where_a_reading_is_before_and_after_its_delivery() {
         .await
         .unwrap();
     assert!(by_moment.contains("monitor-01"), "{by_moment}");
+}
+
+/// Promise 5: a blood pressure is found by the id that the EHR shows, with each of its parts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trace_finds_the_parts_of_a_blood_pressure_by_its_own_id() {
+    let mut ward = Ward::start(WardOptions { mqtt_devices: 2, ..WardOptions::default() }).await.unwrap();
+    ward.wait_acknowledged(40, Duration::from_secs(30)).await.unwrap();
+    ward.finish_devices(Duration::from_secs(30)).await.unwrap();
+    ward.verdict().await.unwrap();
+    let observations = ward.ehr.observations();
+    let parts = |observation: &serde_json::Value| -> Vec<String> {
+        let components = observation["component"].as_array().into_iter().flatten();
+        components.filter_map(|component| component["id"].as_str()).map(ToOwned::to_owned).collect()
+    };
+    let pressure = observations.iter().map(Kept::json).find(|observation| parts(observation).len() > 1).expect("a blood pressure");
+    let shown = pressure["identifier"][0]["value"].as_str().unwrap();
+    let delivered_as = format!("delivered as Observation/{}", shown.trim_start_matches("urn:uuid:"));
+    let mut printed = String::new();
+    let traced = wait_until("each part to be traced", Duration::from_secs(20), async || {
+        printed = command(ward.gateway.config_file(), &["trace", shown]).await.ok()?;
+        let all = parts(&pressure).iter().all(|part| printed.contains(part.as_str()));
+        (all && printed.matches(&delivered_as).count() == parts(&pressure).len()).then_some(())
+    });
+    traced.await.unwrap_or_else(|error| panic!("{error}\n{printed}"));
 }
 
 /// Promise 5: what is held is never said to be delivered, whichever destination is asked for.

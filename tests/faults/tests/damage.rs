@@ -143,7 +143,8 @@ fn damage_to_any_one_file_loses_nothing_and_is_told() {
     let Tally { trials, told, sled_rebuilt } = tally;
     println!("damage to any one file: {trials} trials, {told} told, {sled_rebuilt} keyed stores rebuilt, 0 entries missing");
     assert_eq!(trials, TRIALS);
-    assert!(told > TRIALS / 3 && sled_rebuilt > 0);
+    // Whoever reads what is damaged tells it; much of a file is never read again, and zeros in place of zeros are no damage.
+    assert!(told > TRIALS * 3 / 5 && sled_rebuilt > 0, "only {told} told");
 }
 
 /// Reads everything, the keyed side's copy awaited where a record must come from there.

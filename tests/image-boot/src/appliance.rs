@@ -61,6 +61,57 @@ fn stamp(image: &Image, practice: &Practice) -> anyhow::Result<String> {
     Ok(format!("{}\n{}", image.stamp()?, practice.site_text()?))
 }
 
+/// The machine whose two slots hold these versions, both of which came up: other cases begin with it.
+pub(crate) struct Updated<'a> {
+    /// The version it came from.
+    pub(crate) first: &'a Image,
+    /// The version it runs.
+    pub(crate) second: &'a Image,
+}
+
+impl Updated<'_> {
+    fn folder() -> PathBuf {
+        Path::new(FOLDER).join("updated")
+    }
+
+    fn stamp(&self) -> anyhow::Result<String> {
+        Ok(format!("{}\n{}", self.first.stamp()?, self.second.stamp()?))
+    }
+
+    /// What an earlier run left counts for nothing from here on.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub(crate) fn forget() -> anyhow::Result<()> {
+        match std::fs::remove_dir_all(Self::folder()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("the updated machine of an earlier run stays"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps a copy of this machine.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub(crate) async fn keep(&self, machine: &Machine, evidence: &mut Evidence) -> anyhow::Result<()> {
+        machine.duplicate(&Self::folder(), evidence.folder()).await?;
+        Ok(std::fs::write(Self::folder().join(STAMP), self.stamp()?)?)
+    }
+
+    /// The machine, if it was made of just these images.
+    ///
+    /// # Errors
+    /// When an image is not there, or its folder cannot be used.
+    pub(crate) fn machine(&self, evidence: &mut Evidence) -> anyhow::Result<Option<Machine>> {
+        let is_made_of_these = is_stamped(&Self::folder(), &self.stamp()?);
+        is_made_of_these.then(|| Machine::at(&Self::folder(), evidence.folder())).transpose()
+    }
+}
+
+fn is_stamped(folder: &Path, stamp: &str) -> bool {
+    std::fs::read_to_string(folder.join(STAMP)).is_ok_and(|made| made == stamp)
+}
+
 /// The servers around every appliance of these tests.
 ///
 /// # Errors
@@ -152,7 +203,7 @@ impl Appliance {
         let base = base();
         let mut practice = practice().await?;
         let now = stamp(image, &practice)?;
-        if std::fs::read_to_string(base.join(STAMP)).is_ok_and(|made| made == now) {
+        if is_stamped(&base, &now) {
             evidence.say("an appliance that was commissioned earlier with the same image and site file");
         } else {
             // Its servers keep their ports.
@@ -270,5 +321,20 @@ fn check_handed_over(folder: &Path, evidence: &mut Evidence) {
         let folder = folder.join(labels::DEVICES).join(device);
         let all = ["certificate.pem", "key.pem", "ca.pem"].iter().all(|name| folder.join(name).is_file());
         evidence.check(&format!("credentials of {device} are on the stick"), all);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that was made of other images proves nothing about these.
+    #[test]
+    fn what_was_made_of_other_images_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_stamped(folder.path(), "0.1.0 7 8"), "nothing is there");
+        std::fs::write(folder.path().join(STAMP), "0.1.0 7 8").unwrap();
+        assert!(is_stamped(folder.path(), "0.1.0 7 8"));
+        assert!(!is_stamped(folder.path(), "0.1.0 7 9"));
     }
 }

@@ -1,5 +1,6 @@
 //! What a case did and found: printed as it happens, kept in a folder, counted at the end.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,6 +17,7 @@ const REPORT: &str = "target/image-report.json";
 pub(crate) struct Evidence {
     folder: PathBuf,
     part: Option<String>,
+    asked: RefCell<Vec<String>>,
     began: Instant,
     passed: u32,
     failed: Vec<String>,
@@ -32,7 +34,7 @@ impl Evidence {
             std::fs::remove_dir_all(&folder).context("the old evidence cannot be deleted")?;
         }
         std::fs::create_dir_all(&folder).context("no folder for evidence")?;
-        let evidence = Self { folder, part, began: Instant::now(), passed: 0, failed: Vec::new() };
+        let evidence = Self { folder, part, asked: RefCell::default(), began: Instant::now(), passed: 0, failed: Vec::new() };
         evidence.say(&format!("=== {case}"));
         Ok(evidence)
     }
@@ -40,10 +42,18 @@ impl Evidence {
     /// Whether this part of the case is wanted.
     pub(crate) fn wants(&self, part: &str) -> bool {
         let wanted = self.part.as_ref().is_none_or(|wanted| wanted == part);
+        self.asked.borrow_mut().push(part.to_owned());
         if wanted {
             self.say(&format!("--- {part}"));
         }
         wanted
+    }
+
+    /// What is wrong with the part that was asked for: a case that has no such part tried nothing.
+    pub(crate) fn unknown_part(&self) -> Option<String> {
+        let (part, asked) = (self.part.as_ref()?, self.asked.borrow());
+        let known = if asked.is_empty() { "it has none".to_owned() } else { format!("it has {}", asked.join(", ")) };
+        (!asked.contains(part)).then(|| format!("this case has no part `{part}`: {known}"))
     }
 
     /// Its folder.
@@ -112,4 +122,28 @@ pub(crate) fn figure(name: &str, value: impl Into<Value>) -> anyhow::Result<()> 
 /// Rounded to a tenth.
 pub(crate) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_for(part: Option<&str>) -> Evidence {
+        Evidence {
+            folder: std::env::temp_dir(),
+            part: part.map(str::to_owned),
+            asked: RefCell::new(vec!["cuts".to_owned(), "full".to_owned()]),
+            began: Instant::now(),
+            passed: 0,
+            failed: Vec::new(),
+        }
+    }
+
+    /// A part that is written wrongly is an error, and not a case that passed.
+    #[test]
+    fn a_part_that_no_case_has_is_told() {
+        assert_eq!(asked_for(Some("cut")).unknown_part().unwrap(), "this case has no part `cut`: it has cuts, full");
+        assert_eq!(asked_for(Some("cuts")).unknown_part(), None);
+        assert_eq!(asked_for(None).unknown_part(), None);
+    }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ehr;
+mod firewall;
 pub mod gateway;
 pub mod http;
 pub mod oracle;
@@ -13,6 +14,7 @@ mod small_disk;
 pub mod wait;
 
 pub use ehr::{Ehr, EhrOptions, Fault, FaultMix, Poison};
+pub use firewall::firewall_objections;
 pub use gateway::{ConfigText, DeviceLine, GatewayProcess};
 pub use oracle::{Expected, Oracle, Verdict};
 pub use polls::Polls;

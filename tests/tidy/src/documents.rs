@@ -33,6 +33,27 @@ fn every_external_dependency_has_its_reason() {
     assert_none("a dependency without a reason", &missing);
 }
 
+/// What building and tests install is named with its reason as well.
+#[test]
+fn every_package_that_is_installed_has_its_reason() {
+    let reasons = document("docs/dependencies.md");
+    let setup = document("tools/setup");
+    let lists = setup.split("_PACKAGES=(").skip(1).filter_map(|rest| rest.split(')').next());
+    let mut installed: BTreeSet<_> = lists.flat_map(str::split_whitespace).map(str::to_owned).collect();
+    assert!(installed.len() > 40, "only {} packages found in tools/setup: the rule would pass for nothing", installed.len());
+    let tools = setup.split("install_cargo_tool ").filter_map(|rest| rest.split_once(" \"$CARGO_"));
+    installed.extend(tools.map(|(tool, _)| format!("cargo-{tool}")));
+    for (name, text) in tracked_files().into_iter().filter(|(name, _)| name.starts_with("tests/python/") && name.ends_with(".txt")) {
+        let packages = text.lines().filter_map(|line| line.split_once("=="));
+        assert!(packages.clone().next().is_some(), "{name} pins no package");
+        installed.extend(packages.map(|(package, _)| package.to_owned()));
+    }
+    let cells = reasons.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let named: BTreeSet<_> = cells.flat_map(|cell| cell.split([',', ';'])).map(str::trim).collect();
+    let missing: Vec<_> = installed.iter().filter(|name| !named.contains(name.as_str())).cloned().collect();
+    assert_none("packages without a row in docs/dependencies.md", &missing);
+}
+
 #[test]
 fn the_architecture_stays_one_page() {
     let lines = document("ARCHITECTURE.md").lines().count();

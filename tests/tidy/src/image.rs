@@ -104,3 +104,15 @@ fn a_place_is_found_where_a_path_begins_with_it() {
         assert!(passed.status.success(), "{home}: {}", said(&passed));
     }
 }
+
+/// An image without a date is refused before anything is built: it could never be built again.
+#[test]
+fn an_image_without_a_date_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    program(folder.path(), "git", "echo 'fatal: not a git repository' >&2; exit 128");
+    program(folder.path(), "cargo", "echo 'cargo was called' >&2; exit 1");
+    let target = folder.path().join("image").display().to_string();
+    let refused = run("image", &[], folder.path(), &[("OUTPUT", target.as_str()), ("CARGO", "cargo"), ("SOURCE_DATE_EPOCH", "")]);
+    assert!(!refused.status.success() && said(&refused).contains("set SOURCE_DATE_EPOCH"), "{}", said(&refused));
+    assert!(!said(&refused).contains("cargo was called"), "{}", said(&refused));
+}

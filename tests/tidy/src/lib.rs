@@ -20,7 +20,8 @@ fn root() -> PathBuf {
 /// Every file under version control with its text, binary files left out.
 fn tracked_files() -> Vec<(String, String)> {
     let listing = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().unwrap();
-    assert!(listing.status.success(), "git ls-files failed; the rules look at tracked files");
+    let reason = String::from_utf8_lossy(&listing.stderr);
+    assert!(listing.status.success(), "the rules look at the files that git tracks: run them in a clone of your own. {reason}");
     let names = String::from_utf8(listing.stdout).unwrap();
     let files: Vec<_> = names
         .split('\0')

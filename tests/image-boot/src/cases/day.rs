@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use vitalgate_layout::{StateWord, stick as labels};
 use vitalgate_test_support::wait_until;
 
-use crate::appliance::Appliance;
+use crate::appliance::{Appliance, Updated};
 use crate::evidence::{Evidence, figure, tenths};
 use crate::image::Image;
 use crate::machine::console::Heard;
@@ -23,6 +23,7 @@ const READINGS_WITHIN: Duration = Duration::from_secs(120);
 const SOME: u64 = 100;
 
 pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
+    Updated::forget()?;
     let first = Image::first()?;
     let mut appliance = Appliance::commission(&first, evidence).await?;
     // What was commissioned stays as it is, for other cases.
@@ -37,9 +38,7 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
     devices.more(SOME, READINGS_WITHIN).await?;
     evidence.say(&format!("power cut under load, {} acknowledged", devices.acknowledged()));
     running.cut().await?;
-    // Both slots hold a version that came up: other cases begin here.
-    let updated = std::path::Path::new(crate::evidence::FOLDER).join("updated");
-    appliance.machine.duplicate(&updated, evidence.folder()).await?;
+    Updated { first: &first, second: &second }.keep(&appliance.machine, evidence).await?;
     let running = appliance.boot(evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
     evidence.check("readings are taken after the power cut", true);

@@ -31,6 +31,9 @@ pub(crate) async fn run(case: Case, part: Option<String>) -> (u32, Vec<String>) 
         Case::Survived => survived::run(&mut evidence).await,
     };
     evidence.outcome("the case came to its end", outcome);
+    if let Some(wrong) = evidence.unknown_part() {
+        evidence.check(&wrong, false);
+    }
     evidence.end()
 }
 

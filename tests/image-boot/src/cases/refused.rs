@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use vitalgate_layout::{Slot, StateWord, stick as labels};
+use vitalgate_layout::{Rejection, Slot, StateWord, stick as labels};
 use vitalgate_test_support::wait_until;
 
-use crate::appliance::{Appliance, IN_SERVICE, practice, site_file};
+use crate::appliance::{Appliance, IN_SERVICE, Updated, practice, site_file};
 use crate::disk;
 use crate::evidence::{Evidence, FOLDER};
 use crate::forgery::{self, Stranger};
@@ -134,12 +134,11 @@ async fn kernels(first: &Image, stranger: &Stranger, evidence: &mut Evidence) ->
 
 /// A byte of the root that every boot reads: the kernel panics; with another slot, that one comes up.
 async fn flipped(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()> {
-    let updated = Path::new(FOLDER).join("updated");
-    evidence.check("the machine of the case `day` is there, whose other slot comes up", updated.join("disk.img").is_file());
-    let mut machine = if updated.join("disk.img").is_file() {
-        Machine::at(&updated, evidence.folder())?.duplicate(&Path::new(FOLDER).join("refused-machine"), evidence.folder()).await?
-    } else {
-        Appliance::commissioned(first, "refused-machine", evidence).await?.machine
+    let updated = Updated { first, second: &Image::second()? }.machine(evidence)?;
+    evidence.check("the machine of the case `day` is there, of these images, whose other slot comes up", updated.is_some());
+    let mut machine = match updated {
+        Some(machine) => machine.duplicate(&Path::new(FOLDER).join("refused-machine"), evidence.folder()).await?,
+        None => Appliance::commissioned(first, "refused-machine", evidence).await?.machine,
     };
     let entries = disk::boot_entries(&machine.disk).await?;
     let newest = entries.iter().max_by_key(|entry| entry.version).context("no boot entry on the disk")?;
@@ -189,7 +188,9 @@ async fn site_files(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()
     let rejected = running.state(&[StateWord::ProvisionRejected], REPORT_WITHIN).await?;
     evidence.check(&format!("a changed site file is refused: {rejected:?}"), matches!(rejected, Heard::Yes(..)));
     let said = report(&bad, labels::PROVISION_REPORT).await;
-    if let Some(said) = evidence.outcome("the stick says why", said) {
+    if let Some(said) = evidence.outcome("the stick has a report", said) {
+        let reason = format!("REFUSED ({})", Rejection::SignatureWrong.code());
+        evidence.check(&format!("it names the signature: {reason}"), said.contains(&reason));
         evidence.keep("provision-report.txt", said);
     }
     running.pull(&plugged).await?;
