@@ -246,6 +246,7 @@ impl FhirClient {
             Ok(response) => classify(response.status, response.retry_after_ms, &response.body, batch, &context),
             Err(failure) => {
                 self.server.doubt().await;
+                self.devices.was_away();
                 after_failure(&failure, batch, ways)
             }
         };

@@ -136,6 +136,13 @@ impl Devices {
         Ok(())
     }
 
+    /// The server did not answer to readings either: it is away as a whole, and that it was silent says nothing of Devices.
+    pub(crate) fn was_away(&self) {
+        if self.left_alone_until.write().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            self.troubles.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// From now on the gateway and the devices of the batch are named by identifier only, for as long as a refusal is believed.
     pub(crate) fn name_by_identifier(&self, batch: &Batch) {
         let until = Some(Instant::now() + Duration::from_millis(REFUSAL_MS));

@@ -135,6 +135,31 @@ async fn silent_at_devices(ending: Ending) {
     );
 }
 
+/// Promise 3: an outage of the whole server says nothing of Devices: what is sent once it is back refers to its Device.
+#[tokio::test]
+async fn an_outage_is_not_taken_for_a_server_without_devices() {
+    let served = Served::start(Ehr::new(true)).await;
+    let client = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.client()).unwrap();
+    let away = || Some(Reply { ending: Ending::Nothing, ..reply(200, &json!(null)) });
+    served.ehr.state().device_look = away();
+    served.ehr.state().faults = (0..20).map(|_| Fault::Reset).collect();
+    for _ in 0..8 {
+        let answer = client.deliver(&batch(BatchMode::Together)).await;
+        assert_eq!(accepted(&answer), 0, "{answer:?}");
+    }
+    {
+        let mut state = served.ehr.state();
+        assert!(state.faults.len() < 20, "the readings were tried as well");
+        state.device_look = None;
+        state.faults.clear();
+    }
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    let state = served.ehr.state();
+    let (_, observed) = state.stored.iter().find(|((kind, _), _)| kind == "Observation").unwrap();
+    let reference = observed.last().unwrap()["device"]["reference"].as_str().unwrap_or_default();
+    assert!(reference.starts_with("Device/"), "{observed:?}");
+}
+
 /// Promise 2: after an outage one reading goes first. What the server said of it stands, also where it then refuses the patient of the others.
 #[tokio::test]
 async fn what_a_server_confirmed_first_after_an_outage_stands_when_the_others_are_refused() {

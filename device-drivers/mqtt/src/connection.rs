@@ -299,7 +299,7 @@ impl<S: Transport> Connection<S> {
                 if self.control.takes_challenge() {
                     let read = self.phase == Phase::Open && matches!(self.intake, Intake::Hungry(_));
                     if read && self.heard.elapsed() >= Duration::from_millis(SILENT_FIRST_MS) {
-                        return Err(Refusal::KeepAlive.into());
+                        return Err(Refusal::GaveWay.into());
                     }
                     self.contested_until = Some(Instant::now() + Duration::from_millis(endpoint.config.contest_ms));
                     probe::challenge(self.stream.socket());

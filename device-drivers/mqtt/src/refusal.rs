@@ -45,8 +45,10 @@ pub(crate) enum Refusal {
     Greeting,
     /// A packet was begun and not finished in time.
     PartialPacket,
-    /// Nothing came for one and a half keep-alives, or for long while a second client waits.
+    /// Nothing came for one and a half keep-alives.
     KeepAlive,
+    /// Nothing came for long, and a second connection of the same device waits.
+    GaveWay,
     /// The device does not read its acknowledgements.
     SlowReader,
     /// The reading could not be stored: the device keeps it and sends it again.
@@ -79,6 +81,7 @@ impl Refusal {
             Self::Greeting => "greeting_timeout",
             Self::PartialPacket => "partial_packet",
             Self::KeepAlive => "keep_alive",
+            Self::GaveWay => "gave_way",
             Self::SlowReader => "slow_reader",
             Self::StorageFull => "storage_full",
             Self::Stopping => "stopping",
@@ -111,7 +114,10 @@ impl Refusal {
             Self::Handshake => "TLS handshake failed; TLS 1.3 and a certificate of this gateway's authority are needed",
             Self::Greeting => "TLS handshake or CONNECT took too long",
             Self::PartialPacket => "a packet was begun and not finished in time",
-            Self::KeepAlive => "nothing came for one and a half times the keep-alive, or for 5 minutes while another connection waits",
+            Self::KeepAlive => "nothing came for one and a half times the keep-alive",
+            Self::GaveWay => {
+                "silent for 5 minutes while another connection with this client id waited; give each device its own id, or close the first"
+            }
             Self::SlowReader => "the device does not read its acknowledgements",
             Self::StorageFull => "the gateway cannot store now and acknowledged nothing; send again later",
             Self::Stopping => "the gateway stops; connect again later",
@@ -158,7 +164,7 @@ impl Refusal {
             Self::TopicAlias => DisconnectReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximum => DisconnectReasonCode::ReceiveMaximumExceeded,
             Self::ForeignTopic | Self::NotAdmitted | Self::ForeignClientId | Self::Credentials => DisconnectReasonCode::NotAuthorized,
-            Self::KeepAlive => DisconnectReasonCode::KeepAliveTimeout,
+            Self::KeepAlive | Self::GaveWay => DisconnectReasonCode::KeepAliveTimeout,
             Self::StorageFull => DisconnectReasonCode::QuotaExceeded,
             Self::Stopping => DisconnectReasonCode::ServerShuttingDown,
             _ => DisconnectReasonCode::UnspecifiedError,

@@ -171,7 +171,7 @@ impl MqttStats {
     }
 }
 
-const ALL_REASONS: [Refusal; 23] = [
+const ALL_REASONS: [Refusal; 24] = [
     Refusal::Malformed,
     Refusal::Protocol,
     Refusal::Version,
@@ -192,6 +192,7 @@ const ALL_REASONS: [Refusal; 23] = [
     Refusal::Greeting,
     Refusal::PartialPacket,
     Refusal::KeepAlive,
+    Refusal::GaveWay,
     Refusal::SlowReader,
     Refusal::StorageFull,
     Refusal::Stopping,

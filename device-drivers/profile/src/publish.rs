@@ -318,13 +318,20 @@ fn observe(profile: &PublishProfile, rule: &MetricRule, sent: Sent<'_>) -> Resul
     Ok((value, reported, flags))
 }
 
+/// Most bytes that are kept of the number, and of the unit, of a zero that is taken for an absence: a note shows no more.
+const AS_SENT_BYTES_MAX: usize = 64;
+
 /// What was sent, kept beside what it was taken for; without a unit where neither the message nor the profile has one.
 fn as_sent(rule: &MetricRule, text: &str, unit: Option<&str>) -> Reported {
     let unit = match unit.map(Scalar::of) {
-        Some(Scalar::Text(unit)) => Arc::from(unit),
+        Some(Scalar::Text(unit)) => Arc::from(shortened(&unit)),
         _ => Arc::from(rule.unit.map_or("", Unit::ucum)),
     };
-    Reported { value: Arc::from(text), unit }
+    Reported { value: Arc::from(shortened(text)), unit }
+}
+
+fn shortened(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(AS_SENT_BYTES_MAX)).unwrap_or_default()
 }
 
 /// The absence and the marks that the status says; one code or a list of codes.

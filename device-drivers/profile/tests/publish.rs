@@ -177,6 +177,14 @@ fn a_zero_is_never_lost() {
     let reported: Vec<_> =
         decoded.readings.iter().map(|reading| reading.reported.as_ref().map(|sent| (&*sent.value, &*sent.unit))).collect();
     assert_eq!(reported, [None, Some(("0.0", "bpm")), Some(("0", "lb")), Some(("0", "")), None]);
+    let long = list(&format!(r#"{{"metric":"heart_rate","value":0.{},"unit":"{}"}}"#, "0".repeat(20), "ü".repeat(30_000)));
+    let kept = long.readings[0].reported.as_ref().unwrap();
+    assert!(
+        kept.value.len() <= 64 && kept.unit.len() <= 64 && kept.unit.starts_with('ü'),
+        "{} and {} bytes",
+        kept.value.len(),
+        kept.unit.len()
+    );
     let flat = decode("vitals-json-flat", r#"{"ts":1795338000000,"rr":0,"hr":0}"#);
     assert_eq!(shown(&flat), ["heart_rate#0 SensorDisconnected", "resp_rate#0 0 /min"]);
     assert_eq!(flat.readings[0].reported.as_ref().map(|sent| (&*sent.value, &*sent.unit)), Some(("0", "/min")));

@@ -170,10 +170,6 @@ fn plain_reason(walk: &mut Walk<'_>, section: &Section<'_>, url: Option<Text<'_>
     let allowed = section.boolean(walk.report, "allow_plain_beyond_loopback");
     let reason = section.text(walk.report, "plain_reason").filter(|reason| !reason.text.trim().is_empty());
     let (crosses, parts) = url.and_then(|url| Some((url, address::url(url.text).ok()?)))?;
-    if parts.tls && (allowed || section.has("plain_reason")) {
-        let message = format!("{} has allow_plain_beyond_loopback or plain_reason, but its url is https://", section.place);
-        walk.report.at(section.at, message, "remove them");
-    }
     if parts.tls || address::is_loopback(parts.host) {
         return None;
     }

@@ -189,10 +189,6 @@ fn mqtt(walk: &mut Walk<'_>, section: &Section<'_>, gateway: Option<&Gateway>) -
     let plain_listen =
         section.text(walk.report, "plain_listen").and_then(|text| socket_address(walk, text, "plain_listen in [mqtt]", true));
     let allow_plain_beyond_loopback = section.boolean(walk.report, "allow_plain_beyond_loopback");
-    if allow_plain_beyond_loopback && !section.has("plain_listen") {
-        let message = "[mqtt] has allow_plain_beyond_loopback, but no plain_listen";
-        walk.report.at(section.at, message, "remove it, or add plain_listen = \"0.0.0.0:1883\"");
-    }
     if let Some((address, at)) = plain_listen
         && !address.ip().is_loopback()
         && !allow_plain_beyond_loopback

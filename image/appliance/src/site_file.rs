@@ -11,7 +11,7 @@ use vitalgate_site::{Day, PublicKey, Serial, SignedBy, Site, open_for_any_serial
 
 use crate::machine;
 use crate::places::Places;
-use crate::state_file::replace;
+use crate::state_file::{now_unix_ms, replace};
 use crate::text::hex;
 
 /// The board was replaced, or the disk is another appliance's.
@@ -98,6 +98,11 @@ pub(crate) fn accepted_unix_ms(places: &Places) -> Option<i64> {
     [moment(path::SITE_FILE_ACCEPTED, 0), moment(path::SITE_FILE_SHA256, 1)].into_iter().flatten().min()
 }
 
+/// The same, or now where a power cut took the moment: a file that is taken without one would expire in service.
+pub(crate) fn accepted_or_now(places: &Places) -> i64 {
+    accepted_unix_ms(places).unwrap_or_else(now_unix_ms)
+}
+
 fn accepted_day(places: &Places) -> Day {
     accepted_unix_ms(places).map_or_else(|| machine::today(places), Day::from_unix_ms)
 }
@@ -107,12 +112,16 @@ fn accepted_day(places: &Places) -> Day {
 ///
 /// # Errors
 /// When sealed storage does not take it.
-pub(crate) fn keep(places: &Places, bytes: &[u8], accepted_unix_ms: Option<i64>) -> io::Result<()> {
-    let accepted = accepted_unix_ms.map(|accepted| format!("{}\n", machine::moment(accepted)));
-    let known = format!("{}\n{}", sha256(bytes), accepted.as_deref().unwrap_or_default());
-    let files = [(path::SITE_FILE_COPY, bytes), (path::SITE_FILE_SHA256, known.as_bytes()), (path::SITE_FILE, bytes)];
-    let accepted = accepted.as_ref().map(|accepted| (path::SITE_FILE_ACCEPTED, accepted.as_bytes()));
-    files.into_iter().chain(accepted).try_for_each(|(file, bytes)| {
+pub(crate) fn keep(places: &Places, bytes: &[u8], accepted_unix_ms: i64) -> io::Result<()> {
+    let accepted = format!("{}\n", machine::moment(accepted_unix_ms));
+    let known = format!("{}\n{accepted}", sha256(bytes));
+    let files = [
+        (path::SITE_FILE_COPY, bytes),
+        (path::SITE_FILE_SHA256, known.as_bytes()),
+        (path::SITE_FILE, bytes),
+        (path::SITE_FILE_ACCEPTED, accepted.as_bytes()),
+    ];
+    files.into_iter().try_for_each(|(file, bytes)| {
         let file = places.at(file);
         if fs::read(&file).is_ok_and(|there| there == bytes) { Ok(()) } else { replace(&file, bytes, 0o600) }
     })
@@ -121,7 +130,7 @@ pub(crate) fn keep(places: &Places, bytes: &[u8], accepted_unix_ms: Option<i64>)
 /// Puts what is right in the place of what is damaged, missing or of an earlier version.
 pub(crate) fn mend(places: &Places) {
     let mended = opened(places)
-        .map(|opened| take_from_before(places, &opened.bytes).and_then(|()| keep(places, &opened.bytes, accepted_unix_ms(places))));
+        .map(|opened| take_from_before(places, &opened.bytes).and_then(|()| keep(places, &opened.bytes, accepted_or_now(places))));
     if let Ok(Err(error)) = mended {
         crate::cli::say(&format!("a copy of the site file cannot be kept ({error}); restart the appliance"));
     }

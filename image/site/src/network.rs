@@ -219,10 +219,6 @@ fn network(findings: &mut Findings, section: &Section<'_>) -> Option<Network> {
     });
     let domains =
         texts(findings, section, "domains", "is no DNS domain", "practice.example", |text| is_dns_name(text).then(|| text.to_owned()));
-    if !dhcp && !domains.is_empty() && lacks("dns") {
-        let remedy = "add dns = [\"192.0.2.53\"] with the name servers that know them, or remove domains";
-        findings.at(section.at, "[[network]] has domains, but no dns and no dhcp: nobody is asked for names in them", remedy);
-    }
     let gateway = section.text(findings, "gateway").and_then(|text| gateway(findings, section, text, &addresses));
     let vlan = section.integer(findings, "vlan").and_then(|vlan| u16::try_from(vlan).ok());
     Some(Network { port: port?, dhcp, addresses, gateway, dns, domains, vlan })

@@ -53,7 +53,9 @@ fn without_patient(site: &Site, notes: &mut Vec<String>) {
 /// Only the name servers of a network that names the domain are asked for such names (RFC 6762, 3; systemd-resolved(8)).
 fn local_names(site: &Site, notes: &mut Vec<String>) {
     let is_below = |name: &str, domain: &str| name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-    let domains: Vec<_> = site.networks.iter().flat_map(|network| &network.domains).map(|domain| domain.to_ascii_lowercase()).collect();
+    // Without a name server nobody is asked for names in them.
+    let asked_of = || site.networks.iter().filter(|network| network.dhcp || !network.dns.is_empty());
+    let domains: Vec<_> = asked_of().flat_map(|network| &network.domains).map(|domain| domain.to_ascii_lowercase()).collect();
     let names: Vec<_> = named_hosts(site)
         .into_iter()
         .filter(|host| {

@@ -340,8 +340,6 @@ fn contradictions_are_found() {
         ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.2.2\"\n", "the appliance's own address"),
         ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ngateway = \"192.0.2.255\"\n", "in any of the networks"),
         ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.0/24\"\n", "holds \"192.0.2.0/24\", which is no address with a prefix length"),
-        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ndomains = \"clinic.local\"\n", "has domains, but no dns"),
-        ("[[network]]\nmatch = \"a\"\naddress = \"192.0.2.2/24\"\ndomains = \"clinic.local\"\ndns = []\n", "has domains, but no dns"),
         ("[[network]]\nmatch = \"a\"\n[[network]]\nmatch = \"a\"\n", "stands twice"),
         ("[network]\nmatch = \"a\"\n", "write [[network]]"),
         ("[[device]]\nid = \"a\"\nprofile = \"vitals-json\"\n", "add a section [mqtt]"),
@@ -352,7 +350,6 @@ fn contradictions_are_found() {
         ("[ehr]\nurl = \"http://127.0.0.1/\"\nclient_certificate = \"own\"\n", "has client_certificate, but its url is http://"),
         ("[ehr]\nurl = \"https://x/\"\nclient_certificate_file = \"x\"\n", "unknown key"),
         ("[ehr]\nurl = \"https://x/\"\nsame_server_as = \"https://u:p@y/\"\n", "same_server_as in [ehr] is no URL"),
-        ("[ehr]\nurl = \"https://x/\"\nplain_reason = \"none yet\"\n", "but its url is https://"),
         (
             "[[device]]\nid = \"a\"\nprofile = \"vitals-modbus\"\nmodbus = { address = \"h:1\", unit = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF }\n",
             "outside its range",

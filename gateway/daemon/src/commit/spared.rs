@@ -12,6 +12,9 @@ use crate::shared::Shared;
 
 /// How long a replay waits until what each destination said is at hand.
 const TOLD_PATIENCE: Duration = Duration::from_millis(250);
+/// Most stretches that a destination may have settled apart from each other and still be spared: with too many of them the store forgets
+/// the newest, which a running delivery does not tell again.
+const SETTLED_RANGES_MAX: usize = 1_024;
 /// Most refusals that are read: some came more than once.
 const REFUSALS_MAX: usize = 64 * 1_024;
 
@@ -54,10 +57,12 @@ impl CommitLoop {
                     ranges.insert(*new, *new);
                 }
             }
-            if had.ranges().is_empty() {
+            if had.ranges().is_empty() || settled.ranges().len() + ranges.ranges().len() > SETTLED_RANGES_MAX {
                 continue;
             }
-            let remote_ids = self.told.ids_given(&had, destination)?;
+            // They only help to trace it.
+            let ids = self.told.ids_given(&had, destination);
+            let remote_ids = ids.inspect_err(|error| tracing::warn!(%error, "under which id it has them is not noted")).unwrap_or_default();
             let remote_ids = remote_ids.into_iter().filter_map(|(old, id)| Some((*places.get(&old)?, id))).collect();
             let ranges = ranges.ranges().to_vec();
             changes.push(Change::Settled { destination: destination.clone(), ranges, rejected: Vec::new(), remote_ids });

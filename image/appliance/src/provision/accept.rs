@@ -113,7 +113,7 @@ impl Provisioning<'_> {
         mounted.check_writable().and_then(|()| self.tell(mounted, &accepted_text(&offered, self.places))).map_err(not_writable)?;
         let kept = match before {
             Some(before) => self.keep(&offered, before.as_ref()),
-            None => site_file::keep(self.places, &offered.bytes, site_file::accepted_unix_ms(self.places)).context(NOT_TAKEN),
+            None => site_file::keep(self.places, &offered.bytes, site_file::accepted_or_now(self.places)).context(NOT_TAKEN),
         };
         kept.map_err(|error| SiteRefusal::new(Rejection::NotApplied, format!("{error:#}")))
     }
@@ -125,7 +125,7 @@ impl Provisioning<'_> {
             expect_no_others(offered, self.places).context(NOT_TAKEN)?;
             put(path::SITE_FILES_BEFORE, before.and_those_before(self.places).as_bytes())?;
         }
-        site_file::keep(self.places, &offered.bytes, Some(now_unix_ms())).context(NOT_TAKEN)
+        site_file::keep(self.places, &offered.bytes, now_unix_ms()).context(NOT_TAKEN)
     }
 
     fn tell(&self, mounted: &dyn Mounted, text: &str) -> Result<(), StickError> {

@@ -78,6 +78,16 @@ fn is_judged(places: &Places) -> bool {
     Running::read(places).is_ok_and(|running| is_on_trial(places, running) && way_back(running))
 }
 
+/// A start that ends for the stick is no try of the version, and after the last one another version would have to do with the site file
+/// that this one took. One on trial is judged as before.
+pub(super) fn stay_with_this_version(places: &Places) {
+    let disk = DiskMounted::at(&places.at(path::ESP));
+    let kept = Running::read(places).ok().filter(|running| !is_on_trial(places, *running));
+    if let Some(Err(error)) = kept.map(|running| Esp::on(&disk).set_good(running.slot)) {
+        crate::cli::say(&format!("this start counts as one of the version's tries ({error})"));
+    }
+}
+
 /// The site file in service.
 pub(super) struct InService {
     site: Site,
@@ -149,6 +159,7 @@ impl Provisioning<'_> {
         }
         crate::cli::say(ACCEPTED);
         self.note(ACCEPTED)?;
+        stay_with_this_version(self.places);
         restart_in_order(self.programs);
         Ok(())
     }

@@ -119,7 +119,8 @@ fn finish(child: &mut Child, heard: Option<Option<String>>) -> Result<(), Instal
     if status.success() {
         return Ok(());
     }
-    Err(InstallError::Failed(error.unwrap_or_else(|| "the updater failed without a reason; see the journal".to_owned())))
+    // Without a reason it is not the bundle that was refused.
+    Err(error.map_or_else(|| InstallError::Call(std::io::Error::other("it ended without a reason; see the journal")), InstallError::Failed))
 }
 
 /// One line of `rauc install` (RAUC 1.8, `src/main.c`, `on_installer_changed`).
@@ -178,7 +179,8 @@ mod tests {
         assert_eq!(result.unwrap_err().to_string(), "version 0.1.0 is older than 0.2.0");
         let (result, _) = play("echo 'LastError: Failed mounting bundle: no loop device'; echo 'Installing `/b` failed' >&2; exit 1");
         assert_eq!(result.unwrap_err().to_string(), "Failed mounting bundle: no loop device");
+        // Who says nothing refused nothing: it is tried again.
         let (result, heard) = play("exit 2");
-        assert!(matches!(result, Err(InstallError::Failed(_))) && heard.is_empty());
+        assert!(matches!(result, Err(InstallError::Call(_))) && heard.is_empty());
     }
 }

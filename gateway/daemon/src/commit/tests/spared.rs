@@ -1,7 +1,10 @@
 //! A replay, where another destination has taken the reading.
 
-use vitalgate_domain::{Answer, Flags, ItemAnswer};
+use std::collections::BTreeMap;
+
+use vitalgate_domain::{Answer, Flags, ItemAnswer, SequenceRanges};
 use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy};
+use vitalgate_store::{Keyed, KeyedError};
 
 use super::again::{message, timed_profile};
 use super::two::{ARCHIVE, settled, settles, two_with};
@@ -126,6 +129,7 @@ fn in_doubt_a_replay_goes_to_every_destination() {
     let mut rig = of_three(folder.path());
     settles(&mut rig, ARCHIVE, DeadLetterKind::Rejected, 2..=2);
     settles(&mut rig, EHR, DeadLetterKind::Rejected, 1..=3);
+    assert!(rig.keyed.wait_reached(rig.reader.committed_record(), false, PATIENCE));
     assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(3, 0)]);
     assert_eq!(waiting(&rig), [vec![4, 5, 6], vec![5]]);
 }
@@ -158,4 +162,28 @@ fn a_message_that_is_replayed_says_so() {
     let mut rig = super::rig(folder.path(), &list_profile("pulse"), 0);
     assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(1, 0)]);
     assert!(rig.readings()[0].flags.contains(Flags::REPLAYED));
+}
+
+/// Promise 2: the ids under which a destination has its readings only help to trace them: where they cannot be told, it is spared all the same.
+#[test]
+fn a_destination_whose_ids_are_not_at_hand_is_spared_all_the_same() {
+    struct WithoutIds(Arc<Keyed>);
+    impl Told for WithoutIds {
+        fn reaches(&self, ordinal: Ordinal) -> bool {
+            self.0.reaches(ordinal)
+        }
+
+        fn refusals(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+            Told::refusals(&self.0, of, max)
+        }
+
+        fn ids_given(&self, _of: &SequenceRanges, _destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
+            Err(KeyedError::Unavailable("it takes too long".into()))
+        }
+    }
+    let folder = folder("free");
+    let mut rig = refused_by_one(folder.path());
+    rig.commit.told = Box::new(WithoutIds(Arc::clone(&rig.keyed)));
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(3, 0)]);
+    assert_eq!(waiting(&rig), [vec![4, 5, 6], vec![]]);
 }

@@ -369,3 +369,39 @@ fn a_stick_waits_only_for_a_trial_that_may_end_in_the_other_version() {
     put_on_trial(&places, "vitalgate-b_0.1.0+3.efi");
     assert_eq!(waits(Duration::ZERO, false), 0, "the gate has decided long before");
 }
+
+/// A power cut at any step of the first acceptance leaves no file without its moment: it would expire in service.
+#[test]
+fn what_a_power_cut_leaves_of_an_acceptance_gets_its_moment() {
+    let files = [path::SITE_FILE_COPY, path::SITE_FILE_SHA256, path::SITE_FILE, path::SITE_FILE_ACCEPTED];
+    for written in 1..=files.len() {
+        let appliance = in_service_already();
+        appliance.started();
+        let places = appliance.places();
+        files.iter().skip(written).for_each(|file| fs::remove_file(places.at(file)).unwrap());
+        appliance.started();
+        assert_eq!(appliance.said().word, StateWord::Ready, "after {written} files");
+        fs::remove_file(places.at(path::SITE_FILE_ACCEPTED)).unwrap();
+        assert!(site_file::accepted_unix_ms(&places).is_some(), "after {written} files");
+    }
+}
+
+/// A stick that is taken at the last try of a version brings no other version into service: that would have to do with this one's file.
+#[test]
+fn a_restart_for_a_stick_is_no_try_of_the_version() {
+    let appliance = Appliance::new();
+    let places = appliance.places();
+    let entries = || {
+        let folder = fs::read_dir(places.at(path::ESP).join(vitalgate_layout::entry::FOLDER)).unwrap();
+        let mut names: Vec<_> = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    put_on_trial(&places, "vitalgate-b_0.1.0+3.efi");
+    let before = entries();
+    crate::provision::successor::stay_with_this_version(&places);
+    assert_eq!(entries(), before, "one on trial is judged as before");
+    fs::remove_file(places.at(path::ESP).join(crate::boot::NOTES).join("trial.json")).unwrap();
+    crate::provision::successor::stay_with_this_version(&places);
+    assert_eq!(entries(), ["vitalgate-a_0.2.0+3.efi", "vitalgate-b_0.1.0+3.efi"]);
+}
