@@ -140,8 +140,7 @@ async fn silent_at_devices(ending: Ending) {
 async fn an_outage_is_not_taken_for_a_server_without_devices() {
     let served = Served::start(Ehr::new(true)).await;
     let client = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.client()).unwrap();
-    let away = || Some(Reply { ending: Ending::Nothing, ..reply(200, &json!(null)) });
-    served.ehr.state().device_look = away();
+    served.ehr.state().device_look = Some(Reply { ending: Ending::Nothing, ..reply(200, &json!(null)) });
     served.ehr.state().faults = (0..20).map(|_| Fault::Reset).collect();
     for _ in 0..8 {
         let answer = client.deliver(&batch(BatchMode::Together)).await;
