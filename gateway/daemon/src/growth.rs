@@ -90,7 +90,7 @@ mod tests {
         committed
     }
 
-    /// A tenth of a kilobyte an entry, and as many as came in ten days.
+    /// So many entries of 100 bytes each.
     fn held(entries: u64, delivered: u64) -> Held {
         Held { bytes: entries * 100, entries, delivered }
     }
