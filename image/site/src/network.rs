@@ -207,11 +207,8 @@ fn network(findings: &mut Findings, section: &Section<'_>) -> Option<Network> {
     let port = section.text(findings, "match").and_then(|text| port(findings, section, text));
     let addresses: Vec<_> = texts(findings, section, "address", NO_ADDRESS, "192.0.2.10/24", Prefix::parse);
     let dhcp = section.boolean(findings, "dhcp").unwrap_or(!section.table.contains_key("address"));
-    let lacks = |key: &str| {
-        let written = section.table.get(key).map(|value| value.get_ref());
-        written.is_none_or(|value| matches!(value, DeValue::Array(items) if items.is_empty()))
-    };
-    if !dhcp && lacks("address") {
+    let written = section.table.get("address").map(|value| value.get_ref());
+    if !dhcp && written.is_none_or(|value| matches!(value, DeValue::Array(items) if items.is_empty())) {
         findings.at(section.at, "[[network]] has neither address nor dhcp", "add address = [\"192.0.2.10/24\"], or dhcp = true");
     }
     let dns = texts(findings, section, "dns", "is no IP address", "192.0.2.53", |text| {
