@@ -76,8 +76,15 @@ impl Model {
         Ok(undated)
     }
 
-    /// The latest reading with this id.
+    /// The latest reading with this id. The buffer forgets later than the journal: what it still has of a place that the journal has
+    /// let go of may be all that it has of it, and hides where the reading was moved to.
     fn with_id(&self, id: ReadingId) -> Result<Search<Option<Record>>, ReadError> {
+        let search = self.with_id_anywhere(id)?;
+        let is_gone = search.found.as_ref().is_some_and(|record| record.sequence < self.reader.oldest());
+        if is_gone { self.reader.find_id(&id, Sequence::FIRST) } else { Ok(search) }
+    }
+
+    fn with_id_anywhere(&self, id: ReadingId) -> Result<Search<Option<Record>>, ReadError> {
         let Some((applied, older)) = self.in_buffer(|below| self.keyed.find_id(id, below).ok(), latest) else {
             return self.reader.find_id(&id, Sequence::FIRST);
         };
@@ -160,7 +167,9 @@ impl Model {
         let known = self.keyed.rejected(sequence, sequence, REFUSALS_MAX);
         *can_tell &= known.is_ok();
         let known = known.unwrap_or_default().into_iter().map(|(destination, rejected)| (destination, rejected.reason));
-        Refusals { known: known.collect(), complete: *can_tell }
+        // Of what the journal has let go of, some may be forgotten by now.
+        let is_kept = sequence >= self.reader.oldest();
+        Refusals { known: known.collect(), complete: *can_tell && is_kept }
     }
 
     fn trace_of(&self, reading: &Reading, sequence: Sequence, settlement: &Settlement, refusals: &Refusals) -> Trace {
