@@ -30,7 +30,9 @@ pub use check::{EncodeError, ItemFault, faults};
 pub use context::{EncodeContext, IDENTIFIER_SYSTEM, WriteMode, identifier_query, identifier_value};
 pub use device::{EncodedDevice, device_resource_id, encode_device, encode_gateway, gateway_resource_id};
 pub use outcome::{OUTCOME_TEXT_CHARS_MAX, outcome_codes};
-pub use search::{Found, SearchError, Whose, find_in_search, find_observation, find_patient, parse_resource_id, read_observation};
+pub use search::{
+    Found, SearchError, Whose, find_in_search, find_observation, find_patient, next_page, parse_resource_id, read_observation,
+};
 
 /// Largest answer to a bundle that is read, in bytes. One hundred entries with the resources echoed
 /// back take a tenth of it; what is larger counts as unreadable.

@@ -3,6 +3,9 @@
 //! A server that ignores a search parameter gives all it has. So nothing counts as found unless the resource
 //! itself shows the identifier. And a reading can be there under the patient that it was sent for before it was
 //! corrected: an Observation counts for a patient only if its own subject is that patient.
+//!
+//! A server may show fewer resources on a page than were asked for, and the others on the next one. So what a search
+//! does not show counts as missing only where its last page was read.
 
 use std::sync::Arc;
 
@@ -13,14 +16,17 @@ use crate::RESPONSE_BYTES_MAX;
 use crate::answer::is_id;
 use crate::bounded::First;
 
-/// Entries of one search answer that are looked at.
+/// Entries of one page of a search answer that are looked at.
 const ENTRIES_MAX: usize = 256;
 /// Identifiers of one resource that are looked at.
 const IDENTIFIERS_MAX: usize = 64;
+/// Links of one page to others that are looked at.
+const PAGE_LINKS_MAX: usize = 16;
 /// Links of one patient's record to others that are looked at.
 const LINKS_MAX: usize = 64;
 const OBSERVATION: &str = "Observation";
 const PATIENT: &str = "Patient";
+const OUTCOME: &str = "OperationOutcome";
 
 /// What a search by identifier found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +57,12 @@ pub enum SearchError {
     /// It gave resources that do not carry the identifier: it does not search by it.
     #[error("the server does not search by identifier: it gave resources without it")]
     IdentifierIgnored,
+    /// It goes on at a page that was not read.
+    #[error(
+        "the server's search result goes on at a page that is not read: its link must begin with the URL of the destination as it is \
+         entered here, and the result must end after a few pages"
+    )]
+    Unfinished,
 }
 
 #[derive(Deserialize)]
@@ -63,9 +75,30 @@ struct Searchset {
     total: Option<u64>,
     #[serde(default)]
     entry: First<Entry, ENTRIES_MAX>,
+    #[serde(default)]
+    link: First<PageLink, PAGE_LINKS_MAX>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PageLink {
+    relation: Option<String>,
+    url: Option<String>,
 }
 
 impl Searchset {
+    /// Where it goes on, unless that can tell nothing new: two are there already, or one and the server says how many there are.
+    fn next(&self) -> Option<&str> {
+        let found = self.entry.0.iter().filter_map(|entry| entry.resource.as_ref()).filter(|resource| resource.resource_type != OUTCOME);
+        let is_enough = match found.count() {
+            0 => false,
+            1 => self.total.is_some_and(|total| total > 0),
+            _ => true,
+        };
+        let link = self.link.0.iter().find(|link| link.relation.as_deref() == Some("next")).filter(|_| !is_enough)?;
+        Some(link.url.as_deref().unwrap_or_default())
+    }
+
     fn resources<'a>(&'a self, resource_type: &'a str) -> impl Iterator<Item = &'a Resource> {
         let resources = self.entry.0.iter().filter_map(|entry| entry.resource.as_ref());
         resources.filter(move |resource| resource.resource_type == resource_type)
@@ -163,22 +196,31 @@ fn patient_id(reference: &str) -> Option<&str> {
     ((before.is_empty() || before.ends_with('/')) && is_id(id)).then_some(id)
 }
 
-/// What the answer to `GET {resource_type}?identifier={system}|{value}` shows.
+/// The link to the page at which the answer to a search goes on, where that can tell more.
+#[must_use]
+pub fn next_page(body: &[u8]) -> Option<String> {
+    page(body).ok()?.next().map(str::to_owned)
+}
+
+/// What the answer to `GET {resource_type}?identifier={system}|{value}` shows, page by page as it was read.
 ///
 /// # Errors
-/// When it is no search result, or shows that the server ignored the parameter.
-pub fn find_in_search(body: &[u8], resource_type: &str, system: &str, value: &str) -> Result<Found, SearchError> {
-    find(&searchset(body)?, resource_type, system, value)
+/// When it is no search result, shows that the server ignored the parameter, or shows nothing and goes on.
+pub fn find_in_search(pages: &[Vec<u8>], resource_type: &str, system: &str, value: &str) -> Result<Found, SearchError> {
+    find(&searchset(pages)?, resource_type, system, value)
 }
 
 /// What the answer to `GET Patient?identifier={system}|{value}` shows; `None` where it shows a record that is not in use, or that
 /// was replaced by another one, whether the other is shown beside it or not: which record is meant is for a person to say.
 ///
 /// # Errors
-/// As [`find_in_search`].
-pub fn find_patient(body: &[u8], system: &str, value: &str) -> Result<Option<Found>, SearchError> {
-    let set = searchset(body)?;
+/// As [`find_in_search`], and when it shows one and goes on: there may be another one.
+pub fn find_patient(pages: &[Vec<u8>], system: &str, value: &str) -> Result<Option<Found>, SearchError> {
+    let set = searchset(pages)?;
     let found = find(&set, PATIENT, system, value)?;
+    if set.next().is_some() {
+        return Err(SearchError::Unfinished);
+    }
     Ok((!set.resources(PATIENT).any(Resource::is_retired)).then_some(found))
 }
 
@@ -187,8 +229,8 @@ pub fn find_patient(body: &[u8], system: &str, value: &str) -> Result<Option<Fou
 ///
 /// # Errors
 /// As [`find_in_search`].
-pub fn find_observation(body: &[u8], system: &str, value: &str, whose: Whose<'_>) -> Result<Option<Found>, SearchError> {
-    let set = searchset(body)?;
+pub fn find_observation(pages: &[Vec<u8>], system: &str, value: &str, whose: Whose<'_>) -> Result<Option<Found>, SearchError> {
+    let set = searchset(pages)?;
     let found = find(&set, OBSERVATION, system, value)?;
     Ok(set.resources(OBSERVATION).all(|resource| resource.is_about(whose)).then_some(found))
 }
@@ -203,7 +245,19 @@ pub fn read_observation(body: &[u8], id: &str, system: &str, value: &str, whose:
     is_it.then(|| resource.is_about(whose))
 }
 
-fn searchset(body: &[u8]) -> Result<Searchset, SearchError> {
+/// All pages as one.
+fn searchset(pages: &[Vec<u8>]) -> Result<Searchset, SearchError> {
+    let (first, others) = pages.split_first().ok_or(SearchError::NotASearchset)?;
+    let mut set = page(first)?;
+    for other in others {
+        let Searchset { entry, link, .. } = page(other)?;
+        set.entry.0.extend(entry.0);
+        set.link = link;
+    }
+    Ok(set)
+}
+
+fn page(body: &[u8]) -> Result<Searchset, SearchError> {
     let body = if body.len() <= RESPONSE_BYTES_MAX { body } else { &[] };
     let set: Searchset = serde_json::from_slice(body).map_err(|_| SearchError::NotASearchset)?;
     if set.resource_type != "Bundle" || set.kind != "searchset" {
@@ -223,6 +277,7 @@ fn find(set: &Searchset, resource_type: &str, system: &str, value: &str) -> Resu
         }
     }
     Ok(match ids.as_slice() {
+        [] if set.next().is_some() => return Err(SearchError::Unfinished),
         [] if set.total.unwrap_or(0) > 0 => return Err(SearchError::NotASearchset),
         [] => Found::None,
         [_] if set.total.unwrap_or(1) > 1 => Found::Several,
@@ -255,7 +310,7 @@ mod tests {
 
     fn found(entries: &[String], total: u64) -> Result<Found, SearchError> {
         let body = format!(r#"{{"resourceType":"Bundle","type":"searchset","total":{total},"entry":[{}]}}"#, entries.join(","));
-        find_in_search(body.as_bytes(), "Observation", "s", "v")
+        find_in_search(&[body.into_bytes()], "Observation", "s", "v")
     }
 
     #[test]
@@ -265,7 +320,35 @@ mod tests {
         assert_eq!(found(&[entry("a", "v"), entry("b", "v")], 2), Ok(Found::Several));
         assert_eq!(found(&[entry("a", "v")], 2), Ok(Found::Several), "the rest is on another page");
         assert_eq!(found(&[entry("a", "other")], 1), Err(SearchError::IdentifierIgnored));
-        assert_eq!(find_in_search(b"{\"resourceType\":\"Bundle\"", "Observation", "s", "v"), Err(SearchError::NotASearchset));
+        assert_eq!(find_in_search(&[b"{\"resourceType\":\"Bundle\"".to_vec()], "Observation", "s", "v"), Err(SearchError::NotASearchset));
+    }
+
+    /// What a page does not show is missing only where it is the last one; two are several, and a server that counts has said how many.
+    #[test]
+    fn a_search_goes_on_only_where_that_can_tell_more() {
+        let next = r#","link":[{"relation":"self","url":"a"},{"relation":"next","url":"b"}]"#;
+        let page = |entries: &[String], more: &str| {
+            format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{}]{more}}}"#, entries.join(",")).into_bytes()
+        };
+        let found = |pages: &[Vec<u8>]| find_in_search(pages, "Observation", "s", "v");
+        let outcome = r#"{"resource":{"resourceType":"OperationOutcome"}}"#.to_owned();
+        for (entries, more, goes_on) in [
+            (vec![], next.to_owned(), true),
+            (vec![], String::new(), false),
+            (vec![outcome, entry("a", "v")], next.to_owned(), true),
+            (vec![entry("a", "v")], format!(r#"{next},"total":1"#), false),
+            (vec![entry("a", "v")], format!(r#"{next},"total":2"#), false),
+            (vec![entry("a", "v"), entry("b", "v")], next.to_owned(), false),
+        ] {
+            assert_eq!(next_page(&page(&entries, &more)).as_deref(), goes_on.then_some("b"), "{entries:?} {more}");
+        }
+        assert_eq!(found(&[page(&[], next)]), Err(SearchError::Unfinished));
+        assert_eq!(found(&[page(&[], next), page(&[], "")]), Ok(Found::None));
+        assert_eq!(found(&[page(&[], next), page(&[entry("a", "v")], "")]), Ok(Found::One("a".into())));
+        assert_eq!(found(&[page(&[entry("a", "v")], next)]), Ok(Found::One("a".into())), "it is there, whatever follows");
+        assert_eq!(found(&[page(&[entry("a", "v")], next), page(&[entry("b", "v")], "")]), Ok(Found::Several));
+        let patient = entry("a", "v").replace("Observation", "Patient");
+        assert_eq!(find_patient(&[page(&[patient], next)], "s", "v"), Err(SearchError::Unfinished), "another may follow");
     }
 
     #[test]
@@ -303,7 +386,7 @@ mod tests {
                 let resource =
                     format!(r#"{{"resourceType":"Observation","id":"a","identifier":[{{"system":"s","value":"v"}}],"subject":{subject}}}"#);
                 let set = format!(r#"{{"resourceType":"Bundle","type":"searchset","entry":[{{"resource":{resource}}}]}}"#);
-                let found = find_observation(set.as_bytes(), "s", "v", whose).unwrap();
+                let found = find_observation(&[set.into_bytes()], "s", "v", whose).unwrap();
                 assert_eq!(found, expected.then(|| Found::One("a".into())), "{subject} for {patient:?}");
                 assert_eq!(read_observation(resource.as_bytes(), "a", "s", "v", whose), Some(expected), "{subject} for {patient:?}");
                 assert_eq!(read_observation(resource.as_bytes(), "b", "s", "v", whose), None);

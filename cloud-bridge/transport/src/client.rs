@@ -243,7 +243,12 @@ impl FhirClient {
             encode(batch, &context, &reference, &patient).map_err(|error| Answer::RejectedWhole { detail: error.to_string().into() })?;
         let request = Request::send("bundle", Method::POST, self.exchange.bundle_path(), encoded.body);
         let classified = match self.exchange.send(&request).await {
-            Ok(response) => classify(response.status, response.retry_after_ms, &response.body, batch, &context),
+            Ok(response) => {
+                if response.status >= 500 {
+                    self.devices.was_away();
+                }
+                classify(response.status, response.retry_after_ms, &response.body, batch, &context)
+            }
             Err(failure) => {
                 self.server.doubt().await;
                 self.devices.was_away();
@@ -262,11 +267,15 @@ impl FhirClient {
         };
         tracing::warn!(server = self.exchange.place(), %detail, "the outcome of a request is open; asking the server what it holds");
         let LookedUp { answers, refused } = look_up(&self.exchange, batch, &context, &patient, known, time).await;
+        let seen = answers.iter().find_map(|answer| match answer {
+            ItemAnswer::Transient { detail } => Some(Arc::clone(detail)),
+            _ => None,
+        });
         let nothing_known = answers.iter().all(|answer| matches!(answer, ItemAnswer::Transient { .. }));
-        Ok(Classified::Answer(match refused {
-            _ if !nothing_known => Answer::Items(answers),
-            Some(detail) => Answer::Paused { detail },
-            None => Answer::Transient { retry_after_ms: None, detail },
+        Ok(Classified::Answer(match (refused, seen) {
+            (Some(detail), _) if nothing_known => Answer::Paused { detail },
+            (None, Some(seen)) if nothing_known => Answer::Transient { retry_after_ms: None, detail: format!("{detail}: {seen}").into() },
+            _ => Answer::Items(answers),
         }))
     }
 }

@@ -30,6 +30,8 @@ struct Known {
     reference: Arc<str>,
     /// Until when a refusal is believed.
     until: Option<Instant>,
+    /// Whether it is empty after an answer that may pass, and not after a refusal.
+    may_pass: bool,
 }
 
 /// The Device resources of one server.
@@ -90,15 +92,15 @@ impl Devices {
                 continue;
             }
             let resource = key.as_ref().map_or_else(|| encode_gateway(context), |device| encode_device(device, context));
-            let (reference, believed_ms) = match make_sure(exchange, &resource, context).await {
+            let (reference, believed_ms, may_pass) = match make_sure(exchange, &resource, context).await {
                 Ok(reference) => {
                     self.troubles.store(0, Ordering::Relaxed);
-                    (reference, REFUSAL_MS)
+                    (reference, REFUSAL_MS, false)
                 }
                 Err(Unsure::Ends(answer)) => return Err(answer),
                 Err(Unsure::Trouble(answer)) => {
                     self.go_on_without(answer)?;
-                    (Arc::from(""), TROUBLE_MS)
+                    (Arc::from(""), TROUBLE_MS, true)
                 }
                 Err(Unsure::Silent(answer)) => {
                     self.go_on_without(answer)?;
@@ -111,7 +113,7 @@ impl Devices {
             if known.len() > DEVICES_MAX {
                 known.clear();
             }
-            known.insert(key, Known { reference, until });
+            known.insert(key, Known { reference, until, may_pass });
         }
         Ok(())
     }
@@ -136,11 +138,11 @@ impl Devices {
         Ok(())
     }
 
-    /// The server did not answer to readings either: it is away as a whole, and that it was silent says nothing of Devices.
+    /// The server did not take readings either: it is away as a whole, and that it failed at Devices says nothing of them. The troubles stay
+    /// counted: where it does fail at Devices alone, readings wait for one more of them, and not for all again.
     pub(crate) fn was_away(&self) {
-        if self.left_alone_until.write().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            self.troubles.store(0, Ordering::Relaxed);
-        }
+        *self.left_alone_until.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.known.write().unwrap_or_else(PoisonError::into_inner).retain(|_, known| !known.may_pass);
     }
 
     /// From now on the gateway and the devices of the batch are named by identifier only, for as long as a refusal is believed.
@@ -149,7 +151,7 @@ impl Devices {
         let devices = batch.items.iter().filter_map(|item| item.readings.first()).map(|(_, reading)| Some(reading.device.clone()));
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         for key in std::iter::once(None).chain(devices) {
-            known.insert(key, Known { reference: Arc::from(""), until });
+            known.insert(key, Known { reference: Arc::from(""), until, may_pass: false });
         }
     }
 
@@ -197,11 +199,11 @@ async fn make_sure(exchange: &Exchange, resource: &EncodedDevice, context: &Enco
 /// The id that the server gave it, where its answer did not say.
 async fn look_up(exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Unsure> {
     let path = format!("/Device?{}", resource.query.replace('|', "%7C"));
-    let response = exchange.send(&Request::get("device", path)).await?;
-    if response.status != 200 {
-        return refused(&response);
-    }
-    match find_in_search(&response.body, "Device", &context.identifier_system, &resource.identifier) {
+    let pages = match exchange.search("device", path).await? {
+        Ok(pages) => pages,
+        Err(response) => return refused(&response),
+    };
+    match find_in_search(&pages, "Device", &context.identifier_system, &resource.identifier) {
         Ok(Found::One(id)) => Ok(format!("Device/{id}").into()),
         Ok(Found::None) | Err(_) => {
             let detail = "the Device resource cannot be found after it was created".into();

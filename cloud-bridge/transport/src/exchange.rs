@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::Url;
 use rustls::ClientConfig;
 use tokio::time::Instant;
-use vitalgate_fhir::{FHIR_JSON, RESPONSE_BYTES_MAX};
+use vitalgate_fhir::{FHIR_JSON, RESPONSE_BYTES_MAX, next_page};
 
 use crate::endpoint::{Base, EndpointError, FhirEndpoint};
 use crate::failure::Failure;
@@ -25,6 +26,13 @@ const IDLE_CONNECTION_MS: u64 = 30_000;
 const PING_INTERVAL_MS: u64 = 15_000;
 /// How often TCP asks an idle peer, in milliseconds.
 const TCP_KEEPALIVE_MS: u64 = 30_000;
+/// Most pages of one search that are read. We ask for one resource, so each but the last is a page that the server made short.
+const SEARCH_PAGES_MAX: usize = 4;
+/// Longest link to the next page of a search that is followed, in bytes.
+const LINK_BYTES_MAX: usize = 8 * 1024;
+const IDENTITY: &str = "identity";
+/// Codings of an answer that are named in a message; any other could carry data.
+const CODINGS: [&str; 5] = ["gzip", "br", "deflate", "zstd", "compress"];
 const IF_NONE_EXIST: HeaderName = HeaderName::from_static("if-none-exist");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
@@ -116,6 +124,29 @@ impl Exchange {
         }
     }
 
+    /// Searches, and reads on where the answer goes on at another page of this server. Gives the pages, or the answer that refuses one.
+    pub(crate) async fn search(&self, purpose: &'static str, path: String) -> Result<Result<Vec<Vec<u8>>, Response>, Failure> {
+        let mut pages = Vec::new();
+        let mut next = Some(path);
+        while let Some(path) = next.filter(|_| pages.len() < SEARCH_PAGES_MAX) {
+            let response = self.send(&Request::get(purpose, path.clone())).await?;
+            if response.status != 200 {
+                return Ok(Err(response));
+            }
+            next = next_page(&response.body).and_then(|link| self.path_of(&path, &link));
+            pages.push(response.body);
+        }
+        Ok(Ok(pages))
+    }
+
+    /// What comes after the base URL in a link of the page at `path`; `None` where it leads elsewhere, since our credentials go to
+    /// this server only.
+    fn path_of(&self, path: &str, link: &str) -> Option<String> {
+        let url = Url::parse(&format!("{}{path}", self.base.text)).ok()?.join(link).ok()?;
+        let path = url.as_str().strip_prefix(&self.base.text)?;
+        (path.starts_with(['/', '?']) && path.len() <= LINK_BYTES_MAX).then(|| path.to_owned())
+    }
+
     async fn once(&self, request: &Request, token: Option<&HeaderValue>) -> Result<Response, Failure> {
         let started = Instant::now();
         let result = self.exchange(request, token).await;
@@ -132,7 +163,8 @@ impl Exchange {
 
     async fn exchange(&self, request: &Request, token: Option<&HeaderValue>) -> Result<Response, Failure> {
         let mut builder = self.http.request(request.method.clone(), format!("{}{}", self.base.text, request.path));
-        builder = builder.header(ACCEPT, FHIR_JSON);
+        // Where nothing is said of codings, any may be used (RFC 9110 section 12.5.3), and none is read here.
+        builder = builder.header(ACCEPT, FHIR_JSON).header(ACCEPT_ENCODING, IDENTITY);
         if let Some(token) = token {
             builder = builder.header(AUTHORIZATION, token);
         }
@@ -144,6 +176,9 @@ impl Exchange {
         }
         let mut response = builder.send().await.map_err(|error| Failure::from_error(&error, &self.base.place))?;
         let headers = response.headers();
+        if let Some(coding) = coding(headers).filter(|_| is_told_by_the_body(response.status().as_u16())) {
+            return Err(Failure::coded(coding, &self.base.place));
+        }
         let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut answer =
             Response { status: response.status().as_u16(), retry_after_ms: retry_after_ms(headers), location, body: Vec::new() };
@@ -175,6 +210,18 @@ impl Exchange {
     pub(crate) fn place(&self) -> &str {
         &self.base.place
     }
+}
+
+/// Whether only the body says what the status means. A 202 says by itself that the server may still be at work.
+fn is_told_by_the_body(status: u16) -> bool {
+    matches!(status, 200 | 201 | 400 | 404 | 409 | 410 | 412 | 422)
+}
+
+/// How the body was coded, though we ask for it as it is.
+fn coding(headers: &HeaderMap) -> Option<&'static str> {
+    let said = headers.get(CONTENT_ENCODING)?.to_str().unwrap_or_default().trim();
+    let is = |name: &&str| said.eq_ignore_ascii_case(name);
+    (!is(&IDENTITY) && !said.is_empty()).then(|| CODINGS.into_iter().find(is).unwrap_or("a coding of its own"))
 }
 
 /// The detail of an answer that leads to another try or to a pause: status and codes only.

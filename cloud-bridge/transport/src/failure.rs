@@ -36,6 +36,15 @@ impl Failure {
         Self { sent: Sent::No, needs_mending: true, class: "local", detail: detail.into() }
     }
 
+    /// An answer that came compressed, and whose meaning stands in what cannot be read.
+    pub(crate) fn coded(coding: &str, place: &str) -> Self {
+        let detail = format!(
+            "the answer from {place} is compressed ({coding}), though it was asked for as it is: switch compression off in the server, or \
+             in what stands before it"
+        );
+        Self { sent: Sent::Unknown, needs_mending: true, class: "compressed", detail: detail.into() }
+    }
+
     /// From the HTTP client's error. Its own text is not used: it repeats the URL.
     pub(crate) fn from_error(error: &reqwest::Error, place: &str) -> Self {
         let tls = find::<TlsError>(error).map(tls_remedy).or_else(|| alert_in_words(error).as_ref().map(tls_remedy));

@@ -14,7 +14,8 @@
 //!   holds; only what it does not hold is sent again. A process that ended left its requests to the server too: what it
 //!   can have sent waits for that time from the start of the next one. What remains is a server that commits a request
 //!   later still, or after the connection broke or a proxy said 500 or 503 for it, and races with itself; there only PUT by id helps, and a doubled
-//!   identifier is reported as a warning.
+//!   identifier is reported as a warning. What a search does not show counts as missing only where its last page was read; a link
+//!   to another page is followed only below the URL of the destination, and for a few pages.
 //!
 //! Conditional create, once chosen, is never changed to PUT: a reading stored under an id of the server's would be
 //! stored again under ours. The choice is kept beyond the process before the first such request leaves.

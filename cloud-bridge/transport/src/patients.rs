@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use vitalgate_domain::{Answer, PatientReference};
 use vitalgate_fhir::{Found, find_patient};
 
-use crate::exchange::{Exchange, Request, coded};
+use crate::exchange::{Exchange, Response, coded};
 use crate::verify::query;
 
 /// How long a patient's id is remembered, in milliseconds: records are merged in an EHR, and then the id changes.
@@ -38,21 +38,11 @@ impl Patients {
             return Ok(Arc::clone(reference));
         }
         let path = format!("/Patient?{}&_elements=identifier,active,link&_count=2", query(system, value));
-        let response = exchange.send(&Request::get("patient", path)).await.map_err(|failure| failure.answer())?;
-        match response.status {
-            200 => {}
-            401 | 403 => {
-                return Err(Answer::Paused { detail: coded("the server forbids to look up patients; check our rights", &response) });
-            }
-            404 | 405 => return Err(Answer::Paused { detail: coded("the server does not search for patients; check the URL", &response) }),
-            _ => {
-                return Err(Answer::Transient {
-                    retry_after_ms: response.retry_after_ms,
-                    detail: coded("looking up the patient", &response),
-                });
-            }
-        }
-        let found = find_patient(&response.body, system, value)
+        let pages = match exchange.search("patient", path).await.map_err(|failure| failure.answer())? {
+            Ok(pages) => pages,
+            Err(response) => return Err(refused(&response)),
+        };
+        let found = find_patient(&pages, system, value)
             .map_err(|error| Answer::Transient { retry_after_ms: None, detail: format!("looking up the patient: {error}").into() })?;
         let unknown = |detail: &str| Err(Answer::PatientUnknown { detail: detail.into() });
         match found {
@@ -83,5 +73,13 @@ impl Patients {
     /// Forgets the patient; true if it had been remembered, so that looking again can help.
     pub(crate) fn forget(&self, patient: &PatientReference) -> bool {
         self.remembered().remove(patient).is_some()
+    }
+}
+
+fn refused(response: &Response) -> Answer {
+    match response.status {
+        401 | 403 => Answer::Paused { detail: coded("the server forbids to look up patients; check our rights", response) },
+        404 | 405 => Answer::Paused { detail: coded("the server does not search for patients; check the URL", response) },
+        _ => Answer::Transient { retry_after_ms: response.retry_after_ms, detail: coded("looking up the patient", response) },
     }
 }

@@ -10,6 +10,7 @@ use vitalgate_fhir::{
 };
 
 use crate::exchange::{Exchange, Request, Response, coded};
+use crate::failure::Failure;
 
 /// The search for an identifier as a URL carries it.
 pub(crate) fn query(system: &str, value: &str) -> String {
@@ -70,6 +71,12 @@ enum Unseen {
     Refused(Arc<str>),
 }
 
+impl From<Failure> for Unseen {
+    fn from(failure: Failure) -> Self {
+        if failure.needs_mending { Self::Refused(failure.detail) } else { Self::Unreachable }
+    }
+}
+
 impl Unseen {
     fn answer(&self) -> ItemAnswer {
         match self {
@@ -94,7 +101,7 @@ async fn one(exchange: &Exchange, id: &ReadingId, context: &EncodeContext, whose
     match context.write {
         WriteMode::PutById => {
             let id = id.to_string();
-            let response = ask(exchange, format!("/Observation/{id}")).await?;
+            let response = exchange.send(&Request::get("verify", format!("/Observation/{id}"))).await?;
             match response.status {
                 200 => match read_observation(&response.body, &id, system, &value, whose) {
                     Some(true) => Ok(ItemAnswer::Accepted { remote_id: None }),
@@ -108,28 +115,28 @@ async fn one(exchange: &Exchange, id: &ReadingId, context: &EncodeContext, whose
             }
         }
         WriteMode::ConditionalCreate => {
-            let response = ask(exchange, format!("/Observation?{}&_count=2", query(system, &value))).await?;
-            match response.status {
-                200 => {}
-                408 | 421 | 425 | 429 => return Err(Unseen::Unreachable),
-                // Sent again without a look it would be told the same, for ever.
-                300..=499 | 501 => return Err(Unseen::Refused(coded(NO_SEARCH, &response))),
-                _ => return Err(Unseen::Unreachable),
-            }
-            match find_observation(&response.body, system, &value, whose) {
+            let path = format!("/Observation?{}&_count=2", query(system, &value));
+            let pages = exchange.search("verify", path).await?.map_err(|response| refused_search(&response))?;
+            match find_observation(&pages, system, &value, whose) {
                 Ok(Some(Found::One(id))) => Ok(ItemAnswer::Accepted { remote_id: Some(id) }),
                 Ok(Some(Found::None)) => Ok(unsettled(ABSENT)),
                 Ok(Some(Found::Several)) => Ok(ItemAnswer::AcceptedWithWarning { detail: Arc::from(DOUBLED) }),
                 Ok(None) => of_another(),
                 Err(SearchError::IdentifierIgnored) => Err(Unseen::Refused(Arc::from(NO_SEARCH))),
+                Err(error @ SearchError::Unfinished) => Err(Unseen::Refused(error.to_string().into())),
                 Err(SearchError::NotASearchset) => Err(Unseen::Unreachable),
             }
         }
     }
 }
 
-async fn ask(exchange: &Exchange, path: String) -> Result<Response, Unseen> {
-    exchange.send(&Request::get("verify", path)).await.map_err(|_| Unseen::Unreachable)
+fn refused_search(response: &Response) -> Unseen {
+    match response.status {
+        408 | 421 | 425 | 429 => Unseen::Unreachable,
+        // Sent again without a look it would be told the same, for ever.
+        300..=499 | 501 => Unseen::Refused(coded(NO_SEARCH, response)),
+        _ => Unseen::Unreachable,
+    }
 }
 
 /// Says which readings the server holds more than once: nothing else does, since they count as delivered.
@@ -143,7 +150,7 @@ pub(crate) fn report_doubled(exchange: &Exchange, batch: &Batch, answer: &Answer
     }
 }
 
-const ABSENT: &str = "the server does not hold it";
+const ABSENT: &str = "the server does not show it";
 const NO_SEARCH: &str = "whether the server holds readings, and under whom, cannot be seen there: allow the gateway's account the \
                          search of Observation by identifier";
 const DOUBLED: &str = "the server holds this identifier more than once; remove the surplus there";

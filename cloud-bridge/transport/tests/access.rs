@@ -262,6 +262,26 @@ async fn a_patient_known_by_identifier_is_found_once_and_never_guessed() {
     assert!(matches!(fresh.deliver(&batch).await, Answer::PatientUnknown { .. }), "two patients with one identifier");
 }
 
+/// The right patient: a second record with the identifier counts wherever the search shows it, and where the search cannot be read to its
+/// end nothing is written.
+#[tokio::test]
+async fn a_patient_is_not_guessed_from_the_first_page_of_a_search() {
+    let served = Served::start(Ehr::new(true)).await;
+    let batch = batch_of(1..=3, BatchMode::Together, &known_by_identifier());
+    served.ehr.state().store("Patient", patient_resource());
+    served.ehr.state().first_page = Some((1, "https://elsewhere.example/fhir".to_owned()));
+    let answer = client(&served).deliver(&batch).await;
+    assert!(is_transient(&answer) && detail(&answer).contains("page"), "{answer:?}");
+    served.ehr.state().first_page = Some((0, served.url()));
+    assert_eq!(accepted(&client(&served).deliver(&batch).await), 3, "it stands on the second page");
+    served.ehr.state().store("Patient", patient_resource());
+    for shown_first in [0, 1] {
+        served.ehr.state().first_page = Some((shown_first, served.url()));
+        let answer = client(&served).deliver(&batch).await;
+        assert!(matches!(answer, Answer::PatientUnknown { .. }) && detail(&answer).contains("several"), "{answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_patient_whose_record_was_merged_is_looked_up_again() {
     let served = Served::start(Ehr::new(true)).await;

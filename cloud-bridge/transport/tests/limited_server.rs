@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::ehr::{Ehr, Ending, Fault, Reply, outcome, reply};
+use common::ehr::{Ehr, Ending, Fault, Reply, going_on, outcome, reply};
 use common::serve::Served;
 use common::{accepted, batch, batch_of, endpoint, is_transient, patient, reading};
 use serde_json::json;
@@ -55,6 +55,84 @@ async fn a_search_that_may_pass_is_tried_again() {
         assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await), "{status}");
         served.ehr.state().observation_search = None;
         assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    }
+}
+
+/// Promise 2: a server may show fewer resources on a page than were asked for, and the rest on the next one: what is there is found
+/// there, and is not taken for missing.
+#[tokio::test]
+async fn a_search_that_goes_on_at_another_page_is_read_on() {
+    for (mode, relative) in [(BatchMode::Together, false), (BatchMode::Separately, false), (BatchMode::Together, true)] {
+        let (served, client) = served(false).await;
+        served.ehr.state().faults.push_back(Fault::ResetAfterStoring);
+        served.ehr.state().first_page = Some((0, if relative { "/fhir".to_owned() } else { served.url() }));
+        assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5, "the answer was lost");
+        assert_eq!(accepted(&client.deliver(&batch(mode)).await), 5, "the server says that they were there");
+        assert_eq!((served.ehr.observations(), served.ehr.bundles()), ((5, 5), 2));
+    }
+}
+
+/// Promises 2 and 4: where a search goes on at what is not the destination, or without an end, what it did not show is not taken for
+/// missing: it is held, and why is said. Nobody else is asked.
+#[tokio::test]
+async fn a_search_that_cannot_be_read_to_its_end_holds_what_is_open() {
+    /// Pages of one search that are read.
+    const PAGES: usize = 4;
+    let elsewhere = Served::start(Ehr::new(false)).await;
+    let (served, client) = served(false).await;
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    let beside = format!("https://localhost:{}/fhirs/Observation", served.address.port());
+    let long = format!("{}/Observation?{}", served.url(), "x".repeat(100_000));
+    let links =
+        [(elsewhere.url(), 1), (beside, 1), (long, 1), ("https://[".to_owned(), 1), (format!("{}/Observation?again", served.url()), PAGES)];
+    for (link, pages) in links {
+        let before = served.ehr.state().requests.len();
+        served.ehr.state().observation_search = Some(reply(200, &going_on(&[], &link)));
+        let answer = client.deliver(&batch(BatchMode::Together)).await;
+        let Answer::Paused { detail } = &answer else { panic!("{answer:?}") };
+        assert!(detail.contains("page") && !detail.contains("localhost"), "{detail}");
+        assert_eq!(served.ehr.state().requests.len() - before, 1 + pages, "the bundle and the pages of one search");
+    }
+    assert_eq!(elsewhere.ehr.state().requests.len(), 0, "our credentials go to the destination only");
+    served.ehr.state().observation_search = None;
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5, "mended meanwhile");
+    assert_eq!(served.ehr.observations(), (5, 5));
+}
+
+/// Promise 4: what confirms a reading and never shows it takes nothing, and what was seen is said: the pipeline alarms with it.
+#[tokio::test]
+async fn what_a_server_confirms_and_does_not_show_is_said() {
+    let (served, client) = served(false).await;
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+    let nothing = json!({"resourceType": "Bundle", "type": "searchset", "total": 0});
+    served.ehr.state().observation_search = Some(reply(200, &nothing));
+    let answer = client.deliver(&batch(BatchMode::Together)).await;
+    let Answer::Transient { detail, .. } = &answer else { panic!("{answer:?}") };
+    assert!(detail.contains("does not show"), "{detail}");
+}
+
+/// Promises 2 and 4: we ask for answers as they are. Where something before the server compresses them all the same, that is named, and
+/// nothing counts as delivered or refused.
+#[tokio::test]
+async fn a_compressed_answer_is_named_and_settles_nothing() {
+    for policy in [WritePolicy::Auto, WritePolicy::Put, WritePolicy::Conditional] {
+        let served = Served::start(Ehr::new(policy != WritePolicy::Conditional)).await;
+        let client = FhirClient::new(endpoint(&served.url(), policy), served.certificates.client()).unwrap();
+        assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+        served.ehr.state().compresses = true;
+        let refused = Fault::Answer(400, Vec::new(), outcome("invalid", "").to_string());
+        served.ehr.state().faults.extend([Fault::OtherBodyAfterStoring("{}".to_owned()), refused]);
+        for _ in 0..2 {
+            let answer = client.deliver(&batch(BatchMode::Together)).await;
+            let Answer::Paused { detail } = &answer else { panic!("{policy:?}: {answer:?}") };
+            assert!(detail.contains("gzip"), "{detail}");
+        }
+        served.ehr.state().compresses = false;
+        served.ehr.state().faults.clear();
+        assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
+        assert_eq!(served.ehr.observations(), (5, 5));
+        let asked_for = |request: &common::ehr::Request| request.accept_encoding.as_deref() == Some("identity");
+        assert!(served.ehr.state().requests.iter().all(asked_for));
     }
 }
 
@@ -133,15 +211,35 @@ async fn silent_at_devices(ending: Ending) {
         (asked, 0),
         "it is left alone for a while"
     );
+    served.ehr.state().faults.push_back(Fault::Reset);
+    assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5, "after a broken request one look is enough");
+    assert_eq!(served.ehr.count("GET", "/fhir/Device"), asked + 1);
 }
 
-/// Promise 3: an outage of the whole server says nothing of Devices: what is sent once it is back refers to its Device.
+/// Promise 3: an outage of the whole server says nothing of Devices, whether nothing answers or a proxy says that it is away: what is sent
+/// once it is back refers to its Device.
 #[tokio::test]
 async fn an_outage_is_not_taken_for_a_server_without_devices() {
-    let served = Served::start(Ehr::new(true)).await;
-    let client = FhirClient::new(endpoint(&served.url(), WritePolicy::Put), served.certificates.client()).unwrap();
-    served.ehr.state().device_look = Some(Reply { ending: Ending::Nothing, ..reply(200, &json!(null)) });
-    served.ehr.state().faults = (0..20).map(|_| Fault::Reset).collect();
+    let away = || reply(503, &json!(null));
+    let silent = || Reply { ending: Ending::Nothing, ..away() };
+    let away_bundle = || Fault::Answer(503, Vec::new(), String::new());
+    outage(WritePolicy::Put, silent(), || Fault::Reset).await;
+    outage(WritePolicy::Put, silent(), away_bundle).await;
+    outage(WritePolicy::Put, away(), || Fault::Reset).await;
+    outage(WritePolicy::Put, away(), away_bundle).await;
+    outage(WritePolicy::Conditional, away(), away_bundle).await;
+}
+
+async fn outage(policy: WritePolicy, look: Reply, fault: impl Fn() -> Fault) {
+    let served = Served::start(Ehr::new(policy == WritePolicy::Put)).await;
+    let client = FhirClient::new(endpoint(&served.url(), policy), served.certificates.client()).unwrap();
+    {
+        let mut state = served.ehr.state();
+        state.device_look = Some(look);
+        state.no_devices = Some(503);
+        state.faults = (0..20).map(|_| fault()).collect();
+    }
     for _ in 0..8 {
         let answer = client.deliver(&batch(BatchMode::Together)).await;
         assert_eq!(accepted(&answer), 0, "{answer:?}");
@@ -149,14 +247,14 @@ async fn an_outage_is_not_taken_for_a_server_without_devices() {
     {
         let mut state = served.ehr.state();
         assert!(state.faults.len() < 20, "the readings were tried as well");
-        state.device_look = None;
+        (state.device_look, state.no_devices) = (None, None);
         state.faults.clear();
     }
     assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
     let state = served.ehr.state();
     let (_, observed) = state.stored.iter().find(|((kind, _), _)| kind == "Observation").unwrap();
     let reference = observed.last().unwrap()["device"]["reference"].as_str().unwrap_or_default();
-    assert!(reference.starts_with("Device/"), "{observed:?}");
+    assert!(reference.starts_with("Device/"), "{policy:?}: {observed:?}");
 }
 
 /// Promise 2: after an outage one reading goes first. What the server said of it stands, also where it then refuses the patient of the others.

@@ -35,7 +35,9 @@ pub use registry::{DeviceRegistry, RegisteredDevice, RegistryError};
 pub use sealed::SealedError;
 pub use secret::Secret;
 pub use self_signed::{SelfSigned, SelfSignedError};
-pub use tls::{ClientCertificate, ClientProfile, ServedCertificate, TlsError, client_config, server_config, serving_config};
+pub use tls::{
+    ClientCertificate, ClientProfile, ServedCertificate, TlsError, client_config, plain_client_config, server_config, serving_config,
+};
 
 /// Lower-case hexadecimal.
 fn hex(bytes: &[u8]) -> String {

@@ -219,6 +219,14 @@ pub fn client_config(profile: &ClientProfile) -> Result<ClientConfig, TlsError> 
     }
 }
 
+/// The configuration for a connection to a destination without TLS: it trusts nobody, and needs no list of whom to trust.
+///
+/// # Errors
+/// When TLS 1.3 is not there.
+pub fn plain_client_config() -> Result<ClientConfig, TlsError> {
+    Ok(client_builder(RootCertStore::empty())?.with_no_client_auth())
+}
+
 /// Shakes hands in memory, once per name, as a client that trusts only `roots_pem` would.
 pub(crate) fn prove(
     chain: &[CertificateDer<'static>],

@@ -35,6 +35,7 @@ pub struct Request {
     /// Path and query, percent-encoded as it came.
     pub target: String,
     pub authorization: Option<String>,
+    pub accept_encoding: Option<String>,
     pub if_none_exist: Option<String>,
     pub body: Vec<u8>,
 }
@@ -79,6 +80,10 @@ pub struct State {
     pub device_look: Option<Reply>,
     /// What a search for an Observation is answered with, whatever is there.
     pub observation_search: Option<Reply>,
+    /// How many resources the first page of a search shows, and the base that its link to the rest begins with.
+    pub first_page: Option<(usize, String)>,
+    /// Whether what stands before the server compresses every answer, though nobody asked for it.
+    pub compresses: bool,
     /// Whether the name that a new entry gives itself becomes the server's own reference wherever the entry has it.
     pub rewrites_full_urls: bool,
     /// Whether the base is there only with a slash at its end, and points there without one.
@@ -139,6 +144,16 @@ impl Ehr {
     }
 
     pub fn answer(&self, request: Request) -> Reply {
+        let reply = self.uncompressed(request);
+        if !self.state().compresses || reply.body.is_empty() {
+            return reply;
+        }
+        // The head of a gzip stream; that it cannot be read is all that matters.
+        let headers = reply.headers.into_iter().chain([("Content-Encoding", "gzip".to_owned())]).collect();
+        Reply { headers, body: vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0], ..reply }
+    }
+
+    fn uncompressed(&self, request: Request) -> Reply {
         let mut state = self.state();
         state.store_late(Instant::now());
         state.requests.push(request.clone());
@@ -320,7 +335,14 @@ impl State {
             let ids = self.with_identifier(kind, value);
             let elements = query.split('&').find_map(|part| part.strip_prefix("_elements="));
             let shown = |id: &String| with_elements(self.stored[&(kind.to_owned(), id.clone())].last().unwrap(), elements);
-            let entries: Vec<Json> = ids.iter().map(|id| json!({"resource": shown(id)})).collect();
+            let mut entries: Vec<Json> = ids.iter().map(|id| json!({"resource": shown(id)})).collect();
+            if let Some((count, base)) = &self.first_page {
+                let rest = entries.split_off(entries.len().min(*count));
+                if query.ends_with("&_page=2") {
+                    return reply(200, &json!({"resourceType": "Bundle", "type": "searchset", "entry": rest}));
+                }
+                return reply(200, &going_on(&entries, &format!("{base}/{kind}?{query}&_page=2")));
+            }
             return reply(200, &json!({"resourceType": "Bundle", "type": "searchset", "total": entries.len(), "entry": entries}));
         }
         let key = path.split_once('/').map(|(kind, id)| (kind.to_owned(), id.to_owned()));
@@ -329,6 +351,11 @@ impl State {
             None => reply(404, &outcome("not-found", "")),
         }
     }
+}
+
+/// A page of a search that is not the last one.
+pub fn going_on(entries: &[Json], next: &str) -> Json {
+    json!({"resourceType": "Bundle", "type": "searchset", "entry": entries, "link": [{"relation": "self"}, {"relation": "next", "url": next}]})
 }
 
 /// What a search shows of a resource: everything, or only these elements.

@@ -87,6 +87,7 @@ async fn respond(ehr: Arc<Ehr>, request: hyper::Request<Incoming>) -> Result<hyp
         method: request.method().to_string(),
         target: request.uri().path_and_query().unwrap().to_string(),
         authorization: header("authorization"),
+        accept_encoding: header("accept-encoding"),
         if_none_exist: header("if-none-exist"),
         body: Vec::new(),
     };
@@ -154,6 +155,7 @@ async fn next_request<S: AsyncRead + Unpin>(stream: &mut S, held: &mut Vec<u8>) 
                     method: words.next().unwrap().to_owned(),
                     target: words.next().unwrap().to_owned(),
                     authorization: header("authorization"),
+                    accept_encoding: header("accept-encoding"),
                     if_none_exist: header("if-none-exist"),
                     body: held[end + 4..end + 4 + length].to_vec(),
                 };
