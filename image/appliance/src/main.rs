@@ -15,6 +15,7 @@ mod errand;
 mod gate;
 mod identity;
 mod insist;
+mod lock;
 mod machine;
 mod pause;
 mod places;

@@ -6,7 +6,7 @@ use std::io;
 use anyhow::{Context as _, bail};
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
-use vitalgate_layout::path;
+use vitalgate_layout::{Rejection, path};
 use vitalgate_site::{Day, PublicKey, Serial, SignedBy, Site, open_for_any_serial};
 
 use crate::machine;
@@ -21,6 +21,13 @@ pub(crate) struct OtherSerial {
     wanted: Serial,
     serial: String,
 }
+
+/// This version is stricter than the one that accepted it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this version does not take the accepted site file: {0}; correct every line, sign it again, and bring it on a stick labelled PROVISION"
+)]
+pub(crate) struct NotTaken(String);
 
 /// The accepted site file. Its signature and serial number are looked at again at each start, since
 /// whoever had the disk in hand could have put another one there; only its dates are those of the day
@@ -84,6 +91,10 @@ fn open(places: &Places, file: &str, roots: &[PublicKey]) -> anyhow::Result<Open
     let bytes = fs::read(&file).with_context(|| format!("no site file at {}; plug in a PROVISION stick", file.display()))?;
     match open_for_any_serial(&bytes, roots, accepted_day(places)) {
         Ok((site, signed_by)) => Ok(Opened { bytes, site, signed_by }),
+        Err(refusal) if refusal.rejection() == Rejection::ErrorsInText => {
+            let lines: Vec<_> = refusal.errors().iter().map(ToString::to_string).collect();
+            Err(NotTaken(lines.join("; ")).into())
+        }
         Err(refusal) => bail!("this version does not take the accepted site file: {refusal}"),
     }
 }

@@ -54,8 +54,10 @@ pub const BEFORE_UPDATE: &str = "/data/appliance/before.json";
 pub const FETCH: &str = "/data/fetch";
 /// The update that is being installed.
 pub const UPDATE_BUNDLE: &str = "/data/appliance/update.raucb";
-/// Held while an update is installed.
+/// Held while an update is fetched, waits, or is installed.
 pub const UPDATE_LOCK: &str = "/run/vitalgate/update.lock";
+/// Held while a version is written to the other slot, and while a new site file is taken: the restart for the one would cut off the other.
+pub const CHANGE_LOCK: &str = "/run/vitalgate/change.lock";
 /// Where the daemon answers `/health` and `/status` (its default).
 pub const DAEMON_STATUS: &str = "127.0.0.1:9464";
 /// The oldest version that this image lets be installed, in [`TRUST`]; kept in [`VERSION_FLOOR`] once it is healthy.

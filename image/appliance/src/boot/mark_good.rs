@@ -6,7 +6,7 @@ use vitalgate_layout::entry::{BootEntry, TRIES};
 use vitalgate_layout::fact;
 use vitalgate_layout::state::StateWord;
 
-use super::esp::{Esp, EspError};
+use super::esp::{Esp, EspError, Trial};
 use super::rollback::{Rollback, last_rollback, record};
 use super::running::{Running, raise_floor, version_floor};
 use crate::places::Places;
@@ -32,7 +32,7 @@ pub(crate) fn keep(places: &Places, esp: &Esp<'_>, running: Running) -> anyhow::
     let trial = esp.trial();
     let other = esp.entry(running.slot.other())?;
     let known = last_rollback(places, esp);
-    let found = silent_death(other, known.as_ref());
+    let found = silent_death(other, known.as_ref(), trial.as_ref());
     let passed = trial.as_ref().is_some_and(|trial| trial.is_of(running.slot, running.version));
     let to_keep = match (found.clone(), known) {
         (Some(found), _) => Some(found),
@@ -42,8 +42,9 @@ pub(crate) fn keep(places: &Places, esp: &Esp<'_>, running: Running) -> anyhow::
     if let Some(rollback) = to_keep {
         record(places, esp, &rollback)?;
     }
-    let waits = other.is_some_and(|entry| entry.is_good() && trial.is_some_and(|trial| trial.is_of(entry.slot, entry.version)));
-    if !waits {
+    // While an update is being installed its slot has no entry.
+    let waits = |trial: &Trial| other.is_none_or(|entry| entry.is_good() && trial.is_of(entry.slot, entry.version));
+    if passed || trial.is_some_and(|trial| !waits(&trial)) {
         esp.end_trial()?;
     }
     if let Err(error) = raise_floor(places) {
@@ -60,19 +61,22 @@ pub(crate) fn keep(places: &Places, esp: &Esp<'_>, running: Running) -> anyhow::
 /// When the EFI system partition cannot be read.
 pub(crate) fn undone(places: &Places, esp: &Esp<'_>, running: Running) -> Result<Option<Rollback>, EspError> {
     let known = last_rollback(places, esp);
-    let died = silent_death(esp.entry(running.slot.other())?, known.as_ref());
+    let died = silent_death(esp.entry(running.slot.other())?, known.as_ref(), esp.trial().as_ref());
     Ok(died.map(|died| died.after(known.as_ref())).or(known.filter(|known| !known.superseded)))
 }
 
 /// An entry that used up its tries, and no record says why. An older version that was asked for
-/// leaves the newer without tries too, but with none used.
-fn silent_death(entry: Option<BootEntry>, known: Option<&Rollback>) -> Option<Rollback> {
+/// leaves the newer without tries too, but with none used. One that was not on trial had been kept: power that went three times is
+/// nothing to hold against it.
+fn silent_death(entry: Option<BootEntry>, known: Option<&Rollback>, trial: Option<&Trial>) -> Option<Rollback> {
     let entry = entry.filter(|entry| !entry.is_good() && entry.done > 0)?;
     if known.is_some_and(|known| known.is_of(entry.slot, entry.version)) {
         return None;
     }
     let starts = entry.done.min(TRIES);
-    Some(Rollback::now(entry.slot, entry.version, format!("slot {} ({}) did not come up in {starts} starts", entry.slot, entry.version)))
+    let reason = format!("slot {} ({}) did not come up in {starts} starts", entry.slot, entry.version);
+    let was_kept = !trial.is_some_and(|trial| trial.is_of(entry.slot, entry.version));
+    Some(Rollback { was_kept, ..Rollback::now(entry.slot, entry.version, reason) })
 }
 
 /// What the part `Slots` shows now.

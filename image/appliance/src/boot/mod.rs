@@ -91,6 +91,28 @@ pub(crate) fn is_on_trial(places: &Places, running: Running) -> bool {
     Esp::on(&disk).trial().is_some_and(|trial| trial.is_of(running.slot, running.version))
 }
 
+/// Whether the running version may be left for the one in the other slot: it has not shown yet that it is healthy, and there is one to
+/// go back to. Where the boot partition cannot be read, there may be one.
+pub(crate) fn may_be_left(places: &Places, running: Running) -> bool {
+    let disk = Mounted::at(&places.at(path::ESP));
+    is_on_trial(places, running) && Esp::on(&disk).can_go_back_to(running.slot.other()).unwrap_or(true)
+}
+
+/// Gives the running version its tries back before a restart, or an update, that is not its fault. One on trial is judged as before, and
+/// one that was installed still starts next.
+pub(crate) fn stay_with_this_version(places: &Places) {
+    let disk = Mounted::at(&places.at(path::ESP));
+    let esp = Esp::on(&disk);
+    let trial = esp.trial();
+    let is_tried = |slot| {
+        esp.entry(slot).is_ok_and(|entry| trial.iter().zip(entry).any(|(trial, entry)| trial.is_of(slot, entry.version) && entry.is_good()))
+    };
+    let kept = Running::read(places).ok().filter(|running| !is_on_trial(places, *running) && !is_tried(running.slot.other()));
+    if let Some(Err(error)) = kept.map(|running| esp.set_good(running.slot)) {
+        say(&format!("this start counts as one of the version's tries ({error})"));
+    }
+}
+
 /// Refuses or prepares an installation.
 pub(crate) fn pre_install() -> anyhow::Result<ExitCode> {
     let places = Places::system();

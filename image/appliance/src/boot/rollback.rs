@@ -32,6 +32,9 @@ pub(crate) struct Rollback {
     /// A later update went well: no longer a condition, only history.
     #[serde(default)]
     pub(crate) superseded: bool,
+    /// The version had shown before that it is healthy: left, but not undone. It may come again.
+    #[serde(default)]
+    pub(crate) was_kept: bool,
     /// What was undone before it, with no update since that went well; the newest last.
     #[serde(default)]
     pub(crate) earlier: Vec<Undone>,
@@ -55,6 +58,7 @@ impl Rollback {
             reason: reason.chars().take(REASON_CHARS_MAX).collect(),
             at_unix_ms: now_unix_ms(),
             superseded: false,
+            was_kept: false,
             earlier: Vec::new(),
         }
     }
@@ -66,8 +70,8 @@ impl Rollback {
             return Self { earlier: Vec::new(), ..self };
         };
         let last = Undone { version: known.version.clone(), reason: known.reason.chars().take(EARLIER_REASON_CHARS_MAX).collect() };
-        let mut earlier: Vec<Undone> =
-            known.earlier.iter().cloned().chain([last]).filter(|undone| undone.version != self.version).collect();
+        let last = (!known.was_kept).then_some(last);
+        let mut earlier: Vec<Undone> = known.earlier.iter().cloned().chain(last).filter(|undone| undone.version != self.version).collect();
         earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
         Self { earlier, ..self }
     }
@@ -78,7 +82,7 @@ impl Rollback {
         if self.superseded {
             return None;
         }
-        if self.version == version {
+        if self.version == version && !self.was_kept {
             return Some(&self.reason);
         }
         self.earlier.iter().find(|undone| undone.version == version).map(|undone| undone.reason.as_str())

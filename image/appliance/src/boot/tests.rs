@@ -13,7 +13,7 @@ use super::answer;
 use super::disk::{Disk, Mounted};
 use super::esp::{Esp, EspError};
 use super::kernel_image::{KernelImage, kernel_image};
-use super::mark_good::{describe, keep};
+use super::mark_good::{describe, keep, undone};
 use super::rollback::{Rollback, last_rollback, record};
 use super::running::Running;
 use crate::places::Places;
@@ -268,6 +268,14 @@ fn every_version_that_was_left_has_a_reason() {
     assert_eq!(keep(&places, &esp, old).unwrap(), None);
     assert!(esp.trial().is_some());
 
+    // Nor does an update that is being installed lose its note before its entry is there: it would start untried.
+    let waits = appliance.esp().join(entry::FOLDER).join("vitalgate-b_0.3.0+3.efi");
+    let aside = appliance.esp().join("aside");
+    fs::rename(&waits, &aside).unwrap();
+    assert_eq!(keep(&places, &esp, old).unwrap(), None);
+    assert!(esp.trial().is_some());
+    fs::rename(&aside, &waits).unwrap();
+
     // The loader takes a try at each start; nothing ever says a word.
     let folder = appliance.esp().join(entry::FOLDER);
     fs::rename(folder.join("vitalgate-b_0.3.0+3.efi"), folder.join("vitalgate-b_0.3.0+0-3.efi")).unwrap();
@@ -288,6 +296,25 @@ fn every_version_that_was_left_has_a_reason() {
     let said = describe(&places, &esp, new, None).unwrap();
     assert_eq!(said.word, StateWord::Ready);
     assert!(said.facts[fact::LAST_ROLLBACK].contains("did not come up"));
+}
+
+/// Power that goes in three starts is no fault of a version that was kept: it is shown, and comes again. What was undone before or after
+/// stays undone.
+#[test]
+fn a_version_that_was_kept_is_not_undone_by_power_cuts() {
+    let appliance = Appliance::with(&["vitalgate-a_0.2.0+2-1.efi", "vitalgate-b_0.3.0+0-3.efi"]);
+    let (places, disk) = (appliance.places(), appliance.disk());
+    let (esp, old) = (Esp::on(&disk), Running { slot: Slot::A, version: version("0.2.0") });
+    let forbids = |left: &str| undone(&places, &esp, old).unwrap().is_some_and(|undone| undone.why_undone(version(left)).is_some());
+    record(&places, &esp, &Rollback::now(Slot::B, version("0.2.9"), "no reading from m-1".into())).unwrap();
+    assert!(!forbids("0.3.0") && forbids("0.2.9"));
+    assert!(keep(&places, &esp, old).unwrap().is_some());
+    assert!(!forbids("0.3.0") && forbids("0.2.9"));
+    let said = describe(&places, &esp, old, None).unwrap();
+    assert_eq!(said.word, StateWord::RolledBack);
+    assert!(said.facts[fact::LAST_ROLLBACK].contains("slot b (0.3.0) did not come up in 3 starts"), "{:?}", said.facts);
+    record(&places, &esp, &Rollback::now(Slot::B, version("0.4.0"), "no reading from m-2".into())).unwrap();
+    assert!(!forbids("0.3.0") && forbids("0.2.9") && forbids("0.4.0"));
 }
 
 /// While sealed storage is closed the reason waits beside the boot entries.

@@ -82,6 +82,11 @@ fn at_start(places: &Places, unset_at_power_on: bool) -> Trust {
     said.unwrap_or(if unset_at_power_on { Trust::Unset } else { Trust::Free })
 }
 
+/// Whether the clock was not set since power-on: a restart takes their moment from readings that wait for it.
+pub(crate) fn is_unset(places: &Places) -> bool {
+    fs::read_to_string(places.at(path::CLOCK_TRUST)).is_ok_and(|word| Trust::of_word(word.trim()) == Some(Trust::Unset))
+}
+
 /// The latest moment that is certainly past.
 fn floor_ms(places: &Places) -> i64 {
     let build = fs::metadata(places.at(BUILD_EPOCH)).and_then(|known| known.modified()).ok();

@@ -15,6 +15,8 @@ use crate::state_file::{now_unix_ms, replace};
 const SEEN_WITHIN_S: u64 = 120;
 /// A destination that accepted something in this time counts as reachable, in seconds.
 const REACHED_WITHIN_S: u64 = 600;
+/// How long after its start a gateway may still get to know what is there, in seconds: what was there a moment before has sent by then.
+const SETTLED_S: u64 = SEEN_WITHIN_S + 60;
 /// Largest record that is read, in bytes.
 const RECORD_BYTES_MAX: u64 = 256 * 1024;
 
@@ -27,6 +29,9 @@ pub(crate) struct Before {
     pub(crate) devices: Vec<String>,
     /// Destinations that were accepting.
     pub(crate) destinations: Vec<String>,
+    /// The gateway had only just started: more may have been there.
+    #[serde(default)]
+    pub(crate) settling: bool,
 }
 
 impl Before {
@@ -37,11 +42,11 @@ impl Before {
         let devices = status.devices.iter().filter(|device| seen(device.last_reading_age_s));
         let destinations =
             status.destinations.iter().filter(|destination| destination.alarm.is_none() && reached(destination.last_acknowledgement_age_s));
-        Self {
-            at_unix_ms: now_unix_ms(),
-            devices: devices.map(|device| device.id.clone()).collect(),
-            destinations: destinations.map(|destination| destination.id.clone()).collect(),
-        }
+        let devices: Vec<_> = devices.map(|device| device.id.clone()).collect();
+        let destinations: Vec<_> = destinations.map(|destination| destination.id.clone()).collect();
+        let are_all = devices.len() == status.devices.len() && destinations.len() == status.destinations.len();
+        let settling = status.health.ready && status.uptime_s < SETTLED_S && !are_all;
+        Self { at_unix_ms: now_unix_ms(), devices, destinations, settling }
     }
 
     /// The record.

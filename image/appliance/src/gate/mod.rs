@@ -15,6 +15,7 @@ use crate::cli::{say, say_error};
 use crate::command::{Call, Programs, System};
 use crate::errand::{self, Errand};
 use crate::insist::{ATTEMPT_INTERVAL, insist};
+use crate::lock;
 use crate::pause::pause;
 use crate::places::Places;
 use crate::state_file::StateFiles;
@@ -25,13 +26,17 @@ use verdict::{Known, Seen, Verdict, decide};
 /// How often the gate looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the monitor shows why, before the restart takes it away.
-const SHOWN_FOR: Duration = Duration::from_secs(5);
+const SHOWN_FOR: Duration = Duration::from_secs(15);
 /// How long an orderly restart may take before it is forced.
 const RESTART_DEADLINE: Duration = Duration::from_secs(90);
 /// How long the service manager may take to answer.
 const MANAGER_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the daemon may take to say what it has.
 const BEFORE_DEADLINE: Duration = Duration::from_secs(20);
+/// How often a gateway that has only just started is looked at before an update.
+const SETTLE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// Most looks at it: one that starts over and over keeps no update away.
+const SETTLE_LOOKS_MAX: u32 = 30;
 /// The unit that opens sealed storage.
 const DATA_UNIT: &str = "vitalgate-data.service";
 /// How long a start stays as it is whose gateway was never started, before the appliance starts again: a technician with a stick
@@ -105,18 +110,40 @@ pub(crate) fn before_now() -> anyhow::Result<Before> {
     Ok(Before::of(&daemon::status(path::DAEMON_STATUS)?))
 }
 
+fn ask_before(places: &Places, programs: &dyn Programs) -> Option<Before> {
+    errand::send(programs, places, Errand::Before, &(), BEFORE_DEADLINE).map_err(|error| say_error(&error.into())).ok()
+}
+
+/// Waits while the gateway has only just started, or is just starting: nothing that is there has shown itself, and a new version would
+/// be held to nothing. One that does not come up is not waited for.
+pub(crate) fn wait_until_settled(places: &Places, programs: &impl Programs, pause: impl Fn(Duration)) {
+    let is_starting = || property(programs, DAEMON_UNIT, "ActiveState").as_deref() == Some("activating") && daemon_ends(programs) == 0;
+    for _ in 0..SETTLE_LOOKS_MAX {
+        if !ask_before(places, programs).map_or_else(is_starting, |before| before.settling) {
+            return;
+        }
+        pause(SETTLE_LOOK_INTERVAL);
+    }
+}
+
 /// What the daemon had before an update, for the gate of the new version.
 ///
 /// # Errors
 /// When sealed storage does not take the record.
 pub(crate) fn keep_before(places: &Places, programs: &dyn Programs) -> std::io::Result<Before> {
     // A gateway that does not answer has nothing that a new version could lose.
-    let before: Before = errand::send(programs, places, Errand::Before, &(), BEFORE_DEADLINE).unwrap_or_else(|error| {
-        say_error(&error.into());
-        Before::default()
-    });
+    let before = ask_before(places, programs).unwrap_or_default();
     before.keep(places)?;
     Ok(before)
+}
+
+/// The same at a restart long after the installation; where the gateway cannot say it now, what was there then stays expected.
+///
+/// # Errors
+/// When sealed storage does not take the record.
+pub(crate) fn renew_before(places: &Places, programs: &dyn Programs) -> std::io::Result<()> {
+    let known = Before::read(places).is_some();
+    ask_before(places, programs).filter(|before| !(known && before.settling)).map_or(Ok(()), |before| before.keep(places))
 }
 
 /// Asks for a restart and goes on.
@@ -192,16 +219,16 @@ fn stay(places: &Places, known: &Known) -> Stayed {
         let seen = look(places);
         // Storage that is closed waits for a person with the recovery key.
         let never_started = seen.data && was_never_started(&System);
-        if let Some(stayed) = stayed(decide(known, &seen, 0) == Verdict::Pass, never_started, is_updating(places), begun.elapsed()) {
+        if let Some(stayed) = stayed(decide(known, &seen, 0) == Verdict::Pass, never_started, || is_updating(places), begun.elapsed()) {
             return stayed;
         }
     }
 }
 
-fn stayed(well: bool, never_started: bool, updating: bool, waited: Duration) -> Option<Stayed> {
+fn stayed(well: bool, never_started: bool, updating: impl FnOnce() -> bool, waited: Duration) -> Option<Stayed> {
     match (well, never_started) {
         (true, _) => Some(Stayed::Well),
-        _ if waited < STAY || updating => None,
+        _ if waited < STAY || updating() => None,
         (false, true) => Some(Stayed::Restart),
         (false, false) => Some(Stayed::Ended),
     }
@@ -212,9 +239,10 @@ fn was_never_started(programs: &impl Programs) -> bool {
     property(programs, DAEMON_UNIT, "ActiveState").as_deref() == Some("inactive")
 }
 
-/// Whether something is being installed: that is not cut off.
+/// Whether something is being fetched or installed: that is not cut off.
 fn is_updating(places: &Places) -> bool {
-    StateFiles::of(places).read(Part::Update).is_some_and(|state| state.word == StateWord::Updating)
+    lock::is_taken(places, path::UPDATE_LOCK)
+        || StateFiles::of(places).read(Part::Update).is_some_and(|state| state.word == StateWord::Updating)
 }
 
 fn look(places: &Places) -> Seen {
@@ -226,6 +254,7 @@ fn look(places: &Places) -> Seen {
         data_given_up: !data && data_given_up(places, &System),
         site: places.at(path::SITE_FILE).exists(),
         site_for_another: site_is_for_another(places),
+        site_refused: site_refused(places),
         daemon_ends: if daemon.is_some() { 0 } else { daemon_ends(&System) },
         daemon,
     }
@@ -245,6 +274,12 @@ fn data_is_checked(places: &Places) -> bool {
 /// Whether the site file was turned down for its serial number. Anything else that it is turned down for may be the version's fault.
 fn site_is_for_another(places: &Places) -> bool {
     StateFiles::of(places).read(Part::Provision).is_some_and(|state| state.code == Some(Rejection::OtherSerial.code()))
+}
+
+/// Why this version turned the site file in service down, in one line.
+fn site_refused(places: &Places) -> Option<String> {
+    let said = StateFiles::of(places).read(Part::Provision).filter(|said| said.word == StateWord::ProvisionRejected)?;
+    Some(said.detail.replace('\n', " "))
 }
 
 /// How often the service manager started the daemon again.

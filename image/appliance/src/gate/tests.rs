@@ -97,6 +97,19 @@ fn the_record_before_an_update_is_read_back() {
     assert_eq!((before.devices, before.destinations), (vec!["m-1".to_owned()], vec!["ehr".to_owned()]));
     fs::write(places.at(path::BEFORE_UPDATE), b"{").unwrap();
     assert_eq!(Before::read(&places), None);
+
+    // As the version before wrote it.
+    fs::write(places.at(path::BEFORE_UPDATE), br#"{"at_unix_ms":1,"devices":["m-1"],"destinations":[]}"#).unwrap();
+    assert_eq!(Before::read(&places).unwrap().devices, ["m-1"]);
+    // Who has only just started knows of nothing yet, unless all is there; who takes no readings never will.
+    for (ready, uptime_s, seen, settling) in
+        [(true, 30, None, true), (true, 30, Some(1), false), (true, 300, None, false), (false, 30, None, false)]
+    {
+        let devices = vec![daemon::Device { id: "m-1".into(), last_reading_age_s: seen }];
+        let health = daemon::Health { ready, ..Default::default() };
+        let status = daemon::Status { uptime_s, health, devices, ..Default::default() };
+        assert_eq!(Before::of(&status).settling, settling, "{ready} {uptime_s} {seen:?}");
+    }
 }
 
 /// A service manager that answers as systemd 252 does.
@@ -141,26 +154,58 @@ fn a_site_file_for_another_board_is_told_from_one_that_is_not_taken() {
 #[test]
 fn a_start_without_a_gateway_is_not_the_last() {
     let (early, late) = (STAY.saturating_sub(Duration::from_secs(1)), STAY);
-    assert_eq!(stayed(true, false, false, Duration::ZERO), Some(Stayed::Well));
-    assert_eq!(stayed(false, true, false, early), None);
-    assert_eq!(stayed(false, true, false, late), Some(Stayed::Restart));
-    assert_eq!(stayed(false, true, true, late), None);
-    assert_eq!(stayed(false, false, false, late), Some(Stayed::Ended));
+    let (installs, idle) = (|| true, || false);
+    assert_eq!(stayed(true, false, idle, Duration::ZERO), Some(Stayed::Well));
+    assert_eq!(stayed(false, true, idle, early), None);
+    assert_eq!(stayed(false, true, idle, late), Some(Stayed::Restart));
+    assert_eq!(stayed(false, true, installs, late), None);
+    assert_eq!(stayed(false, false, idle, late), Some(Stayed::Ended));
     assert!(was_never_started(&Systemctl("ActiveState=inactive\n")));
     for other in ["ActiveState=activating\n", "ActiveState=active\n", "ActiveState=failed\n", ""] {
         assert!(!was_never_started(&Systemctl(other)), "{other}");
     }
 }
 
-/// A start that is not healthy goes on with the gate's work for a quarter of an hour, or until the gateway ends too often: no stick that may
-/// help waits for that, and the one that waits for a trial has the time for it.
+/// Nor is one cut off that is still being fetched: by a slow line it would begin anew in each start.
 #[test]
-fn no_stick_waits_for_the_gate() {
+fn an_update_that_is_fetched_is_under_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    fs::create_dir_all(places.at("/run/vitalgate")).unwrap();
+    assert!(!is_updating(&places));
+    let fetching = lock::take(&places, path::UPDATE_LOCK, Duration::ZERO).unwrap();
+    assert!(is_updating(&places));
+    drop(fetching);
+    assert!(!is_updating(&places));
+}
+
+/// A version that does not take the site file in service is left with the line and what to do on record: the earlier version's page is
+/// where a technician reads it.
+#[test]
+fn the_reason_names_what_is_wrong_with_the_site_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    assert_eq!(site_refused(&places), None);
+    StateFiles::of(&places).say(Part::Provision, Said::new(StateWord::Ready, "plug in the stick")).unwrap();
+    assert_eq!(site_refused(&places), None);
+    let detail = "this version does not take the accepted site file: site.toml:4: serial is wrong;\ncorrect it";
+    StateFiles::of(&places).say(Part::Provision, Said::new(StateWord::ProvisionRejected, detail)).unwrap();
+    let known = Known { on_trial: true, way_back: true, data_was_open: true, ..Known::default() };
+    let seen = Seen { data: true, site: true, site_refused: site_refused(&places), ..Seen::default() };
+    let Verdict::Return(reason) = decide(&known, &seen, verdict::SERVICE_DEADLINE_S) else { panic!("it is left") };
+    let expected = format!("the gateway does not answer after 300 s: {}", detail.replace('\n', " "));
+    assert_eq!(reason, expected);
+}
+
+/// A start that is not healthy goes on with the gate's work for a quarter of an hour, or until the gateway ends too often: no stick and no
+/// update that may help waits for that, and the stick that waits for a trial has the time for it.
+#[test]
+fn nothing_that_may_help_waits_for_the_gate() {
     let units = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/usr/lib/systemd/system");
-    let sticks = fs::read_dir(units).unwrap().map(|unit| unit.unwrap().path());
+    let sticks = fs::read_dir(&units).unwrap().map(|unit| unit.unwrap().path());
     let sticks: Vec<_> = sticks.filter(|unit| unit.file_name().unwrap().to_string_lossy().starts_with("vitalgate-stick-")).collect();
     assert_eq!(sticks.len(), 6, "{sticks:?}");
-    for stick in sticks {
+    for stick in sticks.into_iter().chain([units.join("vitalgate-update.service")]) {
         let unit = fs::read_to_string(&stick).unwrap();
         for later in ["vitalgate-health-gate.service", "boot-complete.target", "vitalgate-mark-good.service"] {
             assert!(!unit.contains(later), "{stick:?} waits for {later}");

@@ -64,6 +64,8 @@ pub(crate) struct Seen {
     pub(crate) site: bool,
     /// It is for another serial number: the board was replaced, and a site file for this one has to come.
     pub(crate) site_for_another: bool,
+    /// Why the running version turned it down, where it did.
+    pub(crate) site_refused: Option<String>,
     /// What the daemon says; `None`: it does not answer.
     pub(crate) daemon: Option<Status>,
     /// How often the service manager had to start the daemon again.
@@ -108,7 +110,8 @@ pub(crate) fn decide(known: &Known, seen: &Seen, elapsed_s: u64) -> Verdict {
         let waited_s = elapsed_s.saturating_sub(known.not_unwell_s);
         if ended || waited_s >= SERVICE_DEADLINE_S {
             let ends = if ended { format!("; it ended {} times", seen.daemon_ends) } else { format!(" after {waited_s} s") };
-            return failed(known, format!("{reason}{ends}"));
+            let why = seen.site_refused.iter().filter(|_| seen.daemon.is_none()).map(|why| format!(": {why}"));
+            return failed(known, format!("{reason}{ends}{}", why.collect::<String>()));
         }
         return Verdict::Wait(reason);
     }
@@ -185,7 +188,7 @@ mod tests {
     use super::*;
 
     fn trial() -> Known {
-        let before = Before { at_unix_ms: 0, devices: vec!["m-1".into(), "m-2".into()], destinations: vec!["ehr".into()] };
+        let before = Before { at_unix_ms: 0, devices: vec!["m-1".into(), "m-2".into()], destinations: vec!["ehr".into()], settling: false };
         Known { on_trial: true, data_was_open: true, way_back: true, before, data_closed_s: 0, not_unwell_s: 0 }
     }
 
@@ -200,6 +203,7 @@ mod tests {
             data_given_up: false,
             site: true,
             site_for_another: false,
+            site_refused: None,
             daemon: Some(daemon),
             daemon_ends: 0,
         }

@@ -5,14 +5,17 @@ use vitalgate_layout::state::StateWord;
 use vitalgate_layout::{Rejection, fact, path, stick};
 use vitalgate_site::{PublicKey, SignedBy, Site, SiteRefusal, open_signed};
 
-use super::Provisioning;
-use super::successor::{InService, expect_no_others};
+use super::successor::InService;
+use super::{Provisioning, is_commissioned};
+use crate::clock;
 use crate::places::Places;
-use crate::site_file::OtherSerial;
+use crate::site_file::{NotTaken, OtherSerial};
 use crate::state_file::{now_unix_ms, replace};
 use crate::stick::{Mounted, Plugged, StickError, heading, read_file, refused_text, write_file};
 use crate::{machine, site_file};
 
+/// Told where the restart comes before the clock is set; it may be the time source that the file mends.
+const CLOCK_UNSET: &str = "Note: the clock is not set; readings that wait for it have no moment any more after this restart\n";
 const NOT_TAKEN: &str = "sealed storage does not take the site file";
 
 /// A site file that was opened, and its bytes.
@@ -57,6 +60,8 @@ impl Provisioning<'_> {
         self.say_step().inspect_err(|error| {
             let (rejection, detail) = if error.is::<OtherSerial>() {
                 (Rejection::OtherSerial, error.to_string())
+            } else if error.is::<NotTaken>() {
+                (Rejection::ErrorsInText, error.to_string())
             } else {
                 (Rejection::NotApplied, format!("{error:#}; {}", Rejection::NotApplied.remedy()))
             };
@@ -89,6 +94,11 @@ impl Provisioning<'_> {
     /// The same from a mounted stick.
     pub(super) fn take_from(&self, mounted: Box<dyn Mounted>, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
         let taken = self.take_mounted(&*mounted, roots);
+        self.answer(mounted, taken)
+    }
+
+    /// Says on the stick why it was refused, and lets go of it.
+    pub(super) fn answer(&self, mounted: Box<dyn Mounted>, taken: Result<(), SiteRefusal>) -> Result<(), SiteRefusal> {
         if let Err(refusal) = &taken {
             let told = mounted.check_writable().and_then(|()| self.tell(&*mounted, &refused_text(refusal, self.places)));
             if let Err(error) = told {
@@ -99,7 +109,7 @@ impl Provisioning<'_> {
         taken.and_then(|()| finished.map_err(not_writable))
     }
 
-    fn take_mounted(&self, mounted: &dyn Mounted, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
+    pub(super) fn take_mounted(&self, mounted: &dyn Mounted, roots: &[PublicKey]) -> Result<(), SiteRefusal> {
         let offered = offered(self.places, mounted.folder(), roots)?;
         if !self.storage_suits(&offered.site) {
             return Err(SiteRefusal::new(Rejection::NoSealedStorage, ""));
@@ -122,7 +132,7 @@ impl Provisioning<'_> {
         let put = |file: &str, bytes: &[u8]| replace(&self.places.at(file), bytes, 0o600).context(NOT_TAKEN);
         if let Some(before) = before {
             put(path::OWED_TO_STICK, before.owed(offered, self.places).as_bytes())?;
-            expect_no_others(offered, self.places).context(NOT_TAKEN)?;
+            before.expect_what_stays(offered, self.places).context(NOT_TAKEN)?;
             put(path::SITE_FILES_BEFORE, before.and_those_before(self.places).as_bytes())?;
         }
         site_file::keep(self.places, &offered.bytes, now_unix_ms()).context(NOT_TAKEN)
@@ -141,6 +151,9 @@ fn accepted_text(offered: &Offered, places: &Places) -> String {
     let mut text = format!("{}ACCEPTED: {}, signed by {}\n", heading(places), offered.site.name, offered.signed_by);
     for warning in offered.site.warnings() {
         text.push_str(&format!("Note: {warning}\n"));
+    }
+    if is_commissioned(places) && clock::is_unset(places) {
+        text.push_str(CLOCK_UNSET);
     }
     text.push_str("Leave the stick in: the commissioning report and the devices' credentials follow.\n");
     text

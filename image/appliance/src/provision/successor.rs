@@ -20,9 +20,10 @@ use vitalgate_site::{Site, SiteRefusal};
 
 use super::accept::Offered;
 use super::{Provisioning, is_commissioned};
-use crate::boot::{Esp, Mounted as DiskMounted, Running, is_on_trial};
+use crate::boot::{Running, may_be_left, stay_with_this_version};
 use crate::command::Programs;
 use crate::gate::{Before, restart_in_order};
+use crate::lock;
 use crate::pause::pause;
 use crate::places::Places;
 use crate::site_file::{before, sha256};
@@ -35,7 +36,9 @@ pub(super) const OWED: &str =
     "plug in the PROVISION stick with the site file in service: the report and new devices' credentials are waiting";
 /// Said before the restart.
 const ACCEPTED: &str = "the new site file is accepted; restarting with it, leave the PROVISION stick in";
-/// How long a stick waits for a trial: where storage is open, the gate has decided long before.
+/// Said where the stick has waited as long as it may.
+const INSTALLING: &str = "an update is being installed; wait until the appliance has restarted, and plug the stick in again";
+/// How long a stick waits for a trial, or an installation: where storage is open, the gate has decided long before.
 pub(crate) const TRIAL_WAIT: Duration = Duration::from_secs(25 * 60);
 /// How often it looks.
 const TRIAL_LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -59,7 +62,8 @@ pub(crate) fn in_service(places: &Places, programs: &dyn Programs, mounted: Box<
     }
 }
 
-/// Waits while the running version may be left for another, which would have to do with the site file that this one took.
+/// Waits while the running version may be left for another, which would have to do with the site file that this one took, and while one
+/// is installed.
 pub(crate) fn wait_for_trial(places: &Places) {
     wait_while_judged(places, TRIAL_WAIT, || pause(TRIAL_LOOK_INTERVAL));
 }
@@ -71,21 +75,9 @@ pub(super) fn wait_while_judged(places: &Places, wait: Duration, pause: impl Fn(
     }
 }
 
-/// Whether the running version is on trial, and there is one to go back to. Where there is none, it may be the stick that helps.
+/// Whether the running version may not be the one that goes on. Where there is none to go back to, it may be the stick that helps.
 fn is_judged(places: &Places) -> bool {
-    let disk = DiskMounted::at(&places.at(path::ESP));
-    let way_back = |running: Running| Esp::on(&disk).can_go_back_to(running.slot.other()).unwrap_or(false);
-    Running::read(places).is_ok_and(|running| is_on_trial(places, running) && way_back(running))
-}
-
-/// A start that ends for the stick is no try of the version, and after the last one another version would have to do with the site file
-/// that this one took. One on trial is judged as before.
-pub(super) fn stay_with_this_version(places: &Places) {
-    let disk = DiskMounted::at(&places.at(path::ESP));
-    let kept = Running::read(places).ok().filter(|running| !is_on_trial(places, *running));
-    if let Some(Err(error)) = kept.map(|running| Esp::on(&disk).set_good(running.slot)) {
-        crate::cli::say(&format!("this start counts as one of the version's tries ({error})"));
-    }
+    lock::is_taken(places, path::CHANGE_LOCK) || Running::read(places).is_ok_and(|running| may_be_left(places, running))
 }
 
 /// The site file in service.
@@ -125,6 +117,16 @@ impl InService {
         offered.site.publishing_devices().filter(|device| needs(device.as_str())).map(|device| format!("{device}\n")).collect()
     }
 
+    /// An update that waits for its restart is not to be undone for what the new file changes: a device or destination that is gone, or
+    /// is reached in another way.
+    pub(super) fn expect_what_stays(&self, offered: &Offered, places: &Places) -> io::Result<()> {
+        let Some(mut expected) = Before::read(places) else { return Ok(()) };
+        let (now, then) = (&offered.site, &self.site);
+        expected.devices.retain(|id| way_from(now, id).is_some_and(|way| Some(way) == way_from(then, id)));
+        expected.destinations.retain(|id| way_to(now, id).is_some_and(|way| Some(way) == way_to(then, id)));
+        expected.keep(places)
+    }
+
     /// Itself and those before it, one a line.
     pub(super) fn and_those_before(&self, places: &Places) -> String {
         let before = before(places);
@@ -133,11 +135,19 @@ impl InService {
     }
 }
 
-/// An update that waits for its restart is not to be undone for a device that is gone on purpose.
-pub(super) fn expect_no_others(offered: &Offered, places: &Places) -> io::Result<()> {
-    let Some(mut expected) = Before::read(places) else { return Ok(()) };
-    expected.devices.retain(|id| offered.site.devices.iter().any(|device| device.id.as_str() == id));
-    expected.keep(places)
+/// How a device is reached; the patient has no part in that.
+fn way_from<'a>(site: &'a Site, device: &str) -> Option<impl PartialEq + 'a> {
+    let device = site.devices.iter().find(|known| known.id.as_str() == device)?;
+    let endpoint = site.publishing_devices().any(|id| *id == device.id).then_some(&site.mqtt);
+    Some((&site.networks, endpoint, &device.profile, &device.source))
+}
+
+/// How a destination is reached.
+fn way_to<'a>(site: &'a Site, destination: &str) -> Option<impl PartialEq + 'a> {
+    let known = site.destinations.iter().find(|known| known.id.as_str() == destination)?;
+    let authorities = site.authorities.iter().find(|authority| authority.name == destination);
+    let shows_itself = site.client_certificate_for.iter().any(|id| id == destination);
+    Some((&site.networks, &known.kind, authorities, shows_itself))
 }
 
 /// The devices whose credentials are owed to a stick; `None` where nothing is, no report either.
@@ -151,7 +161,13 @@ impl Provisioning<'_> {
         let roots = machine::site_roots(self.places)?;
         let kept = || fs::read(self.places.at(path::SITE_FILE)).ok();
         let before = kept();
-        let taken = self.take_from(mounted, &roots);
+        // Held until the restart is asked for, which would cut off an installation.
+        let alone = lock::take(self.places, path::CHANGE_LOCK, Duration::ZERO)?;
+        let taken = match &alone {
+            Some(_alone) => self.take_mounted(&*mounted, &roots),
+            None => Err(SiteRefusal::new(Rejection::NotApplied, INSTALLING)),
+        };
+        let taken = self.answer(mounted, taken);
         // A stick that was pulled too early has no report; what is kept is in service with the next start all the same.
         if let (Err(refusal), true) = (taken, kept() == before) {
             self.note(&format!("PROVISION refused ({}): {}", refusal.rejection().code(), refusal.exactly()))?;
@@ -159,6 +175,7 @@ impl Provisioning<'_> {
         }
         crate::cli::say(ACCEPTED);
         self.note(ACCEPTED)?;
+        // After the last try another version would have to do with the site file that this one took.
         stay_with_this_version(self.places);
         restart_in_order(self.programs);
         Ok(())

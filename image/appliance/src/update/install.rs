@@ -119,8 +119,8 @@ fn finish(child: &mut Child, heard: Option<Option<String>>) -> Result<(), Instal
     if status.success() {
         return Ok(());
     }
-    // Without a reason it is not the bundle that was refused.
-    Err(error.map_or_else(|| InstallError::Call(std::io::Error::other("it ended without a reason; see the journal")), InstallError::Failed))
+    let unsaid = || "the updater ended without a reason; restart the appliance and try again".to_owned();
+    Err(InstallError::Failed(error.unwrap_or_else(unsaid)))
 }
 
 /// One line of `rauc install` (RAUC 1.8, `src/main.c`, `on_installer_changed`).
@@ -179,8 +179,13 @@ mod tests {
         assert_eq!(result.unwrap_err().to_string(), "version 0.1.0 is older than 0.2.0");
         let (result, _) = play("echo 'LastError: Failed mounting bundle: no loop device'; echo 'Installing `/b` failed' >&2; exit 1");
         assert_eq!(result.unwrap_err().to_string(), "Failed mounting bundle: no loop device");
-        // Who says nothing refused nothing: it is tried again.
-        let (result, heard) = play("exit 2");
-        assert!(matches!(result, Err(InstallError::Call(_))) && heard.is_empty());
+        // Nor is one that the updater dies of fetched again and again.
+        for dies in ["exit 2", "kill -9 $$"] {
+            let (result, heard) = play(dies);
+            assert!(
+                matches!(&result, Err(InstallError::Failed(why)) if why.contains("without a reason")) && heard.is_empty(),
+                "{result:?}"
+            );
+        }
     }
 }

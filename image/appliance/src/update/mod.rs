@@ -25,27 +25,33 @@ use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{Version, fact, path};
 use vitalgate_site::{Site, Update, Window};
 
-use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, is_on_trial, undone, version_floor};
+use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, may_be_left, stay_with_this_version, undone, version_floor};
 use crate::cli::{say, say_error};
+use crate::clock;
 use crate::command::{Programs, System};
-use crate::gate::{keep_before, restart_in_order};
+use crate::gate::{Before, keep_before, renew_before, restart_in_order, wait_until_settled};
+use crate::lock;
 use crate::pause::pause;
 use crate::places::Places;
 use crate::room;
 use crate::site_file;
 use crate::state_file::{Said, StateFiles, now_unix_ms};
+use crate::storage::CHECKS_DEADLINE_S;
 
 pub(crate) use fetch::{Wanted, fetch};
 
 use bundle::{Offer, Refused};
 use install::{InstallError, Installer, Rauc};
-use report::{begin_report, write_report};
+use report::{begin_report, is_anew, write_report};
 
 /// Most bundles on a stick that are looked at.
 const STICK_BUNDLES_MAX: usize = 16;
-/// How long a stick that was plugged in at the start waits: for sealed storage, and for the running
-/// version to show that it is healthy.
+/// How long an update waits: for sealed storage, for the running version to show that it is healthy, and for a new site file to be taken.
 const START_WAIT: Duration = Duration::from_secs(25 * 60);
+/// How much longer while the file system of sealed storage is being mended.
+const CHECKS_DEADLINE: Duration = Duration::from_secs(CHECKS_DEADLINE_S);
+/// What a restart waits for that would take their moment from readings.
+const CLOCK: &str = "the clock to be set";
 /// How often it looks.
 const START_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -84,6 +90,7 @@ struct Updater<P, I> {
     installer: I,
     restart: fn(),
     start_wait: Duration,
+    pause: fn(Duration),
     now_unix_ms: fn() -> i64,
     free_mib: fn(&Path) -> io::Result<u64>,
 }
@@ -96,6 +103,7 @@ impl Updater<System, Rauc> {
             installer: Rauc,
             restart: || restart_in_order(&System),
             start_wait: START_WAIT,
+            pause,
             now_unix_ms,
             free_mib: room::free_mib,
         })
@@ -108,22 +116,33 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         let running = Running::read(&self.places)?;
         let lock = self.lock().inspect_err(|error| self.turn_away(stick, running, error))?;
         self.wait_for_start(running);
-        let outcome = if self.on_trial(running) {
+        let anew = is_anew(stick);
+        let outcome = if self.may_be_left(running) {
             Err(anyhow::anyhow!("version {} has not shown yet that it is healthy; plug the stick in again when it has", running.version))
         } else {
             self.try_stick(stick, running)
         };
+        let restarts = matches!(&outcome, Ok(Outcome::Installed(offer, _)) if self.wait_for_clock(offer.version));
         let result = match &outcome {
-            Ok(Outcome::Installed(offer)) => format!(
-                "version {} is installed; the appliance restarts now. It keeps the new version if that is healthy and returns to {} by itself if not. Leave the stick in to read the outcome here.",
-                offer.version, running.version
+            Ok(Outcome::Installed(offer, before)) if restarts => format!(
+                "version {} is installed; the appliance restarts now. It keeps the new version if that is healthy and {} devices and {} destinations are there again, and returns to {} by itself if not. Leave the stick in to read the outcome here.",
+                offer.version,
+                before.devices.len(),
+                before.destinations.len(),
+                running.version
+            ),
+            Ok(Outcome::Installed(offer, _)) => format!(
+                "version {} is installed and waits for {CLOCK}: a restart now would take their moment from readings that wait for it. Plug the stick in again when it is set; if it cannot be, power off and on",
+                offer.version
             ),
             Ok(Outcome::Nothing(said)) => said.clone(),
             Err(error) => format!("not installed: {error:#}"),
         };
-        self.report(stick, running, &result);
+        // Whatever else came of it is to be tried again.
+        let is_done = restarts || matches!(outcome, Ok(Outcome::Nothing(_)));
+        self.report(stick, running, &result, anew && !is_done);
         drop(lock);
-        if matches!(outcome, Ok(Outcome::Installed(_))) {
+        if restarts {
             (self.restart)();
         } else {
             self.say_state(StateWord::Ready, &result, BTreeMap::new());
@@ -134,7 +153,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     /// Tells a stick that came while another update is under way, such as the server's download.
     fn turn_away(&self, stick: &Path, running: Running, error: &anyhow::Error) {
         let result = format!("not installed: {error:#}, and plug the stick in again");
-        self.report(stick, running, &result);
+        self.report(stick, running, &result, is_anew(stick));
         // How far an installation is stays on the page.
         if StateFiles::of(&self.places).read(Part::Update).is_none_or(|state| state.word != StateWord::Updating) {
             self.say_state(StateWord::Ready, &result, BTreeMap::new());
@@ -142,10 +161,10 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     }
 
     /// Says on stick and console what became of a stick.
-    fn report(&self, stick: &Path, running: Running, result: &str) {
+    fn report(&self, stick: &Path, running: Running, result: &str, put_off: bool) {
         say(result);
         let gateway = site_file::kept(&self.places).map_or_else(|_none| "not commissioned".to_owned(), |site| site.gateway.to_string());
-        if let Err(error) = write_report(stick, running, &gateway, result) {
+        if let Err(error) = write_report(stick, running, &gateway, result, put_off) {
             say_error(&error.into());
         }
     }
@@ -186,9 +205,8 @@ impl<P: Programs, I: Installer> Updater<P, I> {
         if offer.version < running.version {
             by_hand::leave(&self.places, running.version).context("sealed storage does not take which version is left")?;
         }
-        self.install(&offer)?;
-        self.say_restarting(offer.version);
-        Ok(Outcome::Installed(offer))
+        let before = self.install(&offer)?;
+        Ok(Outcome::Installed(offer, before))
     }
 
     /// Nobody waits: installed within the maintenance window only.
@@ -198,6 +216,8 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             return Ok(());
         }
         let site = site_file::kept(&self.places)?;
+        // Before the lock: a stick waits by itself.
+        self.wait_for_start(Running::read(&self.places)?);
         let _under_way = self.lock()?;
         // What a power cut left takes room from readings.
         server::forget(&self.programs, &self.places);
@@ -223,14 +243,14 @@ impl<P: Programs, I: Installer> Updater<P, I> {
             room::check(self.free_mib()?, room::kept_free_mib(Some(site)), 0).inspect_err(|_none| self.forget_bundle())?;
         }
         let running = Running::read(&self.places)?;
-        if self.on_trial(running) {
+        if self.may_be_left(running) {
             say("the running version has not shown yet that it is healthy: no update before that");
             return Ok(false);
         }
         if let Some(version) = self.installed(running) {
             let starts = self.starts_now(site, version);
             // What was there at the installation is days old by now; it does where nothing newer can be kept.
-            let kept = if starts { keep_before(&self.places, &self.programs).map(|_before| ()) } else { Ok(()) };
+            let kept = if starts { renew_before(&self.places, &self.programs) } else { Ok(()) };
             let _ = kept.map_err(|error| say_error(&error.into()));
             return Ok(starts);
         }
@@ -322,13 +342,29 @@ impl<P: Programs, I: Installer> Updater<P, I> {
 
     /// Whether an update that nobody waits for may restart the appliance now; else, for what it waits.
     fn may_restart(&self, window: Option<&Window>, now_unix_ms: i64) -> Result<(), String> {
-        let trust = fs::read_to_string(self.places.at(path::CLOCK_TRUST)).unwrap_or_default();
-        if trust.trim() == "unset" {
+        if clock::is_unset(&self.places) {
             // A restart before that takes their moment from readings that wait for the clock, and there is no knowing when a window is.
-            return Err("the clock to be set".to_owned());
+            return Err(CLOCK.to_owned());
         }
         let Some(window) = window else { return Ok(()) };
         if window.is_open(now_unix_ms) { Ok(()) } else { Err(window.to_string()) }
+    }
+
+    /// Waits until a restart takes their moment from no readings; whether it takes none now. Without a site file none wait.
+    fn wait_for_clock(&self, version: Version) -> bool {
+        let begun = Instant::now();
+        let waits = || clock::is_unset(&self.places) && site_file::is_kept(&self.places);
+        if waits() {
+            self.say_waiting(&format!("version {version} is installed and waits for {CLOCK}"));
+        }
+        while waits() {
+            if begun.elapsed() >= self.start_wait {
+                return false;
+            }
+            (self.pause)(START_LOOK_INTERVAL);
+        }
+        self.say_restarting(version);
+        true
     }
 
     fn storage_is_open(&self) -> anyhow::Result<()> {
@@ -348,13 +384,21 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     }
 
     /// Installs what was copied, and takes the copy away, whatever became of it.
-    fn install(&self, offer: &Offer) -> anyhow::Result<()> {
+    fn install(&self, offer: &Offer) -> anyhow::Result<Before> {
         let installed = self.install_copy(offer);
         self.forget_bundle();
         installed
     }
 
-    fn install_copy(&self, offer: &Offer) -> anyhow::Result<()> {
+    fn install_copy(&self, offer: &Offer) -> anyhow::Result<Before> {
+        wait_until_settled(&self.places, &self.programs, |pause| {
+            self.say_state(StateWord::Updating, &format!("{} waits until the gateway knows what is there", offer.version), BTreeMap::new());
+            (self.pause)(pause);
+        });
+        let alone = lock::take(&self.places, path::CHANGE_LOCK, self.start_wait)?;
+        let _alone = alone.context("a new site file is being taken; try again once it is in service")?;
+        // It is left on purpose, and is what the new one goes back to.
+        stay_with_this_version(&self.places);
         let before = keep_before(&self.places, &self.programs).context("what the new version must reach cannot be kept")?;
         say(&format!(
             "installing {}; {} devices and {} destinations are there",
@@ -368,32 +412,35 @@ impl<P: Programs, I: Installer> Updater<P, I> {
                 BTreeMap::from([(fact::VERSION.to_owned(), offer.version.to_string()), (fact::PERCENT.to_owned(), percent.to_string())]);
             self.say_state(StateWord::Updating, &format!("installing {}: {percent} %, {what}", offer.version), facts);
         })?;
-        Ok(())
+        Ok(before)
     }
 
-    /// A stick may be there before the start is over. Installing on trial would overwrite the only way back.
+    /// An update may be there before the start is over. Installing on trial would overwrite the only way back.
     fn wait_for_start(&self, running: Running) {
         let begun = Instant::now();
-        let closed = || {
-            let given_up = StateFiles::of(&self.places).read(Part::Data).is_some_and(|state| state.word == StateWord::Tamper);
-            !data_is_open(&self.places) && !given_up
-        };
-        while (closed() || self.on_trial(running)) && begun.elapsed() < self.start_wait {
-            pause(START_LOOK_INTERVAL);
+        let mut mended = begun;
+        loop {
+            let closed = !data_is_open(&self.places);
+            let said = StateFiles::of(&self.places).read(Part::Data).map(|state| state.word);
+            let mending = closed && said == Some(StateWord::Selftest) && begun.elapsed() < CHECKS_DEADLINE;
+            let waits = (closed && said != Some(StateWord::Tamper)) || self.may_be_left(running);
+            if mending {
+                // All else has its time after that.
+                mended = Instant::now();
+            } else if !waits || mended.elapsed() >= self.start_wait {
+                return;
+            }
+            (self.pause)(START_LOOK_INTERVAL);
         }
     }
 
-    fn on_trial(&self, running: Running) -> bool {
-        is_on_trial(&self.places, running)
+    fn may_be_left(&self, running: Running) -> bool {
+        may_be_left(&self.places, running)
     }
 
     fn lock(&self) -> anyhow::Result<File> {
-        let file = self.places.at(path::UPDATE_LOCK);
-        let opened = File::create(&file).with_context(|| format!("{} cannot be made", file.display()))?;
-        if opened.try_lock().is_err() {
-            bail!("another update is under way; wait until it has ended");
-        }
-        Ok(opened)
+        let lock = lock::take(&self.places, path::UPDATE_LOCK, Duration::ZERO)?;
+        lock.context("another update is under way; wait until it has ended")
     }
 
     fn say_restarting(&self, version: Version) {
@@ -416,7 +463,7 @@ impl<P: Programs, I: Installer> Updater<P, I> {
 /// What became of a stick.
 enum Outcome {
     /// It starts next.
-    Installed(Offer),
+    Installed(Offer, Before),
     /// Nothing to do, and why.
     Nothing(String),
 }

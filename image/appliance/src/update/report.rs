@@ -15,24 +15,47 @@ const REPORT_BYTES_MAX: usize = 32 * 1024;
 /// Lines end so that every editor shows them.
 const LINE_END: &str = "\r\n";
 
-/// Begins the report of a stick that has none: a person brought it anew. A stick that takes no report stays without one
-/// however often the appliance starts, and says nothing by that.
-pub(crate) fn begin_report(stick: &Path) -> bool {
-    File::create_new(stick.join(UPDATE_REPORT)).is_ok()
+/// In the newest entry where the stick was put off: what a person wants by it was not looked at yet.
+const PUT_OFF: &str = "Next:      plug the stick in again as it is\r\n";
+
+/// Whether a person brought the stick anew: it has no report, or was only put off.
+pub(crate) fn is_anew(stick: &Path) -> bool {
+    let file = stick.join(UPDATE_REPORT);
+    fs::symlink_metadata(&file).is_err() || was_put_off(&earlier(&file))
 }
 
-/// Puts an entry in front of the report on a stick.
+fn was_put_off(report: &str) -> bool {
+    report.split_inclusive(LINE_END).take_while(|line| *line != LINE_END).any(|line| line == PUT_OFF)
+}
+
+/// Begins the report of a stick that a person brought anew, who is heard once. A stick that takes no report stays without one
+/// however often the appliance starts, and says nothing by that.
+pub(crate) fn begin_report(stick: &Path) -> bool {
+    let file = stick.join(UPDATE_REPORT);
+    let earlier = earlier(&file);
+    if was_put_off(&earlier) {
+        return write_file(&file, earlier.replace(PUT_OFF, "").as_bytes()).is_ok();
+    }
+    File::create_new(file).is_ok()
+}
+
+/// What is on the stick, as far as it is a report.
+fn earlier(file: &Path) -> String {
+    let earlier = match fs::metadata(file) {
+        Ok(known) if known.is_file() && known.len() <= REPORT_BYTES_MAX as u64 * 2 => fs::read(file).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    String::from_utf8_lossy(&earlier).into_owned()
+}
+
+/// Puts an entry in front of the report on a stick; `put_off` where what a person wants by it is still to be looked at.
 ///
 /// # Errors
 /// When the stick does not take it.
-pub(crate) fn write_report(stick: &Path, running: Running, gateway: &str, result: &str) -> Result<(), StickError> {
+pub(crate) fn write_report(stick: &Path, running: Running, gateway: &str, result: &str, put_off: bool) -> Result<(), StickError> {
     let file = stick.join(UPDATE_REPORT);
-    let earlier = match fs::metadata(&file) {
-        Ok(known) if known.is_file() && known.len() <= REPORT_BYTES_MAX as u64 * 2 => fs::read(&file).unwrap_or_default(),
-        _ => Vec::new(),
-    };
-    let mut text = entry(now_unix_ms(), running, gateway, result);
-    text.push_str(&String::from_utf8_lossy(&earlier));
+    let mut text = entry(now_unix_ms(), running, gateway, result, if put_off { PUT_OFF } else { "" });
+    text.push_str(&earlier(&file));
     let mut end = text.len().min(REPORT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -40,7 +63,7 @@ pub(crate) fn write_report(stick: &Path, running: Running, gateway: &str, result
     write_file(&file, text.get(..end).unwrap_or_default().as_bytes())
 }
 
-fn entry(at_unix_ms: i64, running: Running, gateway: &str, result: &str) -> String {
+fn entry(at_unix_ms: i64, running: Running, gateway: &str, result: &str, next: &str) -> String {
     // Seconds are enough for a person.
     let at = Timestamp::from_second(at_unix_ms.div_euclid(1000)).map(|at| at.to_string()).unwrap_or_default();
     let lines = [
@@ -49,9 +72,9 @@ fn entry(at_unix_ms: i64, running: Running, gateway: &str, result: &str) -> Stri
         format!("Appliance: {gateway}"),
         format!("Running:   version {} in slot {}", running.version, running.slot),
         format!("Result:    {result}"),
-        String::new(),
     ];
-    lines.iter().map(|line| format!("{line}{LINE_END}")).collect()
+    let lines: String = lines.iter().map(|line| format!("{line}{LINE_END}")).collect();
+    lines + next + LINE_END
 }
 
 #[cfg(test)]
@@ -69,7 +92,7 @@ mod tests {
         assert!(!begin_report(stick.path()), "only once");
         fs::write(stick.path().join(UPDATE_REPORT), b"\xff\xfe garbage").unwrap();
         for number in 0..400 {
-            write_report(stick.path(), running, "practice-01", &format!("result {number} \u{fc}\u{df}")).unwrap();
+            write_report(stick.path(), running, "practice-01", &format!("result {number} \u{fc}\u{df}"), false).unwrap();
         }
         let text = fs::read_to_string(stick.path().join(UPDATE_REPORT)).unwrap();
         assert!(text.len() <= REPORT_BYTES_MAX);

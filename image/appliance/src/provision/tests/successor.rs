@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
+use crate::boot::stay_with_this_version;
 use crate::gate::Before;
+use crate::lock;
 use crate::stick::drawer::Folder;
 use crate::stick::{Mounted, StickError};
 
@@ -184,6 +186,46 @@ fn an_update_is_not_held_to_a_device_that_is_gone() {
     appliance.plugged("next", &with_another("monitor-07")).1.unwrap();
     let expected = Before::read(&places).unwrap();
     assert_eq!((expected.devices, expected.destinations), (vec!["monitor-01".to_owned()], vec!["ehr".to_owned()]));
+}
+
+/// Nor to one that the new file itself reaches in another way: what is wrong there is not the version's fault. What stays as it is, on
+/// whatever line of the file, stays expected.
+#[test]
+fn an_update_is_not_held_to_what_another_site_file_changes() {
+    let all = (["bedside-1", "monitor-01"].as_slice(), ["ehr"].as_slice());
+    let authority = rcgen::generate_simple_self_signed(["ehr.example".to_owned()]).unwrap().cert.pem();
+    let authority = format!("/fhir\"\nca_pem = \"\"\"\n{authority}\"\"\"\n");
+    let moved = "Patient/4712\"\npatient_since = \"2026-11-22T10:00:00+01:00\"\n";
+    for (from, to, (devices, destinations)) in [
+        ("[site]", "# Another line\n[site]", all),
+        ("Patient/4711\"\n", moved, all),
+        ("127.0.0.1:9", "127.0.0.1:10", (&["monitor-01"][..], &["ehr"][..])),
+        ("8883", "8884", (&["bedside-1"], &["ehr"])),
+        ("/fhir\"\n", authority.as_str(), (&["bedside-1", "monitor-01"], &[])),
+        ("dhcp = true", "dhcp = true\nvlan = 7", (&[], &[])),
+    ] {
+        let appliance = in_service_already();
+        let places = appliance.places();
+        appliance.put_site_file(&sign(SITE_EXAMPLE, &signer()).unwrap());
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Before { devices: names(all.0), destinations: names(all.1), ..Before::default() }.keep(&places).unwrap();
+        assert_eq!(SITE_EXAMPLE.matches(from).count(), 1, "{from}");
+        appliance.plugged("next", &SITE_EXAMPLE.replace(from, to)).1.unwrap();
+        let expected = Before::read(&places).unwrap();
+        assert_eq!((expected.devices, expected.destinations), (names(devices), names(destinations)), "{to}");
+    }
+}
+
+/// A restart before the clock is set takes their moment from readings: whoever brings the file reads it.
+#[test]
+fn a_restart_before_the_clock_is_set_is_said() {
+    let appliance = in_service_already();
+    for (word, told_so) in [("unset\n", true), ("free\n", false)] {
+        fs::write(appliance.places().at(path::CLOCK_TRUST), word).unwrap();
+        let (stick, done) = appliance.plugged(word.trim(), &with_another(if told_so { "monitor-07" } else { "monitor-08" }));
+        done.unwrap();
+        assert_eq!(told(&stick).contains("have no moment any more after this restart"), told_so, "{}", told(&stick));
+    }
 }
 
 /// A stick that is pulled while it gets its answer: what is kept by then comes into service.
@@ -368,6 +410,44 @@ fn a_stick_waits_only_for_a_trial_that_may_end_in_the_other_version() {
     assert_eq!(waits(long, false), 0, "kept");
     put_on_trial(&places, "vitalgate-b_0.1.0+3.efi");
     assert_eq!(waits(Duration::ZERO, false), 0, "the gate has decided long before");
+    fs::remove_file(places.at(path::ESP).join(crate::boot::NOTES).join("trial.json")).unwrap();
+    let installing = Cell::new(lock::take(&places, path::CHANGE_LOCK, Duration::ZERO).unwrap());
+    crate::provision::successor::wait_while_judged(&places, long, || drop(installing.take().expect("it is over")));
+    assert!(installing.take().is_none(), "an installation is waited for");
+}
+
+/// Its restart does not cut off an installation, which would be lost without a word; the stick says what to wait for.
+#[test]
+fn no_site_file_is_taken_while_an_update_is_installed() {
+    let appliance = in_service_already();
+    let installing = lock::take(&appliance.places(), path::CHANGE_LOCK, Duration::ZERO).unwrap();
+    let (stick, done) = appliance.plugged("next", &with_another("monitor-07"));
+    assert!(done.is_err() && told(&stick).contains("an update is being installed"), "{}", told(&stick));
+    assert!(appliance.said().detail.contains("an update is being installed"), "{}", appliance.said().detail);
+    assert_eq!((appliance.site_in_service().contains("monitor-07"), appliance.programs.restarts.get()), (false, 0));
+    drop(installing);
+    appliance.plugged_again(&stick).unwrap();
+    assert_eq!((appliance.site_in_service().contains("monitor-07"), appliance.programs.restarts.get()), (true, 1));
+}
+
+/// A later version may be stricter than the one that took the file: it says which line it does not take, and what to do.
+#[test]
+fn a_site_file_that_a_later_version_does_not_take_is_named_by_line() {
+    let appliance = in_service_already();
+    let text = example().replace("serial = [\"VG-0001\"]", "serial = [\"VG-0001\", \"any\"]");
+    let key = SigningKey::parse(&"01".repeat(32)).unwrap();
+    let (public, text) = (key.public().to_hex(), text.trim_end());
+    let signature = key.sign_bytes(format!("vitalgate-signature-1\nsite\n{public}\n{text}").as_bytes());
+    let signature: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+    appliance.put_site_file(&format!(
+        "{text}\n\n# -----BEGIN VITALGATE SIGNATURE-----\n# purpose: site\n# signed-by: {public}\n# signature: {signature}\n# -----END VITALGATE SIGNATURE-----\n"
+    ));
+    assert!(appliance.with(&Drawer::default(), |step| step.accept()).is_err());
+    let said = appliance.said();
+    assert_eq!((said.word, said.code), (StateWord::ProvisionRejected, Some(Rejection::ErrorsInText.code())));
+    let (detail, line) = (said.detail, format!("this version does not take the accepted site file: {}:", stick::SITE_FILE));
+    assert!(detail.starts_with(&line) && detail.contains("\"any\" beside serial numbers; write serial"), "{detail}");
+    assert!(detail.ends_with("sign it again, and bring it on a stick labelled PROVISION"), "{detail}");
 }
 
 /// A power cut at any step of the first acceptance leaves no file without its moment: it would expire in service.
@@ -399,9 +479,13 @@ fn a_restart_for_a_stick_is_no_try_of_the_version() {
     };
     put_on_trial(&places, "vitalgate-b_0.1.0+3.efi");
     let before = entries();
-    crate::provision::successor::stay_with_this_version(&places);
+    stay_with_this_version(&places);
     assert_eq!(entries(), before, "one on trial is judged as before");
-    fs::remove_file(places.at(path::ESP).join(crate::boot::NOTES).join("trial.json")).unwrap();
-    crate::provision::successor::stay_with_this_version(&places);
+    let trial = places.at(path::ESP).join(crate::boot::NOTES).join("trial.json");
+    fs::write(&trial, r#"{"slot":"b","version":"0.1.0","data_was_open":true}"#).unwrap();
+    stay_with_this_version(&places);
+    assert_eq!(entries(), before, "an older version that was installed starts next");
+    fs::remove_file(trial).unwrap();
+    stay_with_this_version(&places);
     assert_eq!(entries(), ["vitalgate-a_0.2.0+3.efi", "vitalgate-b_0.1.0+3.efi"]);
 }
