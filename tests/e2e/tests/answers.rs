@@ -13,11 +13,13 @@ use vitalgate_domain::{DeviceId, UnixMs};
 use vitalgate_e2e::Site;
 use vitalgate_e2e::ward::recording;
 use vitalgate_simulator::replay::wall_now;
-use vitalgate_simulator::{ChartedSet, Message};
+use vitalgate_simulator::{ChartedSet, Message, MqttMonitor};
 use vitalgate_test_support::gateway::{binary, command, write_config};
 use vitalgate_test_support::{ConfigText, DeviceLine, GatewayProcess, wait_until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Messages on their way at a time: one after the other, a slow disk would take longer than the deadline.
+const IN_FLIGHT: usize = 20;
 /// Messages whose readings fill a trace's answer several times.
 const MESSAGES: usize = 300;
 
@@ -42,7 +44,7 @@ async fn publish(site: &Site, messages: Vec<Message>) {
     drop(source);
     let (acknowledge, _acknowledged) = mpsc::unbounded_channel();
     let (_stop, stopped) = watch::channel(false);
-    let monitor = site.monitor("monitor-01").unwrap();
+    let monitor = MqttMonitor { in_flight_max: IN_FLIGHT, ..site.monitor("monitor-01").unwrap() };
     let report = tokio::time::timeout(DEADLINE, monitor.run(queue, acknowledge, stopped)).await.unwrap();
     assert_eq!((report.acknowledged, report.left), (count as u64, 0), "{}", site.gateway.log_end());
 }

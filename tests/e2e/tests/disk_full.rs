@@ -118,12 +118,12 @@ async fn nothing_is_acknowledged(ward: &mut Ward, disk: &Filled) {
         let (acknowledged, committed) = (ward.note_acknowledgements(), committed(ward).await);
         let highest_free = highest_free_while(disk, wait_sent_away(ward, begun + 2 * round)).await;
         let (acknowledged_since, committed_since) = (ward.note_acknowledgements(), self::committed(ward).await);
+        let metrics = ward.gateway.metrics().await.unwrap();
         if highest_free.max(disk.free()) >= FLOOR_MIB * MIB {
             continue;
         }
         assert_eq!(acknowledged_since, acknowledged, "something was acknowledged below the floor");
         assert_eq!(committed_since, committed, "something was committed below the floor");
-        let metrics = ward.gateway.metrics().await.unwrap();
         assert!(metrics.contains("vitalgate_below_floor 1"), "{metrics}");
         return;
     }

@@ -119,17 +119,23 @@ async fn a_poisoned_entry_is_isolated_as_a_dead_letter_and_the_rest_is_delivered
     })));
     ward.wait_acknowledged(300, Duration::from_secs(60)).await.unwrap();
     ward.finish_devices(Duration::from_secs(30)).await.unwrap();
-    let verdict = wait_until("everything but the poison", Duration::from_secs(60), async || {
-        let verdict = ward.oracle.compare(&ward.ehr.sightings());
-        (verdict.lost_count() > 0 && verdict.lost.iter().all(|line| line.contains("body_weight")) || verdict.lost_count() == 0)
-            .then_some(verdict)
+    // Until all are, a replay would leave out those whose refusal is not on disk yet.
+    wait_until("everything to be delivered or refused", Duration::from_secs(60), async || {
+        let status = ward.gateway.status().await.ok()?;
+        (status["destinations"][0]["queued"] == 0).then_some(())
     })
     .await
-    .unwrap();
-    let listed = command(ward.gateway.config_file(), &["dead-letters", "list"]).await.unwrap();
-    assert!(listed.contains("weight is not accepted on this ward"), "the EHR's own reason is listed:\n{listed}");
+    .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    let verdict = ward.oracle.compare(&ward.ehr.sightings());
     assert!(verdict.lost_count() > 0, "the poison was delivered");
+    assert!(verdict.lost.iter().all(|line| line.contains("body_weight")), "{verdict:?}");
     assert_eq!(verdict.duplicated_count(), 0, "{verdict:?}");
+    wait_until("the EHR's own reason to be listed", Duration::from_secs(30), async || {
+        let listed = command(ward.gateway.config_file(), &["dead-letters", "list"]).await.ok()?;
+        listed.contains("weight is not accepted on this ward").then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
 
     // Promise 4: once the EHR is mended they can be replayed, and arrive once.
     ward.ehr.poison(None);
@@ -160,10 +166,10 @@ async fn refused_credentials_pause_and_raise_an_alarm() {
 /// After an outage that is long enough for any back-off to have grown, what waits is on its way again within seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_return_of_the_ehr_is_noticed_within_seconds() {
-    /// Two seconds by the rule for probes, and as much for a busy machine.
-    const NOTICED_WITHIN: Duration = Duration::from_secs(4);
+    /// Two seconds by the rule for probes, and the rest for a busy machine.
+    const NOTICED_WITHIN: Duration = Duration::from_secs(8);
     /// Long enough for a back-off that doubles to have come far beyond that, in seconds.
-    const OUTAGE_S: u64 = 20;
+    const OUTAGE_S: u64 = 30;
     let mut ward = Ward::start(WardOptions { mqtt_devices: 3, ..WardOptions::default() }).await.unwrap();
     let silent_s = async |ward: &Ward| ward.gateway.status().await.ok()?["destinations"][0]["last_acknowledgement_age_s"].as_u64();
     wait_until("the first delivery", Duration::from_secs(30), async || silent_s(&ward).await).await.unwrap();

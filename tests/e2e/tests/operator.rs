@@ -165,8 +165,13 @@ async fn the_words_of_an_ehr_do_not_leave_by_the_side_door() {
     };
     ward.ehr.poison(Some(Arc::new(|_| Some("Maria Muster (born 1950-02-03): value 182 outside".to_owned()))));
     alarm(&ward, "none was taken").await;
-    let dead_letters = command(ward.gateway.config_file(), &["dead-letters", "list"]).await.unwrap();
-    assert!(dead_letters.contains("Maria Muster"), "its words are kept where they belong:\n{dead_letters}");
+    // The alarm may come before a refusal is on disk.
+    wait_until("its words to be where they belong", Duration::from_secs(60), async || {
+        let dead_letters = command(ward.gateway.config_file(), &["dead-letters", "list"]).await.ok()?;
+        dead_letters.contains("Maria Muster").then_some(())
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
     ward.ehr.poison(None);
     for status in [401, 500] {
         ward.ehr.misbehave(Fault::Status(status));

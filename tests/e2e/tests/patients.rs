@@ -10,12 +10,14 @@ use tokio::sync::{mpsc, watch};
 use vitalgate_domain::{DeviceId, UnixMs};
 use vitalgate_e2e::Site;
 use vitalgate_e2e::ward::recording;
-use vitalgate_simulator::Message;
 use vitalgate_simulator::replay::wall_now;
+use vitalgate_simulator::{Message, MqttMonitor};
 use vitalgate_test_support::gateway::command;
 use vitalgate_test_support::{DeviceLine, Oracle, wait_until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Messages on their way at a time: one after the other, a slow disk would take longer than the deadline.
+const IN_FLIGHT: usize = 20;
 const DEVICE: &str = "monitor-01";
 
 fn device(patient: Option<&str>) -> DeviceLine {
@@ -33,7 +35,7 @@ async fn publish(site: &Site, times: &[UnixMs], oracle: &mut Oracle) -> u64 {
     drop(source);
     let (acknowledge, mut acknowledged) = mpsc::unbounded_channel();
     let (_stop, stopped) = watch::channel(false);
-    let monitor = site.monitor(DEVICE).unwrap();
+    let monitor = MqttMonitor { in_flight_max: IN_FLIGHT, ..site.monitor(DEVICE).unwrap() };
     let report = tokio::time::timeout(DEADLINE, monitor.run(messages, acknowledge, stopped)).await.unwrap();
     assert_eq!((report.acknowledged, report.left), (times.len() as u64, 0), "{}", site.gateway.log_end());
     let before = oracle.count();
@@ -110,8 +112,13 @@ async fn a_device_without_a_patient_is_held_and_shown_and_goes_once_when_its_pat
     let unassigned = publish(&site, &moments(begin.plus_ms(-600_000), 500), &mut oracle).await;
     assert!(unassigned > 1_000, "more than one request takes");
     held(&site, unassigned).await;
-    let listed = command(site.gateway.config_file(), &["dead-letters", "list"]).await.unwrap();
-    assert!(listed.contains("Unassigned") && listed.contains(DEVICE) && listed.contains("no patient was associated"), "{listed}");
+    // The count may be known before the reasons.
+    let mut listed = String::new();
+    let shown = wait_until("the reasons to be listed", DEADLINE, async || {
+        listed = command(site.gateway.config_file(), &["dead-letters", "list"]).await.ok()?;
+        ["Unassigned", DEVICE, "no patient was associated"].iter().all(|word| listed.contains(word)).then_some(())
+    });
+    shown.await.unwrap_or_else(|error| panic!("{error}\n{listed}"));
     assert!(replayed(&site).await.starts_with("0 replayed"), "there is still no patient");
 
     reconfigured(&mut site, "Patient/p1", None).await;

@@ -143,8 +143,9 @@ async fn undone(
     drop(running);
     let mut failing = appliance.machine.power_on(&Surroundings::default()).await?;
     failing.ended(INSTALL_WITHIN).await?;
-    let said = failing.console.said("ROLLED-BACK");
-    evidence.check(&format!("{} gave itself up in its first start", broken.version), said);
+    let gave_up = |line: &str| line.contains("ROLLED-BACK").then_some(());
+    let said = failing.console.wait("that it gave itself up", READINGS_WITHIN, gave_up).await?;
+    evidence.check(&format!("{} gave itself up in its first start", broken.version), matches!(said, Heard::Yes(..)));
     drop(failing);
     let running = appliance.boot(evidence).await?;
     let version = before.version.clone();

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use vitalgate_layout::{Rejection, Slot, StateWord, stick as labels};
-use vitalgate_test_support::wait_until;
 
 use crate::appliance::{Appliance, IN_SERVICE, Updated, practice, site_file};
 use crate::disk;
@@ -82,7 +81,7 @@ async fn bundles(first: &Image, stranger: &Stranger, evidence: &mut Evidence) ->
     for (name, reason) in REASONS {
         let stick = Stick::new(&folder.join("stick.img"), labels::UPDATE, &[("update.raucb", &file(name))]).await?;
         let plugged = running.plug(&stick).await?;
-        let report = report(&stick, labels::UPDATE_REPORT).await.with_context(|| running.console.end());
+        let report = stick.written(labels::UPDATE_REPORT, REPORT_WITHIN).await.with_context(|| running.console.end());
         if let Some(report) = evidence.outcome(&format!("the stick says what became of a bundle {name}"), report) {
             let result = report.lines().find_map(|line| line.strip_prefix("Result:")).unwrap_or_default().trim().to_owned();
             let is_for_it = result.contains(reason) && !OTHER_REASONS.iter().any(|other| result.contains(other));
@@ -95,11 +94,6 @@ async fn bundles(first: &Image, stranger: &Stranger, evidence: &mut Evidence) ->
     let entries = disk::boot_entries(&appliance.machine.disk).await?;
     evidence.check(&format!("nothing was installed: {entries:?}"), entries.iter().all(|entry| entry.slot == Slot::A));
     Ok(())
-}
-
-async fn report(stick: &Stick, name: &str) -> anyhow::Result<String> {
-    let written = async || stick.text(name).await.filter(|text| !text.trim().is_empty());
-    wait_until(&format!("{name} on the stick"), patience(REPORT_WITHIN), written).await
 }
 
 /// Kernel images without a signature or with that of a stranger: the firmware starts none of them.
@@ -187,7 +181,7 @@ async fn site_files(first: &Image, evidence: &mut Evidence) -> anyhow::Result<()
     let plugged = running.plug(&bad).await?;
     let rejected = running.state(&[StateWord::ProvisionRejected], REPORT_WITHIN).await?;
     evidence.check(&format!("a changed site file is refused: {rejected:?}"), matches!(rejected, Heard::Yes(..)));
-    let said = report(&bad, labels::PROVISION_REPORT).await;
+    let said = bad.written(labels::PROVISION_REPORT, REPORT_WITHIN).await;
     if let Some(said) = evidence.outcome("the stick has a report", said) {
         let reason = format!("REFUSED ({})", Rejection::SignatureWrong.code());
         evidence.check(&format!("it names the signature: {reason}"), said.contains(&reason));

@@ -153,8 +153,8 @@ fn nothing_secret(files: &Files, appliance: &Appliance, evidence: &mut Evidence)
     let all: String = files.iter().map(|(_, text)| text.as_str()).collect();
     let found = PUBLISHERS.iter().chain([&POLLED]).all(|device| all.contains(device));
     evidence.check("the search finds the devices, which are there", found);
-    let taken_out = all.matches("Patient/[patient]").count();
-    evidence.check(&format!("{taken_out} references to patients were taken out"), taken_out > PUBLISHERS.len());
+    let taken_out = all.matches(r#"patient = "[patient]""#).count();
+    evidence.check(&format!("{taken_out} patients were taken out of the configuration"), taken_out > PUBLISHERS.len());
     evidence.check("no patient is named", !all.contains(PATIENT_MARK));
 
     let mut secrets = Vec::new();
