@@ -245,6 +245,8 @@ pub struct DeadLetterView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resolution {
+    /// Change nothing, and say which a discarding would take.
+    Count,
     /// Decode, admit and send them again.
     Replay,
     /// Keep them on record as discarded.
@@ -256,6 +258,7 @@ impl Resolution {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Count => "counted",
             Self::Replay => "replayed",
             Self::Discard => "discarded",
         }
@@ -293,6 +296,9 @@ pub struct Answered {
     pub resolved: u64,
     /// Still dead letters, or dead letters again.
     pub remaining: u64,
+    /// Those that were resolved or counted: what was asked for, and what goes along with it, as the parts of a panel do.
+    #[serde(default)]
+    pub places: Vec<u64>,
     /// Between these places lie those that this request did not come to; to be asked for next.
     #[serde(default)]
     pub not_reached: Option<(u64, u64)>,

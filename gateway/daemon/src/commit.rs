@@ -136,6 +136,11 @@ impl Group {
         !self.changes.is_empty() || self.entries.iter().any(|entry| matches!(entry, Entry::DeadLetter(_)))
     }
 
+    /// Another request to replay or discard waits for the next commit: each takes its time, and devices wait for their acknowledgements.
+    fn has_resolved(&self) -> bool {
+        !self.answers.is_empty() || !self.answers_apart.is_empty()
+    }
+
     fn has_room(&self) -> bool {
         self.entries.len() + READINGS_PER_SAMPLE_MAX < COMMIT_READINGS_MAX
             && self.receipts.len() < COMMIT_READINGS_MAX
@@ -198,7 +203,7 @@ impl CommitLoop {
 
     /// Adds what queued up meanwhile.
     fn fill(&mut self, group: &mut Group) {
-        while group.changes.len() < CHANGES_PER_COMMIT_MAX && group.rejections < REJECTIONS_PER_COMMIT_MAX {
+        while group.changes.len() < CHANGES_PER_COMMIT_MAX && group.rejections < REJECTIONS_PER_COMMIT_MAX && !group.has_resolved() {
             let Ok(command) = self.commands.try_recv() else { break };
             self.obey(command, group);
         }
@@ -320,6 +325,8 @@ impl CommitLoop {
 
     /// Writes the group and gives the receipts. Only a full disk is survived here.
     fn commit(&mut self, group: &mut Group) -> anyhow::Result<()> {
+        // What the group was made of may have taken its time.
+        self.beacon.moved();
         let (receipt, apart) = self.write(group)?;
         if receipt == Receipt::Committed {
             self.note_heard(&group.heard);
@@ -451,7 +458,7 @@ impl CommitLoop {
     }
 
     fn publish_settlement(&self) {
-        self.shared.set_settlement(Settlement::from(self.journal.state()));
+        self.shared.set_settlement(Settlement::from(&self.journal));
     }
 
     fn upkeep(&mut self, group: &mut Group) -> anyhow::Result<()> {
@@ -462,7 +469,9 @@ impl CommitLoop {
         self.commit(group)?;
         self.letters.tell_others(monotonic_ms());
         self.journal.maintain().context("the journal's segments cannot be kept up")?;
+        self.beacon.moved();
         self.carry_forward()?;
+        self.beacon.moved();
         // A device that was sent away may be long in coming again.
         if self.shared.below_floor.load(Ordering::Relaxed) && self.journal.has_room().context("free space is not known")? {
             self.shared.below_floor.store(false, Ordering::Relaxed);

@@ -20,8 +20,9 @@ use vitalgate_store::{ReadError, Reader, State};
 
 use crate::devices::Devices;
 #[cfg(test)]
-pub(crate) use carried::Carried;
-pub(crate) use carried::Told;
+pub(crate) use carried::{Carried, IdsGiven};
+pub(crate) use carried::{TOLD_TIME_MAX, Told};
+pub(crate) use panels::PLACES_MAX as PANEL_PLACES_MAX;
 use selection::Selection;
 pub(crate) use selection::{count, without};
 use window::{Window, own_id};
@@ -110,7 +111,9 @@ impl Replay {
         let failed = |error: ReadError| ReadModelError::Store(error.to_string());
         let mut plan = Plan::default();
         let mut selection = self.select(request, unresolved).map_err(failed)?;
+        let mut counted = Vec::new();
         match request.resolution {
+            Resolution::Count => counted = selection.taken,
             Resolution::Discard => plan.resolved = selection.taken,
             Resolution::Replay => {
                 let mut window = Window::new(&self.reader);
@@ -136,6 +139,7 @@ impl Replay {
         plan.answered = Answered {
             resolved: plan.resolved.len() as u64,
             remaining: count(unresolved).saturating_sub(plan.resolved.len() as u64),
+            places: plan.resolved.iter().chain(&counted).map(|sequence| sequence.0).collect(),
             not_reached: selection.left.map(|(next, newest)| (next.0, newest.0)),
         };
         if !plan.resolved.is_empty() {

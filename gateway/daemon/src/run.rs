@@ -29,7 +29,7 @@ use vitalgate_pipeline::{Admission, AdmissionPolicy, Alarm, AlarmKind, Delivery,
 use vitalgate_store::keyed::KeyedOptions;
 use vitalgate_store::{Journal, Keyed, Opened, Reader, RealFiles, StoreOptions};
 use vitalgate_transport::{FhirClient, FhirEndpoint, KeepConditional, TransportMetrics, WritePolicy};
-use vitalgate_trust::{ClientProfile, client_config, credential_file};
+use vitalgate_trust::{ClientProfile, client_config, credential_file, plain_client_config};
 
 pub(crate) use profiles::profiles;
 
@@ -123,7 +123,7 @@ impl<'a> Gateway<'a> {
         let (command, commands) = mpsc::channel(COMMANDS_MAX);
         let Opened { journal, reader, keyed, state, report } = self.opened;
         let conditional = journal.state().conditional.clone();
-        self.shared.set_settlement(Settlement::from(journal.state()));
+        self.shared.set_settlement(Settlement::from(&journal));
 
         let (committed, committed_seen) = watch::channel(reader.committed());
         let commit = CommitLoop {
@@ -399,7 +399,8 @@ fn fhir_client(config: &Config, destination: &Destination, fhir: &Fhir, conditio
         certificate_file: fhir.client_certificate_file.clone(),
         key_file: key_file.or_else(|| fhir.client_key_file.clone()),
     };
-    let tls = client_config(&profile).with_context(|| format!("destination {}: TLS", destination.id))?;
+    let tls = if fhir.url.starts_with("http://") { plain_client_config() } else { client_config(&profile) };
+    let tls = tls.with_context(|| format!("destination {}: TLS", destination.id))?;
     let endpoint = FhirEndpoint {
         request_timeout_ms: fhir.request_timeout_ms,
         bearer_token_file: fhir.bearer_token_file.clone(),
@@ -441,4 +442,40 @@ async fn report(serving: impl Future<Output = Result<(), vitalgate_console::Serv
 fn make_private_folder(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Promise 1: readings go to a server without TLS from a machine whose list of authorities is empty.
+    #[test]
+    fn a_destination_without_tls_needs_no_authorities() {
+        const NAME: &str = "run::tests::a_destination_without_tls_needs_no_authorities";
+        const ALONE: &str = "VITALGATE_TEST_ALONE";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vitalgate.toml");
+        if std::env::var_os(ALONE).is_none() {
+            // Where the list is comes from the environment, which can be another one only in a process of its own.
+            let empty = folder.path().join("empty.pem");
+            std::fs::write(&empty, "").unwrap();
+            let mut alone = Command::new(std::env::current_exe().unwrap());
+            alone.args(["--exact", NAME]).env(ALONE, "").env("SSL_CERT_FILE", &empty).env_remove("SSL_CERT_DIR");
+            let output = alone.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let client = |url: &str| {
+            let gateway = "[gateway]\nname = \"gateway-01\"\nstate_dir = \"/var/lib/vitalgate\"\n";
+            std::fs::write(&path, format!("{gateway}[[destination]]\nid = \"ehr\"\nkind = \"fhir\"\nurl = {url:?}\n")).unwrap();
+            let config = Config::load(&path).unwrap_or_else(|errors| panic!("{errors:?}"));
+            let destination = &config.destinations[0];
+            fhir_client(&config, destination, fhir(destination).unwrap(), None).map(|_| ())
+        };
+        assert!(client("https://127.0.0.1/fhir").is_err(), "nobody is trusted");
+        client("http://127.0.0.1/fhir").unwrap();
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use vitalgate_domain::{DestinationId, DeviceId, Sequence, SequenceRanges};
 use vitalgate_pipeline::{Alarm, AlarmKind};
-use vitalgate_store::State;
+use vitalgate_store::{Journal, State};
 
 use crate::clock::monotonic_ms;
 
@@ -54,12 +54,15 @@ pub(crate) struct Settlement {
     pub(crate) dead_letters: SequenceRanges,
     /// Destinations that may hold entries under ids of their own.
     pub(crate) conditional: BTreeSet<DestinationId>,
+    /// The place after the last entry that it tells of: a reader sees the next entries before their standing is told here.
+    pub(crate) next: Sequence,
 }
 
-impl From<&State> for Settlement {
-    fn from(state: &State) -> Self {
-        let State { settled, unresolved, conditional, .. } = state;
-        Self { settled: settled.clone(), dead_letters: unresolved.clone(), conditional: conditional.clone() }
+impl From<&Journal> for Settlement {
+    fn from(journal: &Journal) -> Self {
+        let State { settled, unresolved, conditional, .. } = journal.state();
+        let (settled, dead_letters, conditional) = (settled.clone(), unresolved.clone(), conditional.clone());
+        Self { settled, dead_letters, conditional, next: journal.next_sequence() }
     }
 }
 

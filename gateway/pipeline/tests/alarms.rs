@@ -2,7 +2,7 @@
 
 mod rig;
 
-use rig::{Rig, SubjectPatient as _, all_accepted, heart_rates, reading};
+use rig::{Rig, SubjectPatient as _, all_accepted, heart_rates, reading, transient};
 use vitalgate_domain::{Answer, Batch, ItemAnswer, Metric, Sequence};
 use vitalgate_pipeline::delivery::{
     PATIENT_FORGOTTEN_MS, PATIENT_SUSPECT_FAILURES, PAUSED_WAIT_MAX_MS, READ_FAILURES_MAX, REJECTIONS_IN_A_ROW, RETRY_AFTER_MAX_MS,
@@ -152,6 +152,30 @@ fn what_cannot_be_read_is_shown_until_it_can() {
     rig.drain(all_accepted);
     assert_eq!((standing(&rig), rig.cleared.len()), (Vec::new(), 1));
     assert!(rig.rejected.is_empty());
+}
+
+/// Promise 5: what the live lane could not read and left to the backlog is shown until the backlog reads it, not until something new comes.
+#[test]
+fn what_was_left_to_the_backlog_is_shown_until_that_reads_it() {
+    let broken = |lane| (lane == Lane::Live).then(|| DeliveryEvent::ReadFailed { lane, detail: "os error 5".into() });
+    let mut rig = Rig::new(DeliveryPolicy::default(), heart_rates(1..5, 1));
+    rig.tick();
+    rig.unread = broken;
+    rig.commit([reading(Metric::HeartRate, 5, 1, rig.now_ms)]);
+    for _ in 0..10 * READ_FAILURES_MAX {
+        rig.answer_all(|_| transient());
+        assert!(rig.sleep());
+        if standing(&rig).contains(&AlarmKind::Unreadable) && !rig.sent.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(standing(&rig), [AlarmKind::Unreachable, AlarmKind::Unreadable]);
+    // Now it can be read. The destination is back, and the live lane goes on with what comes next.
+    rig.unread = |_| None;
+    let reads = rig.reads.len();
+    rig.drain(all_accepted);
+    assert!(rig.reads[reads..].iter().all(|(lane, ..)| *lane == Lane::Backlog), "{:?}", &rig.reads[reads..]);
+    assert_eq!(standing(&rig), []);
 }
 
 /// Promise: a read that was put off because the disk is full is no sign of a disk that cannot be read.

@@ -151,16 +151,22 @@ pub(crate) fn read_up_to(files: &dyn FileSystem, path: &Path, bytes_max: usize) 
 /// # Errors
 /// When the disk fails.
 pub(crate) fn read_full(file: &dyn StoredFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let (filled, ended) = read_as_far(file, buffer, offset);
+    ended.map(|()| filled)
+}
+
+/// The same, and says how much was read also where the disk fails: what stands before a bad place is whole.
+pub(crate) fn read_as_far(file: &dyn StoredFile, buffer: &mut [u8], offset: u64) -> (usize, io::Result<()>) {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset + filled as u64) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return (filled, Err(error)),
         }
     }
-    Ok(filled)
+    (filled, Ok(()))
 }
 
 /// Replaces a small file so that after a power cut either the old or the new content is there.

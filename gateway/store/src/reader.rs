@@ -112,6 +112,10 @@ impl Reader {
         if from > until {
             return Ok(read.outcome);
         }
+        if let Some((header, record)) = self.outbox.missing_entries(from, until).map_err(ReadError::Copy)? {
+            read.take(&self.outbox, &header, &record)?;
+            return Ok(read.outcome);
+        }
         let mut walker = self.walker(from, limit);
         loop {
             let before = walker.place();
@@ -119,7 +123,12 @@ impl Reader {
                 read.outcome.reached = until;
                 break;
             }
-            match walker.next()? {
+            let step = match walker.next() {
+                // What comes before it first: the next read tells.
+                Err(_) if read.outcome.reached >= from => break,
+                step => step?,
+            };
+            match step {
                 Step::Record(header) => {
                     if !read.take(&self.outbox, &header, walker.record())? {
                         // The rest of the record is for the next read.
@@ -241,32 +250,43 @@ impl Reader {
     /// As [`Reader::read`].
     pub fn known_as(&self, id: &str, until: Instant) -> Result<Search<BTreeSet<Sequence>>, ReadError> {
         let mut search = Search { found: BTreeSet::new(), below: None, lost: SequenceRanges::new() };
-        let mut limit = self.outbox.committed();
-        let mut buffer = Vec::new();
+        let oldest = self.outbox.oldest();
+        let begun_at = self.outbox.committed();
+        let mut limit = begun_at;
         for segment in self.outbox.segments().into_iter().rev() {
             if Instant::now() >= until {
                 search.below = Some(limit.sequence.next());
-                break;
+                return Ok(search);
             }
-            let mut walker = Walker::new(&self.outbox, segment.start(), limit, Copies::All);
-            loop {
-                match walker.next()? {
-                    Step::Record(header) if header.kind == BlockKind::Changes => {
-                        match self.named_in(id, &header, walker.record(), &mut buffer) {
-                            Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
-                            // Told where the journal is opened.
-                            Err(_) => {}
-                            Ok(named) => search.found.extend(named),
-                        }
-                    }
-                    Step::Record(_) | Step::Lost { .. } => {}
-                    Step::End => break,
-                }
-            }
+            self.add_named(id, Walker::new(&self.outbox, segment.start(), limit, Copies::All), &mut search.found)?;
             limit =
                 Watermark { ordinal: Ordinal(segment.ordinal.0.saturating_sub(1)), sequence: Sequence(segment.first.0.saturating_sub(1)) };
         }
+        if self.outbox.oldest() != oldest {
+            // What went before the search came to it was moved behind where it began, unless its time is over.
+            let from = begun_at.ordinal.next();
+            self.add_named(id, Walker::from_ordinal(&self.outbox, from, self.outbox.committed(), Copies::All), &mut search.found)?;
+        }
         Ok(search)
+    }
+
+    /// Adds the entries that the changes on this way give this id.
+    fn add_named(&self, id: &str, mut walker: Walker, found: &mut BTreeSet<Sequence>) -> Result<(), ReadError> {
+        let mut buffer = Vec::new();
+        loop {
+            match walker.next()? {
+                Step::Record(header) if header.kind == BlockKind::Changes => {
+                    match self.named_in(id, &header, walker.record(), &mut buffer) {
+                        Err(error) if error.is_transient() => return Err(ReadError::Key(error.to_string())),
+                        // Told where the journal is opened.
+                        Err(_) => {}
+                        Ok(named) => found.extend(named),
+                    }
+                }
+                Step::Record(_) | Step::Lost { .. } => {}
+                Step::End => return Ok(()),
+            }
+        }
     }
 
     /// The entries that these changes give this id.

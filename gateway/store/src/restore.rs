@@ -22,6 +22,9 @@ use crate::walker::WalkError;
 /// A segment in the making that takes the place of a missing one.
 pub(crate) const RESTORING: &str = "restored.new";
 
+/// Most places that the keyed store is asked for to find one that it has: what comes before a dead letter may be gone.
+const MISSING_PLACES_MAX: u64 = 512;
+
 /// A record of the missing segment with what its header says.
 type Found = (RecordHeader, Vec<u8>);
 
@@ -161,10 +164,7 @@ impl Outbox {
         }
         // The first record of a segment is a snapshot, of which the keyed store keeps the latest only.
         let ordinal = if begin.kind == BlockKind::State { begin.ordinal } else { Ordinal(begin.ordinal.0.saturating_sub(1)) };
-        if self.keyring.wrapped(begin.key_id).is_none() {
-            let kept = keyed.wrapped_keys()?;
-            kept.iter().filter(|(key_id, _)| *key_id == begin.key_id).for_each(|(key_id, wrapped)| self.keyring.learn(*key_id, wrapped));
-        }
+        self.learn_key(keyed, begin.key_id)?;
         let wrapped = self.keyring.wrapped(begin.key_id).unwrap_or_default();
         let wall = after.and_then(|after| after.wall);
         let header = SegmentHeader { id: begin.segment, first: begin.first, ordinal, wall, key_id: begin.key_id, wrapped };
@@ -173,6 +173,33 @@ impl Outbox {
         self.findings.add(Finding::SegmentRestored { file: format!("journal/{name}"), from: Healer::Keyed });
         self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(0, Arc::new(Segment::new(&header)));
         Ok(true)
+    }
+
+    /// The first entries between these that are in none of the segments here, and for which the keyed store keeps what it has.
+    ///
+    /// # Errors
+    /// When it cannot answer now.
+    pub(crate) fn missing_entries(&self, from: Sequence, until: Sequence) -> Result<Option<Found>, KeyedError> {
+        let end = until.0.saturating_add(1).min(self.oldest().0.0).min(from.0.saturating_add(MISSING_PLACES_MAX));
+        let keeps = self.keeps_copies() && from.0 < end;
+        let Some(keyed) = self.keyed().filter(|_| keeps) else { return Ok(None) };
+        for sequence in (from.0..end).map(Sequence) {
+            let Some(block) = keyed.block_covering(sequence)? else { continue };
+            let Some((header, _)) = whole_record(&block.bytes) else { continue };
+            self.learn_key(keyed.as_ref(), header.key_id)?;
+            return Ok(Some((header, block.bytes)));
+        }
+        // What was set aside may bring back what is not here yet.
+        if keyed.is_rebuilding() { Err(KeyedError::Unavailable("it is being rebuilt".into())) } else { Ok(None) }
+    }
+
+    /// A key that went with an earlier version may still be in the keyed store.
+    fn learn_key(&self, keyed: &dyn KeyedCopy, key_id: u32) -> Result<(), KeyedError> {
+        if self.keyring.wrapped(key_id).is_none() {
+            let kept = keyed.wrapped_keys()?;
+            kept.iter().filter(|(kept, _)| *kept == key_id).for_each(|(key_id, wrapped)| self.keyring.learn(*key_id, wrapped));
+        }
+        Ok(())
     }
 
     /// A whole record of the keyed store.

@@ -248,19 +248,34 @@ impl Space {
     }
 
     /// A segment that is no longer needed becomes the reserve, or the spare unless free space is below the
-    /// floor, or goes. The caller syncs the folder, and then calls [`Space::forget_keys`].
-    pub(crate) fn recycle(&self, path: &Path, whole: bool) -> io::Result<()> {
+    /// floor, or goes, as one that is not whole does. The caller syncs the folder, and then calls [`Space::forget_keys`].
+    pub(crate) fn recycle(&self, path: &Path) -> io::Result<()> {
         let mut ready = self.lock();
-        if whole && !ready.reserve {
+        if !ready.reserve && self.is_whole(path) {
             self.files.rename(path, &self.dir.join(RESERVE))?;
             ready.reserve = true;
-        } else if whole && !ready.spare && !ready.preparing && self.room()? == Room::Enough {
+        } else if !ready.spare && !ready.preparing && self.room()? == Room::Enough && self.is_whole(path) {
             self.files.rename(path, &self.dir.join(SPARE))?;
             ready.spare = true;
         } else {
             self.files.remove(path)?;
         }
         Ok(())
+    }
+
+    /// Whether the disk reads all of it: a bad place could not be written in part, and kept a start from reading what is written.
+    fn is_whole(&self, path: &Path) -> bool {
+        const CHUNK_BYTES: usize = 1024 * 1024;
+        let Ok(file) = self.files.open(path) else { return false };
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut offset = 0;
+        while let Ok(read) = read_full(file.as_ref(), &mut chunk, offset) {
+            offset += read as u64;
+            if read < CHUNK_BYTES {
+                return offset == self.segment_bytes;
+            }
+        }
+        false
     }
 
     /// Afterwards no data key is left in what was recycled.

@@ -19,6 +19,9 @@ const KEYED_EIGHTHS_OF_JOURNAL: u64 = 12;
 /// Time between two questions to a keyed store that did not answer at the start.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
+/// Missing dead letters that are moved together: with all that came with them they fit into one commit.
+const MISSING_LETTERS_TOGETHER: usize = 3;
+
 /// What one round of upkeep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Maintained {
@@ -74,9 +77,13 @@ impl Journal {
         }
     }
 
-    /// The entries of the oldest segment, where nothing but unresolved dead letters in it keeps it from being reclaimed.
+    /// The entries of the oldest segment, where nothing but unresolved dead letters in it keeps it from being reclaimed; before that
+    /// the first dead letters that are missing, and whose segment finds no room: until they are moved the keyed store only grows.
     #[must_use]
     pub fn held_back(&self) -> Option<(Sequence, Sequence)> {
+        if let Some(missing) = self.missing_without_room() {
+            return Some(missing);
+        }
         let checkpointed = self.outbox.keyed().map_or_else(Watermark::default, |keyed| keyed.checkpointed());
         let segments = self.outbox.segments();
         let [segment, later @ ..] = segments.as_slice() else { return None };
@@ -86,6 +93,16 @@ impl Journal {
         let is_held = first <= last && state.settled_everywhere(first, last) && state.unresolved_in(first, last);
         let is_over = self.past_retention(later) || self.space.is_short();
         (is_held && is_over && after.ordinal.0 <= checkpointed.ordinal.0 + 1).then_some((first, last))
+    }
+
+    fn missing_without_room(&self) -> Option<(Sequence, Sequence)> {
+        let (outbox, state) = (&self.outbox, self.keeper.state());
+        let first = outbox.missing_letter(state).filter(|_| outbox.keeps_copies())?;
+        let is_narrow = !self.space.may_make() && self.space.room().is_ok_and(|room| room == Room::Enough);
+        let oldest = outbox.oldest().0;
+        let each = state.unresolved.ranges().iter().flat_map(|(from, until)| (from.0..=until.0).map(Sequence));
+        let last = each.take_while(|letter| *letter < oldest).take(MISSING_LETTERS_TOGETHER).last()?;
+        (is_narrow && state.settled_everywhere(first, last)).then_some((first, last))
     }
 
     fn give_up_spare(&self) -> io::Result<()> {
@@ -188,9 +205,7 @@ impl Journal {
         // Readers first: they must not look for what is about to go.
         outbox.segments.write().unwrap_or_else(PoisonError::into_inner).drain(..gone.len());
         for segment in &gone {
-            let path = outbox.journal_dir.join(&segment.name);
-            let whole = outbox.files.open(&path)?.len()? == outbox.options.segment_bytes;
-            self.space.recycle(&path, whole)?;
+            self.space.recycle(&outbox.journal_dir.join(&segment.name))?;
         }
         outbox.files.sync_dir(&outbox.journal_dir)?;
         self.space.forget_keys()?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vitalgate_domain::Sequence;
 
 use crate::copy::{KeyedError, Ordinal, Watermark};
-use crate::files::{StoredFile, read_full};
+use crate::files::{StoredFile, read_as_far};
 use crate::outbox::{Copies, Outbox};
 use crate::record::{HEADER_BYTES, RecordHeader, search, whole_record};
 use crate::report::Finding;
@@ -106,25 +106,32 @@ impl Walker {
                 }
                 continue;
             };
-            if let Some(header) = self.look(&segment, file.as_ref())? {
-                return Ok(self.accept(&segment, header));
-            }
+            let unread = match self.look(&segment, file.as_ref()) {
+                Ok(Some(header)) => return Ok(self.accept(&segment, header)),
+                Ok(None) => None,
+                // It says nothing about the disk.
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return Err(error.into()),
+                Err(error) => Some(error),
+            };
             if self.moved_on(&segment) {
                 continue;
             }
-            match self.outbox.mend(&segment, self.place.offset, self.place.ordinal, self.copies)? {
-                Some(record) => {
+            match (self.outbox.mend(&segment, self.place.offset, self.place.ordinal, self.copies), unread) {
+                (Ok(Some(record)), _) => {
                     self.window = record;
                     self.window_start = self.place.offset;
                     if let Some((header, _)) = whole_record(&self.window) {
                         return Ok(self.accept(&segment, header));
                     }
                 }
-                None if self.copies == Copies::All && self.outbox.restore_after(&segment, self.place)? => {
+                (Ok(None), _) if self.copies == Copies::All && self.outbox.restore_after(&segment, self.place)? => {
                     self.at = None;
                     self.place.offset = 0;
                 }
-                None => return self.skip(&segment, file.as_ref()),
+                (Ok(None), None) => return self.skip(&segment, file.as_ref()),
+                // The disk may read it another time: it is not lost.
+                (_, Some(error)) => return Err(error.into()),
+                (Err(error), None) => return Err(error.into()),
             }
         }
     }
@@ -186,9 +193,12 @@ impl Walker {
             None => {
                 self.window.resize(bytes.max(self.window_bytes), 0);
                 self.window_bytes = (2 * self.window_bytes).min(WINDOW_BYTES_MAX);
-                let read = read_full(file, &mut self.window, self.place.offset)?;
+                let (read, ended) = read_as_far(file, &mut self.window, self.place.offset);
                 self.window.truncate(read);
                 self.window_start = self.place.offset;
+                if read < bytes {
+                    ended?;
+                }
                 0
             }
         };
@@ -210,7 +220,7 @@ impl Walker {
         let end = after.as_ref().map_or(self.limit.ordinal.next(), |after| after.ordinal).min(self.limit.ordinal.next());
         let length = usize::try_from(file.len()?.saturating_sub(self.place.offset)).unwrap_or(0);
         let mut rest = vec![0; length.min(usize::try_from(self.outbox.options.segment_bytes).unwrap_or(0))];
-        let read = read_full(file, &mut rest, self.place.offset)?;
+        let (read, ended) = read_as_far(file, &mut rest, self.place.offset);
         rest.truncate(read);
         let mut at = 0;
         while let Some((found, header)) = search(&rest, at, segment.id) {
@@ -220,6 +230,8 @@ impl Walker {
             }
             at = found + 1;
         }
+        // The next whole one may be in what the disk does not read: no more is known to be lost.
+        ended?;
         self.at = None;
         let sequence = after.map_or(self.limit.sequence.next(), |after| after.first).min(self.limit.sequence.next());
         self.place = Mark { offset: 0, ordinal: end, sequence };

@@ -63,18 +63,19 @@ async fn resolve(admin: &Admin, sequences: Vec<u64>, resolution: Resolution, by:
     Ok(ExitCode::SUCCESS)
 }
 
-/// Replays or discards, request after request until each was come to.
+/// Replays, discards or counts, request after request until each was come to.
 ///
 /// # Errors
 /// When the gateway does not answer.
 pub(super) async fn resolved(admin: &Admin, sequences: Vec<u64>, resolution: Resolution, by: Option<String>) -> anyhow::Result<Answered> {
     let mut request = ResolveRequest { sequences, among: None, resolution, by };
-    let mut resolved = 0;
+    let (mut resolved, mut places) = (0, Vec::new());
     loop {
-        let answered: Answered = admin.post("/dead-letters/resolve", &request).await?;
+        let mut answered: Answered = admin.post("/dead-letters/resolve", &request).await?;
         resolved += answered.resolved;
+        places.append(&mut answered.places);
         if answered.not_reached.is_none() {
-            return Ok(Answered { resolved, ..answered });
+            return Ok(Answered { resolved, places, ..answered });
         }
         request.among = answered.not_reached;
     }

@@ -2,16 +2,20 @@
 //!
 //! What is discarded stays so wherever it ends, and asked once more it goes on with the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use vitalgate_console::{DEAD_LETTERS_PER_ANSWER_MAX, DeadLetterView, Resolution};
-use vitalgate_domain::{DeadLetterSelector, UnixMs};
+use vitalgate_domain::{DeadLetterSelector, Metric, UnixMs};
 
 use super::dead_letters::resolved;
 use crate::admin::Admin;
+use crate::replay::PANEL_PLACES_MAX;
+
+// An answer goes on behind what the next one may still take along.
+const _: () = assert!(DEAD_LETTERS_PER_ANSWER_MAX as u64 > 2 * PANEL_PLACES_MAX + 1);
 
 const TIME_IS_OVER: &str = "the time for it was over";
 
@@ -39,6 +43,9 @@ pub(super) struct Told {
     undated: u64,
     /// Why it did not come to all of them.
     stopped: Option<String>,
+    /// Those that go and may come in the next answer as well.
+    #[serde(skip)]
+    gone: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -76,15 +83,44 @@ pub(super) async fn discard(admin: &Admin, wish: &Wish) -> anyhow::Result<Told> 
 /// Takes the dead letters of one answer from a place on; gives the place to go on with.
 async fn step(admin: &Admin, wish: &Wish, from: u64, told: &mut Told) -> anyhow::Result<Option<u64>> {
     let letters: Vec<DeadLetterView> = admin.get("/dead-letters", &[("from", from.to_string())]).await?;
-    for (kind, named) in told.sorted(&wish.selector, &letters) {
-        // What another discards or replays meanwhile is not counted; what is moved meanwhile comes once more at the end.
-        let count =
-            if wish.count { named.len() as u64 } else { resolved(admin, named, Resolution::Discard, wish.by.clone()).await?.resolved };
-        told.kinds.entry(kind).or_default().discarded += count;
-        told.discarded += count;
+    let reach = Reach::of(&letters);
+    let named = told.named(&wish.selector, &letters, &reach);
+    let resolution = if wish.count { Resolution::Count } else { Resolution::Discard };
+    // A request that names none is one for all.
+    let go = if named.is_empty() { Vec::new() } else { resolved(admin, named, resolution, wish.by.clone()).await?.places };
+    told.take(&wish.selector, &letters, &go.into_iter().collect(), &reach);
+    Ok(reach.left.map(|left| left.saturating_add(1)))
+}
+
+/// How far an answer is gone through. The parts of a panel go together, and what is named may take along what stands in the answer
+/// before it or after it.
+struct Reach {
+    /// Up to here they are named; without it all of them.
+    named: Option<u64>,
+    /// Up to here is known which are left. What comes behind it comes in the next answer.
+    left: Option<u64>,
+}
+
+impl Reach {
+    fn of(letters: &[DeadLetterView]) -> Self {
+        let last = letters.last().filter(|_| letters.len() >= DEAD_LETTERS_PER_ANSWER_MAX).map(|last| last.sequence);
+        let Some(last) = last else { return Self { named: None, left: None } };
+        let named = last.saturating_sub(PANEL_PLACES_MAX);
+        let has_parts = letters.iter().rev().take_while(|letter| letter.sequence > named).any(is_part);
+        if has_parts {
+            Self { named: Some(named), left: Some(named.saturating_sub(PANEL_PLACES_MAX)) }
+        } else {
+            Self { named: Some(last), left: Some(last) }
+        }
     }
-    let last = letters.last().filter(|_| letters.len() >= DEAD_LETTERS_PER_ANSWER_MAX);
-    Ok(last.map(|last| last.sequence.saturating_add(1)))
+}
+
+fn is_part(letter: &DeadLetterView) -> bool {
+    letter.metric.as_deref().and_then(Metric::parse).is_some_and(|metric| metric.definition().panel.is_some())
+}
+
+fn is_within(sequence: u64, end: Option<u64>) -> bool {
+    end.is_none_or(|end| sequence <= end)
 }
 
 /// Names only what is certain: not by one kind what is here for several, since one of its destinations may still be helped, nor
@@ -102,21 +138,34 @@ fn but_for_the_moment(selector: &DeadLetterSelector, letter: &DeadLetterView) ->
 }
 
 impl Told {
-    /// Counts what is left, and gives what is named by kind.
-    fn sorted(&mut self, selector: &DeadLetterSelector, letters: &[DeadLetterView]) -> BTreeMap<String, Vec<u64>> {
-        let mut named: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    /// The places of those that are named and are not known to go.
+    fn named(&self, selector: &DeadLetterSelector, letters: &[DeadLetterView], reach: &Reach) -> Vec<u64> {
+        let new = letters.iter().filter(|letter| is_within(letter.sequence, reach.named) && !self.gone.contains(&letter.sequence));
+        new.filter(|letter| names(selector, letter)).map(|letter| letter.sequence).collect()
+    }
+
+    /// Counts what goes, named or along with what is named, and what is left. What another discards or replays meanwhile is not
+    /// counted; what is moved meanwhile comes once more at the end.
+    fn take(&mut self, selector: &DeadLetterSelector, letters: &[DeadLetterView], go: &BTreeSet<u64>, reach: &Reach) {
         for letter in letters {
-            let kinds: Vec<&str> = [&letter.kind].into_iter().chain(&letter.other_kinds).map(String::as_str).collect();
-            let kind = kinds.join(" and ");
-            if names(selector, letter) {
-                named.entry(kind).or_default().push(letter.sequence);
+            let goes = go.contains(&letter.sequence);
+            let is_left = is_within(letter.sequence, reach.left) && !names(selector, letter);
+            if self.gone.contains(&letter.sequence) || !(goes || is_left) {
                 continue;
             }
-            self.kinds.entry(kind).or_default().remain += 1;
-            self.remain += 1;
-            self.undated += u64::from(selector.before.is_some() && !letter.dated && but_for_the_moment(selector, letter));
+            let kinds: Vec<&str> = [&letter.kind].into_iter().chain(&letter.other_kinds).map(String::as_str).collect();
+            let counted = self.kinds.entry(kinds.join(" and ")).or_default();
+            if goes {
+                counted.discarded += 1;
+                self.discarded += 1;
+                self.gone.insert(letter.sequence);
+            } else {
+                counted.remain += 1;
+                self.remain += 1;
+                self.undated += u64::from(selector.before.is_some() && !letter.dated && but_for_the_moment(selector, letter));
+            }
         }
-        named
+        self.gone.retain(|place| !is_within(*place, reach.left));
     }
 
     /// For a person.
@@ -171,11 +220,11 @@ mod tests {
         letters[1].dated = false;
         letters[3].other_kinds = vec!["Unassigned".into()];
         let by = |kind, device, before| {
-            let mut told = Told::default();
-            let named = told.sorted(&DeadLetterSelector::parse(kind, device, before).unwrap(), &letters);
-            let mut named: Vec<u64> = named.into_values().flatten().collect();
-            named.sort_unstable();
-            assert_eq!(told.remain + named.len() as u64, 6);
+            let (mut told, all) = (Told::default(), Reach::of(&letters));
+            let selector = DeadLetterSelector::parse(kind, device, before).unwrap();
+            let named = told.named(&selector, &letters, &all);
+            told.take(&selector, &letters, &named.iter().copied().collect(), &all);
+            assert_eq!((told.discarded, told.discarded + told.remain), (named.len() as u64, 6));
             (named, told.undated)
         };
         assert_eq!(by(Some("Undecodable"), None, None), (vec![5, 6, 8, 9], 0));
@@ -186,15 +235,57 @@ mod tests {
         assert_eq!(by(None, None, None), (vec![4, 5, 6, 7, 8, 9], 0));
     }
 
-    /// What goes and what stays is told by kind; what is here for several is a kind of its own.
+    /// What goes and what stays is told by kind; what is here for several is a kind of its own. What another took meanwhile is neither.
     #[test]
     fn both_are_told_by_kind() {
-        let mut letters = vec![letter(1, "Rejected", "a", ""), letter(2, "Rejected", "b", ""), letter(3, "Rejected", "a", "")];
+        let mut letters: Vec<_> = (1..=4).map(|sequence| letter(sequence, "Rejected", "a", "")).collect();
+        letters[1].device = "b".into();
         letters[2].other_kinds = vec!["Unassigned".into()];
-        let mut told = Told::default();
-        let named = told.sorted(&DeadLetterSelector::parse(Some("Rejected"), Some("a"), None).unwrap(), &letters);
-        assert_eq!(named, [("Rejected".to_owned(), vec![1])].into());
-        let left = |remain| Counted { discarded: 0, remain };
-        assert_eq!(told.kinds, [("Rejected".into(), left(1)), ("Rejected and Unassigned".into(), left(1))].into());
+        let (mut told, all) = (Told::default(), Reach::of(&letters));
+        let selector = DeadLetterSelector::parse(Some("Rejected"), Some("a"), None).unwrap();
+        assert_eq!(told.named(&selector, &letters, &all), [1, 4]);
+        told.take(&selector, &letters, &[1].into(), &all);
+        let counted = |discarded, remain| Counted { discarded, remain };
+        assert_eq!(told.kinds, [("Rejected".into(), counted(1, 1)), ("Rejected and Unassigned".into(), counted(0, 1))].into());
+    }
+
+    /// Promise 4: what is counted is what goes. The parts of a panel go together, also those that are not named, and are counted once each,
+    /// by their own kind: wherever an answer ends, and whether they are counted or discarded.
+    #[test]
+    fn what_goes_along_with_what_is_named_is_counted() {
+        const LETTERS: u64 = 4_000;
+        let selector = DeadLetterSelector::parse(None, Some("a"), None).unwrap();
+        for (apart, every) in [(1, 2), (7, 16), (PANEL_PLACES_MAX, 600)] {
+            // Of two parts of each panel one is named, in turn the first and the second.
+            let first_of = |place: u64| place.checked_sub(place % every).filter(|first| place == *first || place == first + apart);
+            let letters = (0..LETTERS).map(|place| {
+                let is_named = first_of(place).is_some_and(|first| (place == first) == (first / every % 2 == 0));
+                let mut letter = letter(place, if is_named { "Rejected" } else { "Unassigned" }, if is_named { "a" } else { "b" }, "");
+                letter.metric = first_of(place).map(|_| Metric::SystolicCuff.key().to_owned());
+                letter
+            });
+            let letters: Vec<_> = letters.collect();
+            let panels = (0..LETTERS).filter(|place| place % every == 0 && place + apart < LETTERS).count() as u64;
+            let alone = letters.iter().filter(|letter| letter.device == "a").count() as u64 - panels;
+            for is_discarded in [false, true] {
+                let mut there = letters.clone();
+                let (mut told, mut from) = (Told::default(), Some(0));
+                while let Some(begin) = from {
+                    let page: Vec<_> =
+                        there.iter().filter(|letter| letter.sequence >= begin).take(DEAD_LETTERS_PER_ANSWER_MAX).cloned().collect();
+                    let reach = Reach::of(&page);
+                    let named = told.named(&selector, &page, &reach);
+                    let whole = named.iter().filter_map(|place| first_of(*place)).flat_map(|first| [first, first + apart]);
+                    let go: BTreeSet<u64> = whole.filter(|place| there.iter().any(|letter| letter.sequence == *place)).collect();
+                    told.take(&selector, &page, &go, &reach);
+                    there.retain(|letter| !is_discarded || !go.contains(&letter.sequence));
+                    from = reach.left.map(|left| left + 1);
+                }
+                let going = 2 * panels + alone;
+                assert_eq!((told.discarded, told.remain), (going, LETTERS - going), "{apart} apart");
+                assert_eq!(told.kinds["Rejected"], Counted { discarded: panels + alone, remain: 0 });
+                assert_eq!(told.kinds["Unassigned"], Counted { discarded: panels, remain: LETTERS - going });
+            }
+        }
     }
 }

@@ -29,6 +29,10 @@ impl CommitLoop {
         self.carry_at_ms = now_ms + CARRY_INTERVAL_MS;
         let (state, next) = (self.journal.state(), self.journal.next_sequence());
         let planned = self.replay.carry(held, state, next, &*self.told, &self.clock.now());
+        // One that was opened anew meanwhile may have answered without the last of them.
+        if !self.told.reaches(answered) {
+            return Ok(());
+        }
         let carried = match planned {
             Ok(carried) => carried,
             Err(error) => {

@@ -2,12 +2,13 @@
 //! Observation that somebody marked as wrong, stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vitalgate_domain::{Change, DestinationId, Entry, Flags, Record, Sequence, SequenceRanges};
 use vitalgate_store::KeyedError;
 
 use super::CommitLoop;
+use crate::replay::TOLD_TIME_MAX;
 use crate::shared::Shared;
 
 /// How long a replay waits until what each destination said is at hand.
@@ -27,19 +28,28 @@ impl CommitLoop {
         let mut of = SequenceRanges::new();
         places.keys().filter(|old| is_told_by_several(old)).for_each(|old| of.insert(*old, *old));
         // With a damaged file a refusal may be lost, and what was refused would look like what was taken.
+        let until = Instant::now() + TOLD_TIME_MAX;
         let may_be_told = !of.ranges().is_empty() && self.shared.damage().is_empty();
         if !may_be_told || !self.told.comes_to(self.replay.reader.committed_record(), TOLD_PATIENCE) {
             return Vec::new();
         }
-        self.told_of(&of, places).unwrap_or_else(|error| {
+        self.told_of(&of, places, until).unwrap_or_else(|error| {
             tracing::warn!(%error, "who has what is replayed cannot be said now: it goes to every destination");
             Vec::new()
         })
     }
 
-    fn told_of(&self, of: &SequenceRanges, places: &BTreeMap<Sequence, Sequence>) -> Result<Vec<Change>, KeyedError> {
-        let refusals = self.told.refusals(of, REFUSALS_MAX)?;
-        if refusals.len() >= REFUSALS_MAX {
+    /// All that is asked for it is answered by that moment, or not known.
+    pub(super) fn told_of(
+        &self,
+        of: &SequenceRanges,
+        places: &BTreeMap<Sequence, Sequence>,
+        until: Instant,
+    ) -> Result<Vec<Change>, KeyedError> {
+        let left = || until.saturating_duration_since(Instant::now());
+        let refusals = self.told.refusals(of, REFUSALS_MAX, left())?;
+        // One that was opened anew meanwhile may have answered without the last of them.
+        if refusals.len() >= REFUSALS_MAX || !self.told.reaches(self.replay.reader.committed_record()) {
             return Ok(Vec::new());
         }
         let mut refused_by: BTreeMap<Sequence, BTreeSet<DestinationId>> = BTreeMap::new();
@@ -61,7 +71,7 @@ impl CommitLoop {
                 continue;
             }
             // They only help to trace it.
-            let ids = self.told.ids_given(&had, destination);
+            let ids = self.told.ids_given(&had, destination, left());
             let remote_ids = ids.inspect_err(|error| tracing::warn!(%error, "under which id it has them is not noted")).unwrap_or_default();
             let remote_ids = remote_ids.into_iter().filter_map(|(old, id)| Some((*places.get(&old)?, id))).collect();
             let ranges = ranges.ranges().to_vec();

@@ -141,6 +141,13 @@ fn rig_on(folder: &Path, profile: &str, options: StoreOptions, files: Arc<dyn Fi
     Rig { commit, reader, intake, keyed: opened.keyed }
 }
 
+/// As the gateway does: its buffer has ended before the next start opens it, which would wait for its lock in vain.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.keyed.shutdown(PATIENCE);
+    }
+}
+
 impl Rig {
     /// As configured for the next start.
     fn shares_devices(&mut self, namespace: &str) {

@@ -80,8 +80,12 @@ impl Model {
     /// let go of may be all that it has of it, and hides where the reading was moved to.
     fn with_id(&self, id: ReadingId) -> Result<Search<Option<Record>>, ReadError> {
         let search = self.with_id_anywhere(id)?;
-        let is_gone = search.found.as_ref().is_some_and(|record| record.sequence < self.reader.oldest());
-        if is_gone { self.reader.find_id(&id, Sequence::FIRST) } else { Ok(search) }
+        if search.found.as_ref().is_none_or(|record| record.sequence >= self.reader.oldest()) {
+            return Ok(search);
+        }
+        let kept = self.reader.find_id(&id, Sequence::FIRST)?;
+        // The buffer may be the only one that has it.
+        Ok(if kept.found.is_some() { kept } else { search })
     }
 
     fn with_id_anywhere(&self, id: ReadingId) -> Result<Search<Option<Record>>, ReadError> {
@@ -147,7 +151,7 @@ impl Model {
                 }
                 letter @ Entry::DeadLetter(_) => told.dead_letters.push(TracedDeadLetter {
                     letter: self.dead_letter(sequence, Some(letter), true),
-                    unresolved: settlement.dead_letters.contains(sequence),
+                    unresolved: settlement.dead_letters.contains(sequence) || sequence >= settlement.next,
                     resolved: None,
                 }),
                 Entry::DeviceEvent(_) => {}
@@ -173,12 +177,10 @@ impl Model {
     }
 
     fn trace_of(&self, reading: &Reading, sequence: Sequence, settlement: &Settlement, refusals: &Refusals) -> Trace {
-        let mut stored_in = vec!["journal".to_owned()];
-        if self.keyed.applied().sequence >= sequence {
-            stored_in.push("buffer".to_owned());
-        }
+        let in_journal = (sequence >= self.reader.oldest()).then(|| "journal".to_owned());
+        let in_buffer = (self.keyed.applied().sequence >= sequence).then(|| "buffer".to_owned());
         let standing = |destination| {
-            let (state, reason) = standing(destination, sequence, settlement, refusals);
+            let (state, reason) = standing(destination, (sequence, reading.flags), settlement, refusals);
             let remote_id =
                 (state == DeliveryState::Delivered).then(|| self.remote_id(destination, sequence, reading, settlement)).flatten();
             TraceDestination { destination: destination.to_string(), state, remote_id, reason }
@@ -191,7 +193,7 @@ impl Model {
             at: reading.time.effective().map(|moment| moment.rfc3339(reading.time.offset_minutes())),
             received: reading.time.received.wall.rfc3339(0),
             dated: reading.time.received.trust != ClockTrust::Unset,
-            stored_in,
+            stored_in: in_journal.into_iter().chain(in_buffer).collect(),
             destinations: self.shared.destinations.keys().map(standing).collect(),
             resolved: None,
         }
@@ -259,10 +261,14 @@ fn as_observation(id: &str) -> String {
 /// How an entry stands with a destination. What is not known for certain is never called delivered.
 fn standing(
     destination: &DestinationId,
-    sequence: Sequence,
+    (sequence, flags): (Sequence, Flags),
     settlement: &Settlement,
     refusals: &Refusals,
 ) -> (DeliveryState, Option<String>) {
+    if sequence >= settlement.next && flags.contains(Flags::CARRIED) {
+        // Its standing moved with it, and is told in a moment.
+        return (DeliveryState::Unknown, None);
+    }
     let is_settled = settlement.settled.get(destination).is_some_and(|settled| settled.contains(sequence));
     let is_dead_letter = settlement.dead_letters.contains(sequence);
     if !is_settled && !is_dead_letter {
@@ -301,7 +307,12 @@ mod tests {
             }
             ranges
         };
-        Settlement { settled: [(ehr(), ranges(settled))].into(), dead_letters: ranges(dead_letter), ..Settlement::default() }
+        Settlement {
+            settled: [(ehr(), ranges(settled))].into(),
+            dead_letters: ranges(dead_letter),
+            next: SEQUENCE.next(),
+            ..Settlement::default()
+        }
     }
 
     fn ehr() -> DestinationId {
@@ -316,7 +327,7 @@ mod tests {
     #[test]
     fn only_what_is_certain_is_called_delivered() {
         let state = |settled, dead_letter, known, complete| {
-            standing(&ehr(), SEQUENCE, &settlement(settled, dead_letter), &Refusals { known, complete }).0
+            standing(&ehr(), (SEQUENCE, Flags::default()), &settlement(settled, dead_letter), &Refusals { known, complete }).0
         };
         assert_eq!(state(true, false, vec![], true), DeliveryState::Delivered);
         assert_eq!(state(true, false, refused_by("other"), true), DeliveryState::Delivered);
@@ -330,6 +341,15 @@ mod tests {
         assert_eq!(state(true, true, vec![], false), DeliveryState::DeadLetter, "one of the destinations has refused it");
         assert_eq!(state(false, false, vec![], true), DeliveryState::Queued);
         assert_eq!(state(false, false, refused_by("ehr"), true), DeliveryState::Queued, "the refusal came after the question");
+    }
+
+    /// Promise 5: what was moved this moment, and is settled where it went, is never said to wait to be sent.
+    #[test]
+    fn what_was_just_moved_is_not_called_queued() {
+        let before = Settlement { next: SEQUENCE, ..settlement(false, false) };
+        let state = |flags| standing(&ehr(), (SEQUENCE, flags), &before, &Refusals { known: vec![], complete: true }).0;
+        assert_eq!(state(Flags::CARRIED), DeliveryState::Unknown);
+        assert_eq!(state(Flags::default()), DeliveryState::Queued);
     }
 
     fn reading(metric: Metric) -> Reading {

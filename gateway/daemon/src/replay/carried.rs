@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vitalgate_domain::{
     Change, DeadLetter, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, Entry, Flags, Now, RejectedReading, Sequence,
@@ -26,12 +26,17 @@ const LETTERS_MAX: usize = 8 * CARRIED_ENTRIES_MAX;
 const REFUSALS_MAX: usize = 64 * CARRIED_ENTRIES_MAX;
 /// Most bytes of the reasons that are moved, about: with the entries they fit into a segment.
 const REASONS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long the commit loop asks at most, all in all, for one replay or one moving of dead letters: nothing is acknowledged meanwhile.
+pub(crate) const TOLD_TIME_MAX: Duration = Duration::from_secs(3);
 /// What is said where nobody knows any more why a reading was set aside.
 const REASON_LOST: &str = "set aside before; the reason was lost with a damaged file";
 /// What is said of the rest of a message where it was resolved.
 const RESOLVED_BEFORE: &str = "replayed or discarded before it was carried forward";
 /// Who is named where nobody knows any more what stood there.
 const NO_DEVICE: &str = "unknown";
+
+/// By place, the ids that a destination gave.
+pub(crate) type IdsGiven = BTreeMap<Sequence, Arc<str>>;
 
 /// What is known of readings beside the journal's entries.
 pub(crate) trait Told: Send {
@@ -46,14 +51,14 @@ pub(crate) trait Told: Send {
     /// Why destinations refused or held these readings, the newest reason last, at most `max`.
     ///
     /// # Errors
-    /// When it cannot be said now.
-    fn refusals(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError>;
+    /// When it cannot be said within this time.
+    fn refusals(&self, of: &SequenceRanges, max: usize, within: Duration) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError>;
 
     /// The ids that a destination gave to these.
     ///
     /// # Errors
-    /// When it cannot be said now.
-    fn ids_given(&self, of: &SequenceRanges, destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError>;
+    /// When it cannot be said within this time.
+    fn ids_given(&self, of: &SequenceRanges, destination: &DestinationId, within: Duration) -> Result<IdsGiven, KeyedError>;
 }
 
 impl Told for Arc<Keyed> {
@@ -65,12 +70,12 @@ impl Told for Arc<Keyed> {
         self.wait_reached(ordinal, false, within)
     }
 
-    fn refusals(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
-        self.rejected_among(of.clone(), max)
+    fn refusals(&self, of: &SequenceRanges, max: usize, within: Duration) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        self.rejected_among(of.clone(), max, within)
     }
 
-    fn ids_given(&self, of: &SequenceRanges, destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
-        self.remote_ids(of.clone(), destination)
+    fn ids_given(&self, of: &SequenceRanges, destination: &DestinationId, within: Duration) -> Result<IdsGiven, KeyedError> {
+        self.remote_ids(of.clone(), destination, within)
     }
 }
 
@@ -111,6 +116,7 @@ impl Replay {
         let readings = entries.iter().filter(|(_, entry)| matches!(entry, Entry::Reading(_)));
         let mut of = SequenceRanges::new();
         readings.for_each(|(sequence, _)| of.insert(*sequence, *sequence));
+        let told_by = Instant::now() + TOLD_TIME_MAX;
         let refusals = refusals_of(&of, told)?;
         // The rest of a message that was refused: it went again since, to another patient perhaps, or is for nobody.
         let resolved: BTreeSet<Sequence> = refusals.keys().copied().filter(|sequence| !letters.contains(sequence)).collect();
@@ -124,7 +130,7 @@ impl Replay {
         let rejected = rejected_by(&entries, &letters, &places, refusals, state);
         let mut changes = Vec::new();
         for destination in state.settled.keys() {
-            let remote_ids = told.ids_given(&of, destination)?;
+            let remote_ids = told.ids_given(&of, destination, told_by.saturating_duration_since(Instant::now()))?;
             let remote_ids = remote_ids.into_iter().filter_map(|(old, id)| Some((*places.get(&old)?, id))).collect();
             let rejected = rejected.get(destination).cloned().unwrap_or_default();
             changes.push(Change::Settled { destination: destination.clone(), ranges: vec![(to, until)], rejected, remote_ids });
@@ -201,7 +207,7 @@ fn stand_in(first: Sequence, last: Sequence, now: &Now) -> anyhow::Result<DeadLe
 }
 
 fn refusals_of(of: &SequenceRanges, told: &dyn Told) -> anyhow::Result<Refusals> {
-    let told = told.refusals(of, REFUSALS_MAX)?;
+    let told = told.refusals(of, REFUSALS_MAX, TOLD_TIME_MAX)?;
     if told.len() >= REFUSALS_MAX {
         return Err(too_many());
     }

@@ -14,7 +14,7 @@ use super::window::Window;
 /// How long one request may look for parts. The rest is left to the next.
 const LOOK_TIME_MAX: Duration = Duration::from_millis(250);
 /// Places on either side of a part among which the others are looked for: those of a message, and of messages close to each other.
-const PLACES_MAX: u64 = READINGS_PER_SAMPLE_MAX as u64;
+pub(crate) const PLACES_MAX: u64 = READINGS_PER_SAMPLE_MAX as u64;
 
 /// What the parts of one panel have in common. Those of one device time that arrived far apart have it too: they were two
 /// panels before, and are so again.

@@ -231,6 +231,10 @@ impl Lanes {
         self.holes.push_back(Hole { from: self.live_next, until: committed, before: self.live_last, after: None });
         self.live_next = committed.next();
         self.live_last = None;
+        // Whether that can be read shows where the backlog reads it.
+        let failures = std::mem::take(self.failures.of_mut(Lane::Live));
+        let of_backlog = self.failures.of_mut(Lane::Backlog);
+        *of_backlog = failures.max(*of_backlog);
         true
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,8 @@ struct Inode {
     cached: Vec<u8>,
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
+    /// A bad place of the disk: it cannot be read, and not be written in part, since the rest of it would have to be read.
+    bad: Option<Range<usize>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -58,6 +61,10 @@ impl Default for ForgetfulFiles {
 
 fn power_is_off() -> io::Error {
     io::Error::other("the power is off")
+}
+
+fn bad_place() -> io::Error {
+    nix::errno::Errno::EIO.into()
 }
 
 fn not_found(path: &Path) -> io::Error {
@@ -193,6 +200,15 @@ impl ForgetfulFiles {
         self.lock().cached_names.keys().cloned().collect()
     }
 
+    /// Lets a part of a file be a bad place of the disk, or an empty part, which none is.
+    pub fn spoil(&self, path: &Path, bad: Range<usize>) {
+        let mut disk = self.lock();
+        let Some(id) = disk.cached_names.get(path).copied() else { return };
+        if let Some(inode) = disk.inodes.get_mut(&id) {
+            inode.bad = Some(bad).filter(|bad| !bad.is_empty());
+        }
+    }
+
     /// Changes a file's bytes behind the store's back, in cache and on disk.
     pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut disk = self.lock();
@@ -230,13 +246,25 @@ impl Inode {
         self.dirty.clear();
     }
 
-    fn write(&mut self, bytes: &[u8], offset: usize) {
+    /// What of the file can be read from a position on.
+    fn readable(&self, offset: usize) -> io::Result<&[u8]> {
+        let bad = self.bad.as_ref().filter(|bad| offset < bad.end);
+        let end = bad.map_or(usize::MAX, |bad| bad.start).min(self.cached.len());
+        if bad.is_some() && offset >= end { Err(bad_place()) } else { Ok(self.cached.get(offset..end).unwrap_or_default()) }
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: usize) -> io::Result<()> {
         let end = offset + bytes.len();
+        let _whole = self.bad.take_if(|bad| offset <= bad.start && bad.end <= end);
+        if self.bad.as_ref().is_some_and(|bad| offset < bad.end && bad.start < end) {
+            return Err(bad_place());
+        }
         if self.cached.len() < end {
             self.cached.resize(end, 0);
         }
         self.cached[offset..end].copy_from_slice(bytes);
         self.dirty.extend(offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES));
+        Ok(())
     }
 
     fn sync(&mut self) {
@@ -286,14 +314,14 @@ impl StoredFile for ForgetfulFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         let inode = disk.inodes.get(&self.inode).ok_or_else(|| io::Error::other("no such inode"))?;
-        let rest = inode.cached.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let rest = inode.readable(usize::try_from(offset).unwrap_or(usize::MAX))?;
         let read = rest.len().min(buffer.len());
         buffer[..read].copy_from_slice(&rest[..read]);
         Ok(read)
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.change(|inode| inode.write(bytes, usize::try_from(offset).unwrap_or(usize::MAX)))
+        self.change(|inode| inode.write(bytes, usize::try_from(offset).unwrap_or(usize::MAX)))?
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

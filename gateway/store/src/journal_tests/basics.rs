@@ -1,8 +1,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vitalgate_domain::{Change, ClockTrust, DestinationId, Entry, Received, Record, SeenReading, Sequence, UnixMs};
+use vitalgate_domain::{
+    Change, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DestinationId, DeviceId, Entry, Received, Record, SeenReading,
+    Sequence, UnixMs,
+};
 
+use crate::copy::KeyedCopy;
 use crate::files::FileSystem as _;
 use crate::files::forgetful::ForgetfulFiles;
 use crate::journal::CommitError;
@@ -41,6 +45,16 @@ pub(super) fn settle(destination: &str, first: u64, last: u64) -> Change {
 
 pub(super) fn destinations(names: &[&str]) -> Change {
     Change::Destinations { present: names.iter().map(|name| DestinationId::new(name).unwrap()).collect(), from: Sequence(1) }
+}
+
+fn letter(bytes: Vec<u8>) -> Entry {
+    Entry::DeadLetter(DeadLetter {
+        device: DeviceId::new("m1").unwrap(),
+        channel: "vitals".into(),
+        received: crate::tests_support::received(0),
+        reason: DeadLetterReason::new(DeadLetterKind::Undecodable, "no JSON"),
+        bytes,
+    })
 }
 
 pub(super) fn assert_holds(records: &[Record], first: u64, entries: &[Entry]) {
@@ -208,13 +222,7 @@ fn the_last_of_the_room_is_for_what_lets_the_oldest_segment_go() {
     let files = ForgetfulFiles::default();
     let OpenedJournal { mut journal, .. } = open_on(&files);
     journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
-    let letter = Entry::DeadLetter(vitalgate_domain::DeadLetter {
-        device: vitalgate_domain::DeviceId::new("m1").unwrap(),
-        channel: "vitals".into(),
-        received: crate::tests_support::received(0),
-        reason: vitalgate_domain::DeadLetterReason::new(vitalgate_domain::DeadLetterKind::Undecodable, "no JSON"),
-        bytes: vec![0xab],
-    });
+    let letter = letter(vec![0xab]);
     journal.append(&[letter], &[destinations(&["ehr", "archive"])]).unwrap();
     journal.append(&readings("m1", 0, 2_000), &[]).unwrap();
     files.set_free_space(small_options().free_space_floor_bytes - 1);
@@ -446,13 +454,7 @@ fn a_dead_letter_of_the_largest_size_is_stored_and_its_segment_stays_until_it_is
     let options = StoreOptions { segment_bytes: 256 * 1024, ..small_options() };
     let OpenedJournal { mut journal, reader, .. } = open_journal(options, wrap(), Arc::new(files.clone()), None).unwrap();
     journal.outbox.connect(Arc::new(super::second::AllCheckpointed::default()));
-    let letter = Entry::DeadLetter(vitalgate_domain::DeadLetter {
-        device: vitalgate_domain::DeviceId::new("m1").unwrap(),
-        channel: "vitals".into(),
-        received: crate::tests_support::received(0),
-        reason: vitalgate_domain::DeadLetterReason::new(vitalgate_domain::DeadLetterKind::Undecodable, "no JSON"),
-        bytes: vec![0xab; vitalgate_domain::limits::PAYLOAD_BYTES_MAX],
-    });
+    let letter = letter(vec![0xab; vitalgate_domain::limits::PAYLOAD_BYTES_MAX]);
     let letters = vec![letter.clone(); 7];
     journal.append(&letters, &[destinations(&["ehr"]), settle("ehr", 1, 100_000)]).unwrap();
     journal.append(&readings("m1", 0, 4_000), &[]).unwrap();
@@ -467,17 +469,18 @@ fn a_dead_letter_of_the_largest_size_is_stored_and_its_segment_stays_until_it_is
     assert!(files.paths().iter().all(|path| path != Path::new("/state/store/journal/spare.new")));
 }
 
+fn known_as(sequences: &[u64], id: &str) -> Change {
+    let Change::Settled { destination, ranges, rejected, .. } = settle("ehr", sequences[0], sequences[0]) else { unreachable!() };
+    let remote_ids = sequences.iter().map(|sequence| (Sequence(*sequence), id.into())).collect();
+    Change::Settled { destination, ranges, rejected, remote_ids }
+}
+
 /// Promise 5: what a destination knows under an id of its own is found by it, in whichever segment that was noted, and what was not
 /// looked through is said.
 #[test]
 fn what_a_destination_knows_under_an_id_is_found_by_it() {
     let files = ForgetfulFiles::default();
     let OpenedJournal { mut journal, reader, .. } = open_on(&files);
-    let known_as = |sequences: &[u64], id: &str| {
-        let Change::Settled { destination, ranges, rejected, .. } = settle("ehr", sequences[0], sequences[0]) else { unreachable!() };
-        let remote_ids = sequences.iter().map(|sequence| (Sequence(*sequence), id.into())).collect();
-        Change::Settled { destination, ranges, rejected, remote_ids }
-    };
     for (round, id) in (0..).zip(["one", "another", "another one"]) {
         journal.append(&readings("m1", round * 1_000, 600), &[]).unwrap();
         journal.append(&[], &[known_as(&[round * 600 + 1, round * 600 + 3], id)]).unwrap();
@@ -491,6 +494,33 @@ fn what_a_destination_knows_under_an_id_is_found_by_it() {
     assert_eq!((found("other").found.len(), found("other").below), (0, None));
     let in_no_time = reader.known_as("one", std::time::Instant::now()).unwrap();
     assert_eq!((in_no_time.found.len(), in_no_time.below), (0, Some(reader.committed().next())));
+}
+
+/// Promise 5: also what is moved to the journal's end, and its old segment reclaimed, before the search comes to it.
+#[test]
+fn what_is_moved_during_the_search_is_found_all_the_same() {
+    let files = ForgetfulFiles::default();
+    let OpenedJournal { mut journal, reader, .. } = open_on(&files);
+    let keyed = Arc::new(super::second::AllCheckpointed::default());
+    journal.outbox.connect(Arc::clone(&keyed) as Arc<dyn KeyedCopy>);
+    let letters = [letter(vec![0xab])];
+    journal.append(&letters, &[destinations(&["ehr"]), settle("ehr", 1, 100_000), known_as(&[1], "given")]).unwrap();
+    journal.append(&readings("m1", 0, 2_000), &[]).unwrap();
+    assert_eq!(journal.maintain().unwrap().segments_reclaimed, 0, "the dead letter keeps them");
+    let segments = reader.outbox().segments();
+    let [_, .., last_full, _] = segments.as_slice() else { panic!("{} segments", segments.len()) };
+    let damaged = last_full.start().offset as usize + 40;
+    files.damage(&Path::new("/state/store/journal").join(&last_full.name), |bytes| bytes[damaged] ^= 1);
+    let moved = reader.committed().next();
+    *keyed.when_asked.lock().unwrap() = Some(Box::new(move || {
+        let resolved = Change::DeadLettersResolved { sequences: vec![Sequence(1)], note: "moved".into() };
+        journal.append(&letters, &[known_as(&[moved.0], "given"), resolved]).unwrap();
+        assert!(journal.maintain().unwrap().segments_reclaimed > 0);
+    }));
+    let later = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let search = reader.known_as("given", later).unwrap();
+    assert!(keyed.when_asked.lock().unwrap().is_none(), "nothing was moved");
+    assert_eq!((search.found, search.below), ([moved].into(), None));
 }
 
 /// Days that delivered readings stay in these tests.

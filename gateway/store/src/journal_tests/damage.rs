@@ -1,5 +1,6 @@
 //! Any one file of the journal side is damaged: nothing is missing, and it is told.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::basics::{assert_holds, destinations, open_on, read_all, settle};
 use super::second::Follower;
 use crate::files::forgetful::ForgetfulFiles;
 use crate::opening::{OpenedJournal, open_journal};
+use crate::reader::ReadError;
 use crate::report::Finding;
 use crate::tail::SecondCopy;
 use crate::tests_support::{readings, small_options, wrap};
@@ -149,5 +151,88 @@ fn what_no_copy_has_is_told_and_everything_else_is_read() {
         }
         assert!(missing < 400, "{missing} lost for one page");
         assert_eq!(opened.reader.committed(), Sequence(1_500), "segment {place}");
+    }
+}
+
+/// Where the disk goes bad, within a segment and amid its records, in bytes.
+const BAD_PLACE: Range<usize> = 24_576..28_672;
+
+/// The segments that are written to no more.
+fn old_segments(files: &ForgetfulFiles) -> Vec<PathBuf> {
+    let is_segment = |path: &PathBuf| path.starts_with("/state/store/journal") && path.extension().is_some();
+    let mut segments: Vec<_> = files.paths().into_iter().filter(is_segment).collect();
+    segments.pop();
+    assert!(segments.len() > 3, "{} segments", segments.len());
+    segments
+}
+
+fn forget_shadows(files: &ForgetfulFiles) {
+    files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")).for_each(|path| files.forget(path));
+}
+
+fn is_lost(opened: &OpenedJournal) -> bool {
+    opened.reader.findings().iter().any(|finding| matches!(finding, Finding::Lost { .. }))
+}
+
+/// Promise 2: a bad place of the disk holds nobody up while another copy has what stood there, and it is told.
+#[test]
+fn what_the_disk_cannot_read_comes_from_the_other_copies() {
+    for has_shadows in [true, false] {
+        let files = ForgetfulFiles::default();
+        let (opened, entries) = filled(&files);
+        if !has_shadows {
+            opened.journal.outbox.connect(Arc::new(Follower::of(&opened)));
+            forget_shadows(&files);
+        }
+        old_segments(&files).iter().for_each(|path| files.spoil(path, BAD_PLACE));
+        let (records, lost) = read_all(&opened.reader);
+        assert!(lost.is_empty() && !is_lost(&opened), "shadows {has_shadows}: {lost:?}");
+        assert_holds(&records, 1, &entries);
+        let healed = opened.reader.findings().iter().filter(|finding| matches!(finding, Finding::RecordHealed { .. })).count();
+        // All that stands elsewhere is read from where it stands.
+        let in_bad_places = BAD_PLACE.len() / 1_000 * old_segments(&files).len();
+        assert!((1..2 * in_bad_places).contains(&healed), "shadows {has_shadows}: {healed} records");
+    }
+}
+
+/// Promise 2: what the disk cannot read and no copy has is not lost by that: what stands before it is read, and the rest once the disk
+/// reads it again. What is damaged before it is told as lost no further than it is certain.
+#[test]
+fn what_the_disk_cannot_read_and_no_copy_has_stays_owed() {
+    // Damage with something whole between it and the bad place, and damage that reaches to it.
+    for damage in [None, Some(16_000..19_500), Some(BAD_PLACE.start - 6_000..BAD_PLACE.start)] {
+        let files = ForgetfulFiles::default();
+        let (opened, entries) = filled(&files);
+        forget_shadows(&files);
+        let path = old_segments(&files).remove(1);
+        let original = crate::files::read_up_to(&files, &path, usize::MAX).unwrap();
+        files.spoil(&path, BAD_PLACE);
+        if let Some(damage) = damage.clone() {
+            files.damage(&path, |bytes| bytes[damage].fill(0x55));
+        }
+        let (mut read, mut lost, mut from) = (Vec::new(), Vec::new(), Sequence::FIRST);
+        let failed = loop {
+            match opened.reader.read(from, Sequence(u64::MAX), 500, usize::MAX) {
+                Ok(outcome) => {
+                    assert!(outcome.reached >= from, "{damage:?}: no progress at {from}");
+                    read.extend(outcome.records);
+                    lost.extend(outcome.damaged);
+                    from = outcome.reached.next();
+                }
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(failed, ReadError::Io(_)), "{damage:?}: {failed:?}");
+        let is_apart = damage.as_ref().is_some_and(|damage| damage.end < BAD_PLACE.start - 1_000);
+        assert_eq!((lost.is_empty(), is_lost(&opened)), (!is_apart, is_apart), "{damage:?}: {lost:?}");
+        let missing: u64 = lost.iter().map(|(first, last)| last.0 - first.0 + 1).sum();
+        assert_eq!(read.len() as u64 + missing, from.0 - 1, "{damage:?}: all that stands before the bad place");
+        assert!(read.len() > 400, "{damage:?}: {} read", read.len());
+        // The disk reads it again.
+        files.spoil(&path, 0..0);
+        files.damage(&path, |bytes| *bytes = original);
+        let (again, lost) = read_all(&opened.reader);
+        assert!(lost.is_empty(), "{damage:?}: {lost:?}");
+        assert_holds(&again, 1, &entries);
     }
 }

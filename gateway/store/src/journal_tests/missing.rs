@@ -411,6 +411,41 @@ fn a_missing_dead_letter_waits_until_there_is_room_for_its_segment_above_the_flo
     assert_has_the_letter(&opened);
 }
 
+/// Promises 1 and 4: a dead letter whose segment cannot be made again for want of room is read from the keyed store and can be moved, its
+/// key included; then the keyed store lets go again of what is settled, so that it does not take the rest of the room.
+#[test]
+fn a_missing_dead_letter_whose_segment_finds_no_room_can_be_moved() {
+    let (files, follower) = without_its_letter();
+    let follower: Arc<dyn KeyedCopy> = Arc::new(follower.with_latest_snapshot());
+    let mut opened = open_on(&files);
+    opened.journal.outbox.connect(Arc::clone(&follower));
+    opened.journal.rotate_data_key(None).unwrap();
+    assert_eq!(opened.journal.maintain().unwrap().keys_destroyed, 1);
+    drop(opened);
+    let options = small_options();
+    files.set_room(options.free_space_floor_bytes + options.segment_bytes / 2);
+    let silent: Arc<dyn KeyedCopy> = Arc::new(Interrupted::at(Arc::clone(&follower), 1..=u64::MAX));
+    let unanswered = open_beside(&files, &silent).unwrap();
+    assert!(unanswered.reader.get(Sequence(6)).is_err(), "that there is no answer does not say that it is gone");
+    drop(unanswered);
+    let rebuilt: Arc<dyn KeyedCopy> = Arc::new(Interrupted::rebuilding(Arc::clone(&follower)));
+    let unknown = open_beside(&files, &rebuilt).unwrap();
+    assert!(unknown.reader.get(Sequence(6)).is_err(), "it may come back");
+    drop(unknown);
+
+    let mut opened = open_beside(&files, &follower).unwrap();
+    assert!(opened.reader.oldest() > Sequence(6), "there is no room for its segment");
+    assert_eq!(opened.journal.held_back(), Some((Sequence(6), Sequence(6))));
+    let letter = opened.reader.get(Sequence(6)).unwrap().unwrap().entry;
+    assert!(matches!(letter, Entry::DeadLetter(_)), "{letter:?}");
+    let (place, _) = opened.journal.append(std::slice::from_ref(&letter), &[]).unwrap().unwrap();
+    opened.journal.append(&[], &[Change::DeadLettersResolved { sequences: vec![Sequence(6)], note: "moved".into() }]).unwrap();
+    opened.journal.maintain().unwrap();
+    assert!(!opened.journal.outbox.keeps_copies(), "what is settled is let go of again");
+    assert_ne!(opened.journal.held_back(), Some((Sequence(6), Sequence(6))));
+    assert_eq!((lost(&opened), opened.reader.get(place).unwrap().unwrap().entry), (vec![], letter));
+}
+
 /// Promise 4: what a keyed store does not have while it is set aside and rebuilt is not told as lost: it may come back, and its copies
 /// and keys are kept until then.
 #[test]

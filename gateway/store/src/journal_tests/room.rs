@@ -1,6 +1,6 @@
 //! The files that wait to become segments: what they are good for on a full disk, and what they still say.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::basics::{destinations, open_on, settle};
@@ -119,6 +119,26 @@ fn a_power_cut_while_a_segment_becomes_the_reserve_damages_nothing() {
         if let Ok(ended) = ended {
             assert!(step > 4 && ended.segments_reclaimed > 0, "{step} steps: {ended:?}");
             return;
+        }
+    }
+}
+
+/// Promise 2: a segment with a bad place of the disk is not used again: what is committed to it could not be written, and no start could
+/// read it.
+#[test]
+fn a_segment_with_a_bad_place_is_not_used_again() {
+    let files = ForgetfulFiles::default();
+    let mut journal = all_settled_into_the_reserve(&files);
+    let is_segment = |path: &PathBuf| path.starts_with("/state/store/journal") && path.extension().is_some();
+    let segments: Vec<_> = files.paths().into_iter().filter(is_segment).collect();
+    let bad = &segments[..segments.len() - 2];
+    bad.iter().for_each(|path| files.spoil(path, 12_288..16_384));
+    assert!(journal.maintain().unwrap().segments_reclaimed > bad.len());
+    assert!(journal.space.has_reserve(), "the first whole one became the reserve");
+    for name in [RESERVE, SPARE] {
+        let path = Path::new("/state/store/journal").join(name);
+        if files.paths().contains(&path) {
+            read_up_to(&files, &path, usize::MAX).unwrap();
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Stand-ins for the keyed side.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use vitalgate_domain::Sequence;
 
@@ -14,6 +14,8 @@ use crate::source::Feed;
 #[derive(Default)]
 pub(super) struct AllCheckpointed {
     pub(super) shrinks: AtomicU64,
+    /// What happens when it is asked for a record the next time.
+    pub(super) when_asked: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl KeyedCopy for AllCheckpointed {
@@ -22,6 +24,10 @@ impl KeyedCopy for AllCheckpointed {
     }
 
     fn block_at(&self, _ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {
+        let happens = self.when_asked.lock().unwrap().take();
+        if let Some(happens) = happens {
+            happens();
+        }
         Ok(None)
     }
 
@@ -169,7 +175,7 @@ impl Interrupted {
 
 impl KeyedCopy for Interrupted {
     fn block_covering(&self, sequence: Sequence) -> Result<Option<SealedBlock>, KeyedError> {
-        self.asked()?.block_covering(sequence)
+        if self.is_rebuilding() { Ok(None) } else { self.asked()?.block_covering(sequence) }
     }
 
     fn block_at(&self, ordinal: Ordinal) -> Result<Option<SealedBlock>, KeyedError> {

@@ -77,6 +77,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
             Err(failure) if !shared.watch.met_full() => break shared.watch.fail(failure),
             Err(failure) => {
                 tracing::warn!(%failure, "the keyed store met a full disk");
+                // The rest may be gone when it is opened anew. What is certain still lets the journal make room.
+                shared.reach(|reached| reached.applied = reached.checkpointed);
                 if !shared.await_room_to_reopen() {
                     break shared.watch.enter(KeyedStatus::Stopped);
                 }
@@ -94,8 +96,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
 /// From the opening to the closing. `known` is the journal once it was attached.
 fn live(shared: &Arc<Shared>, known: &mut Option<SharedSource>, before: Before) -> Result<Ended, KeyedError> {
     let opened = opening::open_store(shared)?;
-    shared.publish(Some(Arc::clone(&opened.trees)));
     shared.reach(|reached| *reached = Reached { applied: opened.applied, checkpointed: Watermark::default() });
+    shared.publish(Some(Arc::clone(&opened.trees)));
     shared.watch.enter(KeyedStatus::Running);
     let first_time = known.is_none();
     let Some(source) = known.clone().or_else(|| attached(shared)) else {

@@ -34,13 +34,14 @@ pub(super) fn run(shared: &Arc<Shared>, questions: &Receiver<Question>) {
     }
 }
 
-/// Puts a question and waits for the answer, but never longer than the deadline.
+/// Puts a question and waits for the answer, but never longer than the deadline, nor than `within`.
 pub(super) fn ask<T: Send + 'static>(
     shared: &Shared,
     questions: &SyncSender<Question>,
+    within: Duration,
     work: impl FnOnce(&Lookups) -> Result<T, KeyedError> + Send + 'static,
 ) -> Result<T, KeyedError> {
-    let deadline = shared.times.lookup;
+    let deadline = shared.times.lookup.min(within);
     let until = Instant::now() + deadline;
     match shared.watch.wait_open(deadline) {
         KeyedStatus::Running => {}
@@ -51,8 +52,10 @@ pub(super) fn ask<T: Send + 'static>(
     }
     let (tell, hear) = sync_channel(1);
     let question: Question = Box::new(move |lookups| {
-        // Who asked may have given up.
-        let _ = tell.try_send(work(lookups));
+        // Who asked may have given up: the next one must not wait for that.
+        if Instant::now() < until {
+            let _ = tell.try_send(work(lookups));
+        }
     });
     match questions.try_send(question) {
         Ok(()) => {}

@@ -16,7 +16,8 @@
 //! - An error, panic or hang later on makes it [`KeyedStatus::Failed`] and leaves the note
 //!   `sled.damaged`; the process exits for a supervised restart, which sets the store aside.
 //! - A full disk is not damage. sled is left alone while there is little free space: the status is
-//!   [`KeyedStatus::Waiting`], lookups are unavailable, and it goes on by itself.
+//!   [`KeyedStatus::Waiting`], lookups are unavailable, and it goes on by itself. Where sled met it all the same, only what was
+//!   checkpointed counts as applied until the store is open again.
 //! - sled never gives back what it grew by. Where that keeps the gateway from taking readings though all is delivered, it
 //!   begins anew with what the journal still holds ([`KeyedCopy::shrink`]).
 //! - sled's flush does not make anything certain on Linux: each flush is followed by a sync of its own.
@@ -189,7 +190,15 @@ impl Keyed {
     }
 
     fn ask<T: Send + 'static>(&self, work: impl FnOnce(&Lookups) -> Result<T, KeyedError> + Send + 'static) -> Result<T, KeyedError> {
-        lookup::ask(&self.shared, &self.questions, work)
+        self.ask_within(Duration::MAX, work)
+    }
+
+    fn ask_within<T: Send + 'static>(
+        &self,
+        within: Duration,
+        work: impl FnOnce(&Lookups) -> Result<T, KeyedError> + Send + 'static,
+    ) -> Result<T, KeyedError> {
+        lookup::ask(&self.shared, &self.questions, within, work)
     }
 
     /// The newest reading with that id; with `below`, only before that sequence.
@@ -216,15 +225,20 @@ impl Keyed {
     pub fn rejected(&self, from: Sequence, until: Sequence, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
         let mut of = SequenceRanges::new();
         of.insert(from, until);
-        self.rejected_among(of, max)
+        self.rejected_among(of, max, Duration::MAX)
     }
 
     /// What destinations refused for good of these, ascending, the newest of one place last, at most `max`.
     ///
     /// # Errors
-    /// When the store cannot answer.
-    pub fn rejected_among(&self, of: SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
-        self.ask(move |lookups| lookups.rejected(&of, max))
+    /// When the store cannot answer within this time.
+    pub fn rejected_among(
+        &self,
+        of: SequenceRanges,
+        max: usize,
+        within: Duration,
+    ) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        self.ask_within(within, move |lookups| lookups.rejected(&of, max))
     }
 
     /// The id that a destination gave to the entry, where it is not ours.
@@ -234,16 +248,21 @@ impl Keyed {
     pub fn remote_id(&self, sequence: Sequence, destination: &DestinationId) -> Result<Option<Arc<str>>, KeyedError> {
         let mut of = SequenceRanges::new();
         of.insert(sequence, sequence);
-        Ok(self.remote_ids(of, destination)?.into_values().next())
+        Ok(self.remote_ids(of, destination, Duration::MAX)?.into_values().next())
     }
 
     /// The ids that a destination gave to these entries, where they are not ours.
     ///
     /// # Errors
-    /// When the store cannot answer.
-    pub fn remote_ids(&self, of: SequenceRanges, destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
+    /// When the store cannot answer within this time.
+    pub fn remote_ids(
+        &self,
+        of: SequenceRanges,
+        destination: &DestinationId,
+        within: Duration,
+    ) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
         let destination = destination.clone();
-        self.ask(move |lookups| lookups.remote_ids(&of, &destination))
+        self.ask_within(within, move |lookups| lookups.remote_ids(&of, &destination))
     }
 }
 

@@ -1,15 +1,18 @@
 //! Dead letters that are older than everything else.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use vitalgate_console::{DeliveryState, ReadModel as _, Trace, TraceQuery};
 use vitalgate_domain::{Answer, Flags, ItemAnswer, ReadingId, SequenceRanges, Subject};
 use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy};
+use vitalgate_store::{Keyed, KeyedError};
 
 use super::*;
 use crate::growth::Growth;
 use crate::read_model::Model;
+use crate::replay::IdsGiven;
 
 /// Small segments whose time is over as soon as every destination has them.
 fn small(folder: &Path) -> StoreOptions {
@@ -135,11 +138,37 @@ impl Told for Behind {
     fn reaches(&self, _: vitalgate_store::Ordinal) -> bool {
         false
     }
-    fn refusals(&self, _: &SequenceRanges, _: usize) -> Result<Vec<(DestinationId, RejectedReading)>, vitalgate_store::KeyedError> {
+    fn refusals(
+        &self,
+        _: &SequenceRanges,
+        _: usize,
+        _: Duration,
+    ) -> Result<Vec<(DestinationId, RejectedReading)>, vitalgate_store::KeyedError> {
         Ok(Vec::new())
     }
-    fn ids_given(&self, _: &SequenceRanges, _: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, vitalgate_store::KeyedError> {
+    fn ids_given(&self, _: &SequenceRanges, _: &DestinationId, _: Duration) -> Result<IdsGiven, vitalgate_store::KeyedError> {
         Ok(BTreeMap::new())
+    }
+}
+
+/// A copy that is opened anew while it is asked, as after a full disk: the last that it was told is missing in its answer.
+pub(super) struct OpenedAnew {
+    pub(super) keyed: Arc<Keyed>,
+    pub(super) was_asked: AtomicBool,
+}
+
+impl Told for OpenedAnew {
+    fn reaches(&self, ordinal: vitalgate_store::Ordinal) -> bool {
+        !self.was_asked.load(Ordering::SeqCst) && self.keyed.reaches(ordinal)
+    }
+    fn refusals(&self, of: &SequenceRanges, max: usize, within: Duration) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        self.was_asked.store(true, Ordering::SeqCst);
+        let mut told = Told::refusals(&self.keyed, of, max, within)?;
+        told.pop();
+        Ok(told)
+    }
+    fn ids_given(&self, of: &SequenceRanges, destination: &DestinationId, within: Duration) -> Result<IdsGiven, KeyedError> {
+        Told::ids_given(&self.keyed, of, destination, within)
     }
 }
 
@@ -153,6 +182,9 @@ fn a_dead_letter_waits_for_its_reason() {
     let keyed = std::mem::replace(&mut rig.commit.told, Box::new(Behind));
     upkeep(&mut rig);
     assert_eq!(rig.unresolved(), [(1, 1), (4, 5)], "moved without their reasons");
+    rig.commit.told = Box::new(OpenedAnew { keyed: Arc::clone(&rig.keyed), was_asked: AtomicBool::new(false) });
+    upkeep(&mut rig);
+    assert_eq!(rig.unresolved(), [(1, 1), (4, 5)], "moved without a reason that was gone when it was asked for");
     rig.commit.told = keyed;
     upkeep(&mut rig);
     assert!(rig.unresolved()[0].0 > 5, "{:?}", rig.unresolved());
@@ -290,10 +322,15 @@ fn a_destination_that_comes_later_gets_what_was_moved() {
 /// What is told of a reading by its id.
 fn trace(rig: &Rig, id: ReadingId) -> Trace {
     follow(rig, false);
-    let state = rig.commit.journal.state();
-    let shared = Arc::new(Shared::new([], state.settled.keys().cloned()));
-    shared.set_settlement(Settlement::from(state));
-    let model = Model {
+    let mut traced = model(rig, Settlement::from(&rig.commit.journal)).trace(&TraceQuery::Id(id)).unwrap();
+    assert_eq!(traced.readings.len(), 1);
+    traced.readings.remove(0)
+}
+
+fn model(rig: &Rig, settlement: Settlement) -> Model {
+    let shared = Arc::new(Shared::new([], settlement.settled.keys().cloned()));
+    shared.set_settlement(settlement);
+    Model {
         gateway: GatewayId::new("gateway-01").unwrap(),
         warnings: vec![],
         devices: vec![],
@@ -308,10 +345,25 @@ fn trace(rig: &Rig, id: ReadingId) -> Trace {
         floor_bytes: 0,
         growth: Arc::new(Growth::new(0, 0)),
         presence: None,
+    }
+}
+
+/// Promise 5: a dead letter that is found before its standing is told is none that was replayed or discarded.
+#[test]
+fn a_dead_letter_of_this_moment_waits_to_be_resolved() {
+    let folder = folder("free");
+    let mut rig = rig_with(folder.path(), &list_profile("pr"), small(folder.path()));
+    let before = Settlement::from(&rig.commit.journal);
+    let received = rig.received(900);
+    rig.publish(r#"{"values": [{"name": "pulse", "value": 71}]}"#, received);
+    follow(&rig, false);
+    let query = TraceQuery::Device { device: DeviceId::new(MONITOR).unwrap(), at: received.wall, window_ms: 1_000 };
+    let unresolved = |settlement| {
+        let letters = model(&rig, settlement).trace(&query).unwrap().dead_letters;
+        letters.iter().map(|letter| letter.unresolved).collect::<Vec<_>>()
     };
-    let mut traced = model.trace(&TraceQuery::Id(id)).unwrap();
-    assert_eq!(traced.readings.len(), 1);
-    traced.readings.remove(0)
+    assert_eq!(unresolved(before), [true]);
+    assert_eq!(unresolved(Settlement::from(&rig.commit.journal)), [true]);
 }
 
 /// How it stands with the EHR, and why.

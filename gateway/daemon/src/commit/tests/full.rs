@@ -227,3 +227,49 @@ fn a_full_disk_that_one_dead_letter_holds_goes_on_when_it_is_discarded() {
         full.commit.upkeep(&mut Group::default()).unwrap();
     }
 }
+
+/// Promises 1 and 4: dead letters whose segment is missing, on a disk that has no room for it, are moved out of the keyed store, which then
+/// lets go of what is settled: it does not grow until no reading finds room. They stay what they were.
+#[test]
+fn missing_dead_letters_that_find_no_room_where_they_were_are_moved() {
+    const SEGMENT_BYTES: u64 = 64 * 1024;
+    let folder = folder("free");
+    let options = || StoreOptions { segment_bytes: SEGMENT_BYTES, retention_ms: 0, ..options(folder.path()) };
+    let mut before = rig_with(folder.path(), &list_profile("pr"), options());
+    for number in 0..5 {
+        before.publish(r#"{"values": [{"name": "pulse", "value": 71}, {"name": "hr", "value": 70}]}"#, before.received(500 + number));
+    }
+    let letters: Vec<_> = before.unresolved();
+    let entry = |rig: &Rig, place: u64| rig.reader.get(Sequence(place)).unwrap().map(|record| record.entry);
+    let first = entry(&before, letters[0].0).unwrap();
+    let template = before.readings();
+    for _ in 0..3 {
+        let entries: Vec<_> = template.iter().cycle().take(1_500).cloned().map(Entry::Reading).collect();
+        before.commit(|_, group| group.entries.extend(entries));
+    }
+    before.settle([]);
+    assert!(before.keyed.wait_reached(before.reader.committed_record(), true, PATIENCE), "{:?}", before.keyed.status());
+    drop(before);
+    let store = folder.path().join("store");
+    let gone = RealFiles.list(&store.join("journal")).unwrap().remove(0);
+    std::fs::remove_file(store.join("journal").join(&gone)).unwrap();
+    // Its shadow may have gone before.
+    let _shadow = std::fs::remove_file(store.join("shadow").join(&gone));
+
+    let disk = Disk::roomy();
+    disk.leave(options().free_space_floor_bytes + SEGMENT_BYTES / 2);
+    let mut rig = rig_on(folder.path(), &list_profile("pr"), options(), disk);
+    assert!(rig.reader.oldest().0 > letters.last().unwrap().1, "there is no room for their segment");
+    let end = std::time::Instant::now() + PATIENCE;
+    while rig.unresolved()[0].0 <= letters.last().unwrap().1 {
+        assert!(std::time::Instant::now() < end, "{:?}, {:?}", rig.unresolved(), rig.keyed.status());
+        let _progress = rig.keyed.wait_reached(rig.reader.committed_record(), false, Duration::from_millis(100));
+        rig.commit.carry_at_ms = 0;
+        rig.commit.upkeep(&mut Group::default()).unwrap();
+    }
+    let count = |letters: &[(u64, u64)]| letters.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+    assert_eq!(count(&rig.unresolved()), count(&letters));
+    assert_eq!(entry(&rig, rig.unresolved()[0].0).unwrap(), first);
+    rig.commit.upkeep(&mut Group::default()).unwrap();
+    assert_eq!(entry(&rig, letters[0].0), None, "nothing is kept for its sake");
+}

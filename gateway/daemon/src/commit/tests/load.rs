@@ -32,3 +32,26 @@ fn what_is_held_back_in_masses_is_settled_in_parts() {
     assert!(commits > 1, "it was not too much at once");
     assert_eq!(rig.unresolved(), [(1, changes * of_each)]);
 }
+
+/// Promise 1: requests to replay or discard that wait for each other do not add up: what devices sent is acknowledged between them.
+#[test]
+fn a_commit_takes_one_request_that_resolves() {
+    let folder = folder("free");
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    rig.commit.commands = queue;
+    for resolution in [REPLAY, Resolution::Discard] {
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let (asker, answer) = oneshot::channel();
+            let request = ResolveRequest { sequences: vec![], among: None, resolution, by: None };
+            assert!(commands.try_send(Command::Resolve(request, asker)).is_ok());
+            answers.push(answer);
+        }
+        for answered in 1..=3 {
+            rig.commit(CommitLoop::fill);
+            let done = answers.iter_mut().filter(|answer| !answer.is_terminated()).filter_map(|answer| answer.try_recv().ok()).count();
+            assert_eq!((done, rig.commit.commands.len()), (1, 3 - answered));
+        }
+    }
+}

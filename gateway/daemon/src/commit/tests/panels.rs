@@ -27,6 +27,26 @@ fn the_parts_of_a_panel_go_together_whichever_is_named() {
     assert_eq!(rig.unresolved(), [(7, 9)]);
 }
 
+/// Promise 4: whoever has dead letters counted is told which would go, with the parts of a panel that are not named, and nothing changes.
+#[test]
+fn what_is_counted_is_what_a_discarding_takes() {
+    let folder = folder("free");
+    let mut rig = rig(folder.path(), &list_profile("pr"), 0);
+    for ago in [900, 800] {
+        rig.publish(CUFF, rig.received(ago));
+    }
+    rig.settle(2..=6);
+    let mut places = |resolution| {
+        let (asker, mut answer) = oneshot::channel();
+        let request = ResolveRequest { sequences: vec![3, 4], among: None, resolution, by: None };
+        rig.commit(|commit, group| commit.obey(Command::Resolve(request, asker), group));
+        let answered = answer.try_recv().unwrap().unwrap();
+        (answered.places, answered.resolved, answered.remaining, rig.unresolved())
+    };
+    assert_eq!(places(Resolution::Count), (vec![2, 3, 4], 0, 5, vec![(2, 6)]));
+    assert_eq!(places(Resolution::Discard), (vec![2, 3, 4], 3, 2, vec![(5, 6)]));
+}
+
 /// Promise 3: also where the device said them in several messages of one time, and other readings came between.
 #[test]
 fn parts_of_one_device_time_go_together() {

@@ -1,15 +1,19 @@
 //! A replay, where another destination has taken the reading.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, mpsc as channels};
+use std::time::Instant;
 
 use vitalgate_domain::{Answer, Flags, ItemAnswer, SequenceRanges};
 use vitalgate_pipeline::{Delivery, DeliveryAction, DeliveryEvent, DeliveryPolicy};
 use vitalgate_store::{Keyed, KeyedError};
 
 use super::again::{message, timed_profile};
+use super::carry::OpenedAnew;
 use super::two::{ARCHIVE, settled, settles, two_with};
 use super::*;
 use crate::commit::spare;
+use crate::replay::IdsGiven;
 
 fn id(destination: &str) -> DestinationId {
     DestinationId::new(destination).unwrap()
@@ -53,7 +57,7 @@ impl Running {
     }
 
     fn goes_on(&mut self, rig: &Rig) -> usize {
-        rig.commit.shared.set_settlement(Settlement::from(rig.commit.journal.state()));
+        rig.commit.shared.set_settlement(Settlement::from(&rig.commit.journal));
         let Self(delivery, sent) = self;
         let mut events = vec![DeliveryEvent::Committed(rig.reader.committed())];
         while let Some(event) = events.pop() {
@@ -134,13 +138,28 @@ fn in_doubt_a_replay_goes_to_every_destination() {
     assert_eq!(waiting(&rig), [vec![4, 5, 6], vec![5]]);
 }
 
+/// Promise 2: a destination whose refusal the keyed store had forgotten when it was asked, as one that was opened anew after a full disk
+/// may have, is not said to have the reading.
+#[test]
+fn nobody_is_spared_by_an_answer_that_lacks_the_last_refusal() {
+    let folder = folder("free");
+    let mut rig = of_three(folder.path());
+    settles(&mut rig, EHR, DeadLetterKind::Rejected, 1..=3);
+    settles(&mut rig, ARCHIVE, DeadLetterKind::Rejected, 3..=3);
+    assert!(rig.keyed.wait_reached(rig.reader.committed_record(), false, PATIENCE));
+    rig.commit.told = Box::new(OpenedAnew { keyed: Arc::clone(&rig.keyed), was_asked: AtomicBool::new(false) });
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(3, 0)]);
+    assert_eq!(waiting(&rig), [vec![4, 5, 6], vec![4, 5, 6]]);
+}
+
 /// Promise 1: a replay that finds no room settles nothing: other readings come to the places that it would have had.
 #[test]
 fn a_replay_without_room_settles_nothing() {
     let folder = folder("free");
     drop(refused_by_one(folder.path()));
     let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
-    assert!(full.keyed.wait_reached(full.reader.committed_record(), false, PATIENCE));
+    // Only a store that was held against its journal answers.
+    assert!(full.keyed.wait_reached(full.reader.committed_record(), true, PATIENCE));
     let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY, by: None };
     let (asker, mut answer) = oneshot::channel();
     full.commit(|commit, group| {
@@ -164,26 +183,59 @@ fn a_message_that_is_replayed_says_so() {
     assert!(rig.readings()[0].flags.contains(Flags::REPLAYED));
 }
 
+/// Knows who refused what, and takes all the time that it is given before it cannot say an id.
+struct SlowIds {
+    keyed: Arc<Keyed>,
+    /// Of this at most.
+    waits: Duration,
+    given: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Told for SlowIds {
+    fn reaches(&self, ordinal: Ordinal) -> bool {
+        self.keyed.reaches(ordinal)
+    }
+
+    fn refusals(&self, of: &SequenceRanges, max: usize, within: Duration) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        Told::refusals(&self.keyed, of, max, within)
+    }
+
+    fn ids_given(&self, _: &SequenceRanges, _: &DestinationId, within: Duration) -> Result<IdsGiven, KeyedError> {
+        self.given.lock().unwrap().push(within);
+        let (_nobody, answer) = channels::channel::<()>();
+        assert!(answer.recv_timeout(within.min(self.waits)).is_err());
+        Err(KeyedError::Unavailable("it takes too long".into()))
+    }
+}
+
 /// Promise 2: the ids under which a destination has its readings only help to trace them: where they cannot be told, it is spared all the same.
 #[test]
 fn a_destination_whose_ids_are_not_at_hand_is_spared_all_the_same() {
-    struct WithoutIds(Arc<Keyed>);
-    impl Told for WithoutIds {
-        fn reaches(&self, ordinal: Ordinal) -> bool {
-            self.0.reaches(ordinal)
-        }
-
-        fn refusals(&self, of: &SequenceRanges, max: usize) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
-            Told::refusals(&self.0, of, max)
-        }
-
-        fn ids_given(&self, _of: &SequenceRanges, _destination: &DestinationId) -> Result<BTreeMap<Sequence, Arc<str>>, KeyedError> {
-            Err(KeyedError::Unavailable("it takes too long".into()))
-        }
-    }
     let folder = folder("free");
     let mut rig = refused_by_one(folder.path());
-    rig.commit.told = Box::new(WithoutIds(Arc::clone(&rig.keyed)));
+    rig.commit.told = Box::new(SlowIds { keyed: Arc::clone(&rig.keyed), waits: Duration::ZERO, given: Arc::default() });
     assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(3, 0)]);
     assert_eq!(waiting(&rig), [vec![4, 5, 6], vec![]]);
+}
+
+/// Promise 1: devices wait for their acknowledgements while a replay asks who has what: all that it asks has one time, however many
+/// destinations there are and however slow each answer is.
+#[test]
+fn all_that_a_replay_asks_has_one_time() {
+    const TIME: Duration = Duration::from_millis(500);
+    let folder = folder("free");
+    let mut rig = of_three(folder.path());
+    settles(&mut rig, ARCHIVE, DeadLetterKind::Rejected, 2..=2);
+    settles(&mut rig, EHR, DeadLetterKind::Rejected, [1, 3]);
+    assert!(rig.keyed.wait_reached(rig.reader.committed_record(), false, PATIENCE));
+    let given = Arc::new(Mutex::new(Vec::new()));
+    rig.commit.told = Box::new(SlowIds { keyed: Arc::clone(&rig.keyed), waits: TIME, given: Arc::clone(&given) });
+    let mut of = SequenceRanges::new();
+    of.insert(Sequence(1), Sequence(3));
+    let places = (1..=3).map(|place| (Sequence(place), Sequence(place + 3))).collect();
+    let changes = rig.commit.told_of(&of, &places, Instant::now() + TIME).unwrap();
+    assert_eq!(changes.len(), 2, "both are spared");
+    let given = given.lock().unwrap();
+    assert_eq!(given.len(), 2, "each was asked");
+    assert!(given.iter().sum::<Duration>() <= TIME, "{given:?}");
 }
