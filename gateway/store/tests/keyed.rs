@@ -106,14 +106,14 @@ fn every_reason_and_every_id_is_told_or_the_lookup_fails() {
     let mut of = SequenceRanges::new();
     [(1, 1), (7, 12), (4_500, 4_500), (MANY, MANY + 10)].iter().for_each(|(first, last)| of.insert(Sequence(*first), Sequence(*last)));
     let asked = [1, 7, 8, 9, 10, 11, 12, 4_500, MANY];
-    let told = keyed.rejected_among(of.clone(), 100).unwrap();
+    let told = keyed.rejected_among(of.clone(), 100, PATIENCE).unwrap();
     assert_eq!(told.iter().map(|(_, rejected)| rejected.sequence.0).collect::<Vec<_>>(), asked);
-    let ids = keyed.remote_ids(of.clone(), &ehr()).unwrap();
+    let ids = keyed.remote_ids(of.clone(), &ehr(), PATIENCE).unwrap();
     assert_eq!(ids, asked.map(|number| (Sequence(number), Arc::from(format!("given-{number}")))).into());
 
     journal.closed.store(true, Ordering::SeqCst);
-    assert!(matches!(keyed.rejected_among(of.clone(), 100), Err(KeyedError::Damaged(_))));
-    assert!(matches!(keyed.remote_ids(of, &ehr()), Err(KeyedError::Damaged(_))));
+    assert!(matches!(keyed.rejected_among(of.clone(), 100, PATIENCE), Err(KeyedError::Damaged(_))));
+    assert!(matches!(keyed.remote_ids(of, &ehr(), PATIENCE), Err(KeyedError::Damaged(_))));
 }
 
 /// Promise 4: on a slow disk a search tells the nearest that it came to, and that there may be more; it does not fail for want of time.
@@ -129,6 +129,34 @@ fn a_search_on_a_slow_disk_ends_in_time() {
     let search = keyed.find_device(&Around { device: device(700), at: moment(700), window_ms: u64::MAX }, 1_000, None).unwrap();
     assert!(search.found.is_cut(), "60 records take 30 seconds");
     assert!(search.found.into_records().iter().any(|record| record.sequence.0 == 700), "the nearest first");
+}
+
+/// Promise 1: whoever can wait only so long, as the commit loop, is not kept longer by a slow disk, nor by what others asked before and
+/// gave up.
+#[test]
+fn who_asks_says_how_long_the_answer_may_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = full_journal(1);
+    let reason = DeadLetterReason::new(DeadLetterKind::TimeUnknown, "held");
+    let rejected = vec![RejectedReading { sequence: Sequence(1), id: id(1), reason }];
+    let given = vec![(Sequence(1), Arc::from("given"))];
+    journal.commit_changes(&[Change::Settled { destination: ehr(), ranges: vec![], rejected, remote_ids: given }]);
+    let keyed = attached(folder.path(), &journal);
+    assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
+    let mut of = SequenceRanges::new();
+    of.insert(Sequence(1), Sequence(1));
+    let asked = |within| {
+        let refused = keyed.rejected_among(of.clone(), 100, within).map(|told| told.len());
+        [refused, keyed.remote_ids(of.clone(), &ehr(), within).map(|told| told.len())]
+    };
+    assert_eq!(asked(PATIENCE), [Ok(1), Ok(1)]);
+    journal.slow_ms.store(200, Ordering::SeqCst);
+    for within in [Duration::ZERO, Duration::from_millis(20)] {
+        let told = asked(within);
+        assert!(told.iter().all(|told| matches!(told, Err(KeyedError::Unavailable(_)))), "{told:?}");
+    }
+    journal.slow_ms.store(0, Ordering::SeqCst);
+    assert_eq!(asked(PATIENCE), [Ok(1), Ok(1)]);
 }
 
 /// A shutdown right after commits leaves nothing to be replayed when there was time to catch up.
@@ -212,10 +240,12 @@ fn a_checkpoint_syncs_the_data_file_and_the_opening_syncs_everything() {
 /// in time, and the next start sets the store aside.
 #[test]
 fn a_hang_is_a_failure_after_the_deadline_and_leaves_a_note() {
+    const CALL_MS: u64 = 5_000;
     let folder = tempfile::tempdir().unwrap();
     let journal = full_journal(2);
     let sync = Arc::new(WatchedSync::default());
-    let times = KeyedTimes { call: Duration::from_millis(200), ..quick_times() };
+    // It holds for the checkpoints before the hang too.
+    let times = KeyedTimes { call: Duration::from_millis(CALL_MS), ..quick_times() };
     let keyed = Keyed::open(watched(folder.path(), &sync, times));
     keyed.attach(Arc::clone(&journal) as Arc<dyn BlockSource>);
     assert!(keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
@@ -223,17 +253,18 @@ fn a_hang_is_a_failure_after_the_deadline_and_leaves_a_note() {
     sync.hang.store(true, Ordering::SeqCst);
     journal.commit_readings(PER_BLOCK);
     assert!(!keyed.wait_reached(journal.committed().ordinal, true, PATIENCE));
-    assert_eq!(keyed.status(), KeyedStatus::Failed(KeyedError::Deadline(200)));
-    assert_eq!(keyed.block_at(Ordinal(1)), Err(KeyedError::Deadline(200)));
-    assert_eq!(keyed.shutdown(Duration::ZERO), KeyedStatus::Failed(KeyedError::Deadline(200)));
+    assert_eq!(keyed.status(), KeyedStatus::Failed(KeyedError::Deadline(CALL_MS)));
+    assert_eq!(keyed.block_at(Ordinal(1)), Err(KeyedError::Deadline(CALL_MS)));
+    assert_eq!(keyed.shutdown(Duration::ZERO), KeyedStatus::Failed(KeyedError::Deadline(CALL_MS)));
     assert!(folder.path().join("sled.damaged").exists());
-    drop(held);
     drop(keyed);
     let again = attached(folder.path(), &journal);
     assert!(again.wait_reached(journal.committed().ordinal, true, PATIENCE));
     assert!(matches!(again.events().as_slice(), [KeyedEvent::Quarantined { .. }]), "{:?}", again.events());
     assert!(!folder.path().join("sled.damaged").exists());
     assert_complete(&again, &journal);
+    // Not before: what hung goes on by the names of its files, which are those of the new store now.
+    drop(held);
 }
 
 /// What the journal has let go of may be dropped here too, in steps; the latest snapshot stays, and

@@ -228,7 +228,8 @@ fn a_probe_that_hangs_costs_a_rebuild_and_one_that_is_missing_costs_nothing() {
     assert_eq!(keyed.shutdown(PATIENCE), KeyedStatus::Stopped);
     drop(keyed);
     let mut hanging = KeyedOptions { probe: Some(vec!["tail".into(), "-f".into(), "/dev/null".into()]), ..options(folder.path()) };
-    hanging.times.open = Duration::from_millis(300);
+    // It holds for the opening of the new store too.
+    hanging.times.open = Duration::from_secs(5);
     let (keyed, events) = recovered(&hanging, &journal, "hanging probe");
     assert!(matches!(events.as_slice(), [KeyedEvent::Quarantined { reason, .. }] if reason.contains("too long")), "{events:?}");
     assert_complete(&keyed, &journal);

@@ -34,12 +34,19 @@ pub(crate) struct MemoryJournal {
     pub(crate) broken: AtomicBool,
     /// While set, no record of changes opens.
     pub(crate) closed: AtomicBool,
-    /// While set, each record of entries takes a while to open, in milliseconds.
+    /// While set, each record takes a while to open, in milliseconds.
     pub(crate) slow_ms: AtomicU64,
     pub(crate) keys: Mutex<Vec<(u32, Vec<u8>)>>,
 }
 
 impl MemoryJournal {
+    fn take_time(&self) {
+        let ready = Instant::now() + Duration::from_millis(self.slow_ms.load(Ordering::SeqCst));
+        while let Some(left) = ready.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+    }
+
     pub(crate) fn new() -> Arc<Self> {
         let journal = Self::default();
         journal.keys.lock().unwrap().push((1, b"wrapped".to_vec()));
@@ -158,10 +165,7 @@ impl BlockSource for MemoryJournal {
     }
 
     fn open_entries(&self, block: &SealedBlock) -> Result<Vec<Record>, SourceError> {
-        let ready = Instant::now() + Duration::from_millis(self.slow_ms.load(Ordering::SeqCst));
-        while let Some(left) = ready.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-            std::thread::park_timeout(left);
-        }
+        self.take_time();
         let entries: Vec<Entry> = open(block, BlockKind::Entries)?;
         Ok(entries.into_iter().zip(block.first.0..).map(|(entry, place)| Record { sequence: Sequence(place), entry }).collect())
     }
@@ -170,6 +174,7 @@ impl BlockSource for MemoryJournal {
         if self.closed.load(Ordering::SeqCst) {
             return Err(SourceError::Undecodable { ordinal: block.ordinal, reason: "a test took the key away".into() });
         }
+        self.take_time();
         open(block, BlockKind::Changes)
     }
 
