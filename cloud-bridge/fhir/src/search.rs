@@ -26,7 +26,6 @@ const PAGE_LINKS_MAX: usize = 16;
 const LINKS_MAX: usize = 64;
 const OBSERVATION: &str = "Observation";
 const PATIENT: &str = "Patient";
-const OUTCOME: &str = "OperationOutcome";
 
 /// What a search by identifier found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +59,7 @@ pub enum SearchError {
     /// It goes on at a page that was not read.
     #[error(
         "the server's search result goes on at a page that is not read: its link must begin with the URL of the destination as it is \
-         entered here, and the result must end after a few pages"
+         entered here and give that page, and the result must end after a few pages"
     )]
     Unfinished,
 }
@@ -87,10 +86,13 @@ struct PageLink {
 }
 
 impl Searchset {
-    /// Where it goes on, unless that can tell nothing new: two are there already, or one and the server says how many there are.
-    fn next(&self) -> Option<&str> {
-        let found = self.entry.0.iter().filter_map(|entry| entry.resource.as_ref()).filter(|resource| resource.resource_type != OUTCOME);
-        let is_enough = match found.count() {
+    /// Where it goes on, unless that can tell nothing new: two different ones are there already, or one and the server says how many
+    /// there are.
+    fn next(&self, resource_type: &str) -> Option<&str> {
+        let mut ids: Vec<&str> = self.resources(resource_type).map(|resource| resource.id.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let is_enough = match ids.len() {
             0 => false,
             1 => self.total.is_some_and(|total| total > 0),
             _ => true,
@@ -196,10 +198,11 @@ fn patient_id(reference: &str) -> Option<&str> {
     ((before.is_empty() || before.ends_with('/')) && is_id(id)).then_some(id)
 }
 
-/// The link to the page at which the answer to a search goes on, where that can tell more.
+/// The link to the page at which the answer to a search for resources of this type goes on, where that can tell more; empty where the
+/// answer does not say where that is.
 #[must_use]
-pub fn next_page(body: &[u8]) -> Option<String> {
-    page(body).ok()?.next().map(str::to_owned)
+pub fn next_page(body: &[u8], resource_type: &str) -> Option<String> {
+    page(body).ok()?.next(resource_type).map(str::to_owned)
 }
 
 /// What the answer to `GET {resource_type}?identifier={system}|{value}` shows, page by page as it was read.
@@ -218,7 +221,7 @@ pub fn find_in_search(pages: &[Vec<u8>], resource_type: &str, system: &str, valu
 pub fn find_patient(pages: &[Vec<u8>], system: &str, value: &str) -> Result<Option<Found>, SearchError> {
     let set = searchset(pages)?;
     let found = find(&set, PATIENT, system, value)?;
-    if set.next().is_some() {
+    if set.next(PATIENT).is_some() {
         return Err(SearchError::Unfinished);
     }
     Ok((!set.resources(PATIENT).any(Resource::is_retired)).then_some(found))
@@ -277,7 +280,7 @@ fn find(set: &Searchset, resource_type: &str, system: &str, value: &str) -> Resu
         }
     }
     Ok(match ids.as_slice() {
-        [] if set.next().is_some() => return Err(SearchError::Unfinished),
+        [] if set.next(resource_type).is_some() => return Err(SearchError::Unfinished),
         [] if set.total.unwrap_or(0) > 0 => return Err(SearchError::NotASearchset),
         [] => Found::None,
         [_] if set.total.unwrap_or(1) > 1 => Found::Several,
@@ -324,6 +327,7 @@ mod tests {
     }
 
     /// What a page does not show is missing only where it is the last one; two are several, and a server that counts has said how many.
+    /// Two are two different ones of what was asked for.
     #[test]
     fn a_search_goes_on_only_where_that_can_tell_more() {
         let next = r#","link":[{"relation":"self","url":"a"},{"relation":"next","url":"b"}]"#;
@@ -332,15 +336,19 @@ mod tests {
         };
         let found = |pages: &[Vec<u8>]| find_in_search(pages, "Observation", "s", "v");
         let outcome = r#"{"resource":{"resourceType":"OperationOutcome"}}"#.to_owned();
+        let other = || entry("x", "v").replace("Observation", "Organization");
         for (entries, more, goes_on) in [
             (vec![], next.to_owned(), true),
             (vec![], String::new(), false),
             (vec![outcome, entry("a", "v")], next.to_owned(), true),
+            (vec![entry("a", "v"), other()], next.to_owned(), true),
+            (vec![other(), other()], next.to_owned(), true),
+            (vec![entry("a", "v"), entry("a", "v")], next.to_owned(), true),
             (vec![entry("a", "v")], format!(r#"{next},"total":1"#), false),
             (vec![entry("a", "v")], format!(r#"{next},"total":2"#), false),
             (vec![entry("a", "v"), entry("b", "v")], next.to_owned(), false),
         ] {
-            assert_eq!(next_page(&page(&entries, &more)).as_deref(), goes_on.then_some("b"), "{entries:?} {more}");
+            assert_eq!(next_page(&page(&entries, &more), "Observation").as_deref(), goes_on.then_some("b"), "{entries:?} {more}");
         }
         assert_eq!(found(&[page(&[], next)]), Err(SearchError::Unfinished));
         assert_eq!(found(&[page(&[], next), page(&[], "")]), Ok(Found::None));
@@ -348,7 +356,13 @@ mod tests {
         assert_eq!(found(&[page(&[entry("a", "v")], next)]), Ok(Found::One("a".into())), "it is there, whatever follows");
         assert_eq!(found(&[page(&[entry("a", "v")], next), page(&[entry("b", "v")], "")]), Ok(Found::Several));
         let patient = entry("a", "v").replace("Observation", "Patient");
-        assert_eq!(find_patient(&[page(&[patient], next)], "s", "v"), Err(SearchError::Unfinished), "another may follow");
+        let of_patient = |pages: &[Vec<u8>]| find_patient(pages, "s", "v");
+        let goes_on = page(std::slice::from_ref(&patient), next);
+        assert_eq!(of_patient(std::slice::from_ref(&goes_on)), Err(SearchError::Unfinished), "another may follow");
+        assert_eq!(of_patient(&[goes_on.clone(), goes_on.clone()]), Err(SearchError::Unfinished), "the same one again");
+        assert_eq!(of_patient(&[page(&[patient.clone(), other()], next)]), Err(SearchError::Unfinished), "one patient");
+        assert_eq!(of_patient(&[goes_on, page(&[patient], "")]), Ok(Some(Found::One("a".into()))));
+        assert_eq!(found(&[page(&[other(), other()], next)]), Err(SearchError::Unfinished), "nothing of what was asked for");
     }
 
     #[test]

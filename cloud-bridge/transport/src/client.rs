@@ -244,7 +244,8 @@ impl FhirClient {
         let request = Request::send("bundle", Method::POST, self.exchange.bundle_path(), encoded.body);
         let classified = match self.exchange.send(&request).await {
             Ok(response) => {
-                if response.status >= 500 {
+                // One bundle may fail by itself; the server is away where its last answers took nothing either.
+                if response.status >= 500 && self.server.is_failing() {
                     self.devices.was_away();
                 }
                 classify(response.status, response.retry_after_ms, &response.body, batch, &context)

@@ -199,7 +199,7 @@ async fn make_sure(exchange: &Exchange, resource: &EncodedDevice, context: &Enco
 /// The id that the server gave it, where its answer did not say.
 async fn look_up(exchange: &Exchange, resource: &EncodedDevice, context: &EncodeContext) -> Result<Arc<str>, Unsure> {
     let path = format!("/Device?{}", resource.query.replace('|', "%7C"));
-    let pages = match exchange.search("device", path).await? {
+    let pages = match exchange.search("device", "Device", path).await? {
         Ok(pages) => pages,
         Err(response) => return refused(&response),
     };

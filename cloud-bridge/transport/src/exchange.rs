@@ -124,24 +124,36 @@ impl Exchange {
         }
     }
 
-    /// Searches, and reads on where the answer goes on at another page of this server. Gives the pages, or the answer that refuses one.
-    pub(crate) async fn search(&self, purpose: &'static str, path: String) -> Result<Result<Vec<Vec<u8>>, Response>, Failure> {
+    /// Searches for resources of this type, and reads on where the answer goes on at another page of this server. Gives the pages, or the
+    /// answer that refuses one.
+    pub(crate) async fn search(
+        &self,
+        purpose: &'static str,
+        resource_type: &str,
+        path: String,
+    ) -> Result<Result<Vec<Vec<u8>>, Response>, Failure> {
         let mut pages = Vec::new();
         let mut next = Some(path);
         while let Some(path) = next.filter(|_| pages.len() < SEARCH_PAGES_MAX) {
             let response = self.send(&Request::get(purpose, path.clone())).await?;
-            if response.status != 200 {
-                return Ok(Err(response));
+            match response.status {
+                200 => {}
+                // The search itself is allowed, and its link leads to nothing: a page that is not read.
+                400 | 404 | 410 if !pages.is_empty() => break,
+                _ => return Ok(Err(response)),
             }
-            next = next_page(&response.body).and_then(|link| self.path_of(&path, &link));
+            next = next_page(&response.body, resource_type).and_then(|link| self.path_of(&path, &link));
             pages.push(response.body);
         }
         Ok(Ok(pages))
     }
 
     /// What comes after the base URL in a link of the page at `path`; `None` where it leads elsewhere, since our credentials go to
-    /// this server only.
+    /// this server only, or nowhere: an empty one is that page again.
     fn path_of(&self, path: &str, link: &str) -> Option<String> {
+        if link.is_empty() {
+            return None;
+        }
         let url = Url::parse(&format!("{}{path}", self.base.text)).ok()?.join(link).ok()?;
         let path = url.as_str().strip_prefix(&self.base.text)?;
         (path.starts_with(['/', '?']) && path.len() <= LINK_BYTES_MAX).then(|| path.to_owned())

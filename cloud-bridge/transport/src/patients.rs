@@ -38,7 +38,7 @@ impl Patients {
             return Ok(Arc::clone(reference));
         }
         let path = format!("/Patient?{}&_elements=identifier,active,link&_count=2", query(system, value));
-        let pages = match exchange.search("patient", path).await.map_err(|failure| failure.answer())? {
+        let pages = match exchange.search("patient", "Patient", path).await.map_err(|failure| failure.answer())? {
             Ok(pages) => pages,
             Err(response) => return Err(refused(&response)),
         };

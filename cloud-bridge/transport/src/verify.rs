@@ -116,7 +116,7 @@ async fn one(exchange: &Exchange, id: &ReadingId, context: &EncodeContext, whose
         }
         WriteMode::ConditionalCreate => {
             let path = format!("/Observation?{}&_count=2", query(system, &value));
-            let pages = exchange.search("verify", path).await?.map_err(|response| refused_search(&response))?;
+            let pages = exchange.search("verify", "Observation", path).await?.map_err(|response| refused_search(&response))?;
             match find_observation(&pages, system, &value, whose) {
                 Ok(Some(Found::One(id))) => Ok(ItemAnswer::Accepted { remote_id: Some(id) }),
                 Ok(Some(Found::None)) => Ok(unsettled(ABSENT)),

@@ -72,8 +72,8 @@ async fn a_search_that_goes_on_at_another_page_is_read_on() {
     }
 }
 
-/// Promises 2 and 4: where a search goes on at what is not the destination, or without an end, what it did not show is not taken for
-/// missing: it is held, and why is said. Nobody else is asked.
+/// Promises 2 and 4: where a search goes on at what is not the destination, or at a page that is not there, or without an end, what it did
+/// not show is not taken for missing: it is held, and why is said. Nobody else is asked.
 #[tokio::test]
 async fn a_search_that_cannot_be_read_to_its_end_holds_what_is_open() {
     /// Pages of one search that are read.
@@ -83,14 +83,15 @@ async fn a_search_that_cannot_be_read_to_its_end_holds_what_is_open() {
     assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5);
     let beside = format!("https://localhost:{}/fhirs/Observation", served.address.port());
     let long = format!("{}/Observation?{}", served.url(), "x".repeat(100_000));
-    let links =
-        [(elsewhere.url(), 1), (beside, 1), (long, 1), ("https://[".to_owned(), 1), (format!("{}/Observation?again", served.url()), PAGES)];
-    for (link, pages) in links {
+    let not_there = format!("{}/Pages", served.url());
+    let again = format!("{}/Observation?again", served.url());
+    let unusable = [elsewhere.url(), beside, long, "https://[".to_owned(), String::new()].map(|link| (link, 1));
+    for (link, pages) in unusable.into_iter().chain([(not_there, 2), (again, PAGES)]) {
         let before = served.ehr.state().requests.len();
         served.ehr.state().observation_search = Some(reply(200, &going_on(&[], &link)));
         let answer = client.deliver(&batch(BatchMode::Together)).await;
         let Answer::Paused { detail } = &answer else { panic!("{answer:?}") };
-        assert!(detail.contains("page") && !detail.contains("localhost"), "{detail}");
+        assert!(detail.contains("page") && !detail.contains("account") && !detail.contains("localhost"), "{detail}");
         assert_eq!(served.ehr.state().requests.len() - before, 1 + pages, "the bundle and the pages of one search");
     }
     assert_eq!(elsewhere.ehr.state().requests.len(), 0, "our credentials go to the destination only");
@@ -180,7 +181,7 @@ async fn a_server_that_always_fails_at_devices_still_gets_the_readings() {
 }
 
 /// What a look at a Device gets no answer to, or a connection that breaks, is no reason for a reading to wait for ever either; and where each
-/// look may take the whole time-out, no other device is asked for meanwhile.
+/// look may take the whole time-out, no other device is asked for meanwhile, also where the server fails at one bundle.
 #[tokio::test]
 async fn a_server_that_is_silent_at_devices_still_gets_the_readings() {
     tokio::join!(silent_at_devices(Ending::Never), silent_at_devices(Ending::Nothing));
@@ -211,6 +212,10 @@ async fn silent_at_devices(ending: Ending) {
         (asked, 0),
         "it is left alone for a while"
     );
+    served.ehr.state().faults.push_back(Fault::Answer(500, Vec::new(), String::new()));
+    assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
+    assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5, "one bundle failed");
+    assert_eq!(served.ehr.count("GET", "/fhir/Device"), asked, "and that says nothing of the server");
     served.ehr.state().faults.push_back(Fault::Reset);
     assert!(is_transient(&client.deliver(&batch(BatchMode::Together)).await));
     assert_eq!(accepted(&client.deliver(&batch(BatchMode::Together)).await), 5, "after a broken request one look is enough");

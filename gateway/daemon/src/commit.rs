@@ -112,6 +112,8 @@ struct Group {
     /// Devices with a reading in it, and when that came in monotonic milliseconds.
     heard: Vec<(DeviceId, u64)>,
     payload_bytes: usize,
+    /// Somebody asked for a replay or a discarding, whatever came of it.
+    is_asked: bool,
     answers: Vec<Answer>,
     /// Changes that need none of the entries: they are also made where there is no room for those.
     apart: Vec<Change>,
@@ -134,11 +136,6 @@ impl Group {
     /// Whether something is settled, resolved or begins as a dead letter with it.
     fn changes_settlement(&self) -> bool {
         !self.changes.is_empty() || self.entries.iter().any(|entry| matches!(entry, Entry::DeadLetter(_)))
-    }
-
-    /// Another request to replay or discard waits for the next commit: each takes its time, and devices wait for their acknowledgements.
-    fn has_resolved(&self) -> bool {
-        !self.answers.is_empty() || !self.answers_apart.is_empty()
     }
 
     fn has_room(&self) -> bool {
@@ -201,9 +198,10 @@ impl CommitLoop {
         }
     }
 
-    /// Adds what queued up meanwhile.
+    /// Adds what queued up meanwhile. Another request to replay or discard waits for the next commit: each takes its time, and devices
+    /// wait for their acknowledgements.
     fn fill(&mut self, group: &mut Group) {
-        while group.changes.len() < CHANGES_PER_COMMIT_MAX && group.rejections < REJECTIONS_PER_COMMIT_MAX && !group.has_resolved() {
+        while group.changes.len() < CHANGES_PER_COMMIT_MAX && group.rejections < REJECTIONS_PER_COMMIT_MAX && !group.is_asked {
             let Ok(command) = self.commands.try_recv() else { break };
             self.obey(command, group);
         }
@@ -289,6 +287,7 @@ impl CommitLoop {
     }
 
     fn resolve(&mut self, request: &ResolveRequest, answer: oneshot::Sender<Result<Answered, ReadModelError>>, group: &mut Group) {
+        group.is_asked = true;
         match self.plan(request, &request.note(), group) {
             Ok(plan) => {
                 let answers = if plan.stores_nothing() { &mut group.answers_apart } else { &mut group.answers };

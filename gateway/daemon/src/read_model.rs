@@ -114,19 +114,18 @@ impl ReadModel for Model {
 
     fn dead_letters(&self, from: Option<u64>) -> Result<Vec<DeadLetterView>, ReadModelError> {
         // Whoever goes through all of them acts by what is said of them: then a part of it is nothing.
-        let told_whole = from.is_none() || self.keyed.wait_reached(self.reader.committed_record(), false, BUFFER_PATIENCE);
+        let committed = self.reader.committed_record();
+        let told_whole = from.is_none() || self.keyed.wait_reached(committed, false, BUFFER_PATIENCE);
         let settlement = self.shared.settlement();
         let ranges = settlement.dead_letters.ranges().iter();
         let places: Vec<u64> = match from {
             None => ranges.rev().flat_map(|(first, last)| (first.0..=last.0).rev()).take(DEAD_LETTERS_PER_ANSWER_MAX).collect(),
             Some(from) => ranges.flat_map(|(first, last)| first.0.max(from)..=last.0).take(DEAD_LETTERS_PER_ANSWER_MAX).collect(),
         };
-        let mut views = Vec::new();
-        for sequence in places.into_iter().map(Sequence) {
-            let record = self.reader.get(sequence).map_err(|error| ReadModelError::Store(error.to_string()))?;
-            views.push(self.dead_letter(sequence, record.map(|record| record.entry), told_whole));
-        }
-        Ok(views)
+        let views = self.views_of(&places, told_whole)?;
+        // One that was opened anew meanwhile may have told only a part.
+        let is_as_told = from.is_none() || self.keyed.applied().ordinal >= committed;
+        if is_as_told { Ok(views) } else { self.views_of(&places, false) }
     }
 
     fn resolve(&self, request: &ResolveRequest) -> Result<Answered, ReadModelError> {
@@ -289,6 +288,14 @@ impl Model {
         let refused = self.keyed.rejected(sequence, sequence, REFUSALS_MAX).ok()?;
         let refused: Vec<_> = refused.into_iter().map(|(destination, rejected)| (destination, rejected.reason)).collect();
         (!refused.is_empty() || !self.shared.settlement().dead_letters.contains(sequence)).then_some(refused)
+    }
+
+    fn views_of(&self, places: &[u64], told_whole: bool) -> Result<Vec<DeadLetterView>, ReadModelError> {
+        let view = |sequence| {
+            let record = self.reader.get(sequence).map_err(|error| ReadModelError::Store(error.to_string()))?;
+            Ok(self.dead_letter(sequence, record.map(|record| record.entry), told_whole))
+        };
+        places.iter().copied().map(Sequence).map(view).collect()
     }
 
     fn dead_letter(&self, sequence: Sequence, entry: Option<Entry>, told_whole: bool) -> DeadLetterView {

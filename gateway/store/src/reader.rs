@@ -52,17 +52,25 @@ impl From<WalkError> for ReadError {
 pub struct Reader {
     outbox: Arc<Outbox>,
     place: Mutex<Option<Mark>>,
+    with_missing: bool,
 }
 
 impl Clone for Reader {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.outbox))
+        Self { with_missing: self.with_missing, ..Self::new(Arc::clone(&self.outbox)) }
     }
 }
 
 impl Reader {
     pub(crate) fn new(outbox: Arc<Outbox>) -> Self {
-        Self { outbox, place: Mutex::default() }
+        Self { outbox, place: Mutex::default(), with_missing: false }
+    }
+
+    /// One that also reads what is in no segment here from the keyed store, while that keeps what it has for it. Where it does not answer,
+    /// the whole read fails: only for who cannot do without.
+    #[must_use]
+    pub fn with_missing(&self) -> Self {
+        Self { with_missing: true, ..self.clone() }
     }
 
     pub(crate) fn outbox(&self) -> &Arc<Outbox> {
@@ -112,7 +120,9 @@ impl Reader {
         if from > until {
             return Ok(read.outcome);
         }
-        if let Some((header, record)) = self.outbox.missing_entries(from, until).map_err(ReadError::Copy)? {
+        if self.with_missing
+            && let Some((header, record)) = self.outbox.missing_entries(from, until).map_err(ReadError::Copy)?
+        {
             read.take(&self.outbox, &header, &record)?;
             return Ok(read.outcome);
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use vitalgate_domain::{Change, Sequence};
 
@@ -24,6 +25,8 @@ pub(crate) const RESTORING: &str = "restored.new";
 
 /// Most places that the keyed store is asked for to find one that it has: what comes before a dead letter may be gone.
 const MISSING_PLACES_MAX: u64 = 512;
+/// How long it is asked for them: nothing is acknowledged meanwhile.
+const MISSING_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A record of the missing segment with what its header says.
 type Found = (RecordHeader, Vec<u8>);
@@ -183,7 +186,11 @@ impl Outbox {
         let end = until.0.saturating_add(1).min(self.oldest().0.0).min(from.0.saturating_add(MISSING_PLACES_MAX));
         let keeps = self.keeps_copies() && from.0 < end;
         let Some(keyed) = self.keyed().filter(|_| keeps) else { return Ok(None) };
+        let until = Instant::now() + MISSING_TIME_MAX;
         for sequence in (from.0..end).map(Sequence) {
+            if Instant::now() > until {
+                return Err(KeyedError::Unavailable("it takes too long".into()));
+            }
             let Some(block) = keyed.block_covering(sequence)? else { continue };
             let Some((header, _)) = whole_record(&block.bytes) else { continue };
             self.learn_key(keyed.as_ref(), header.key_id)?;

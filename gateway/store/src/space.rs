@@ -251,10 +251,12 @@ impl Space {
     /// floor, or goes, as one that is not whole does. The caller syncs the folder, and then calls [`Space::forget_keys`].
     pub(crate) fn recycle(&self, path: &Path) -> io::Result<()> {
         let mut ready = self.lock();
-        if !ready.reserve && self.is_whole(path) {
+        let may_be_spare = !ready.spare && !ready.preparing && self.room()? == Room::Enough;
+        let is_whole = (!ready.reserve || may_be_spare) && self.is_whole(path);
+        if is_whole && !ready.reserve {
             self.files.rename(path, &self.dir.join(RESERVE))?;
             ready.reserve = true;
-        } else if !ready.spare && !ready.preparing && self.room()? == Room::Enough && self.is_whole(path) {
+        } else if is_whole && may_be_spare {
             self.files.rename(path, &self.dir.join(SPARE))?;
             ready.spare = true;
         } else {

@@ -37,7 +37,7 @@ pub struct Maintained {
 
 impl Journal {
     /// Reclaims segments, drops shadows, destroys keys that nothing needs, prepares the next
-    /// segment. To be called now and then; it takes a few file operations at most.
+    /// segment. To be called now and then; it takes a few file operations, and reads each segment that is used again.
     ///
     /// # Errors
     /// When the disk fails.

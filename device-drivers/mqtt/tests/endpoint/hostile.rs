@@ -14,7 +14,8 @@ use crate::rig::{PATIENCE, Rig, Seen, commit_all, eventually, texts};
 
 const TOPIC: &str = "vitals/monitor-1/a";
 /// Longest wait of a device for its acknowledgement: far more than a loopback commit takes on a busy machine, and half of what one
-/// would see that waits for another's deadline, of the greeting or of a packet.
+/// would see that waits for another's deadline, of the greeting or of a packet. Where the deadlines are [`DEADLINE_MS`] it shows only a
+/// wait for several of them, one after the other.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// The same deadlines where a test waits for them: a device on a busy machine still keeps them.
 const DEADLINE_MS: u64 = 1_000;

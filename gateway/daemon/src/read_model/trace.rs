@@ -9,7 +9,7 @@ use vitalgate_console::{
     TraceQuery, Traced, TracedDeadLetter,
 };
 use vitalgate_domain::{ClockTrust, DeadLetterReason, DestinationId, DeviceId, Entry, Flags, Reading, ReadingId, Record, Sequence};
-use vitalgate_store::{Around, KeyedCopy as _, Nearest, ReadError, Search, latest};
+use vitalgate_store::{Around, KeyedCopy as _, Nearest, Ordinal, ReadError, Search, latest};
 
 use super::{BUFFER_PATIENCE, Model, REASON_NOT_AT_HAND, REFUSALS_MAX};
 use crate::replay::count;
@@ -160,20 +160,22 @@ impl Model {
         told
     }
 
-    /// Waits until the buffer has all that the journal says of what is settled; only then it knows every refusal.
-    fn refusals_are_at_hand(&self, records: &[Record], settlement: &Settlement) -> bool {
+    /// Waits until the buffer has all that the journal says of what is settled; only then it knows every refusal. Gives how far it came.
+    fn refusals_are_at_hand(&self, records: &[Record], settlement: &Settlement) -> Option<Ordinal> {
         let is_settled = |record: &Record| settlement.settled.values().any(|settled| settled.contains(record.sequence));
         let settled = records.iter().any(|record| matches!(record.entry, Entry::Reading(_)) && is_settled(record));
-        settled && self.keyed.wait_reached(self.reader.committed_record(), false, BUFFER_PATIENCE)
+        let committed = self.reader.committed_record();
+        (settled && self.keyed.wait_reached(committed, false, BUFFER_PATIENCE)).then_some(committed)
     }
 
-    fn refusals_of(&self, sequence: Sequence, can_tell: &mut bool) -> Refusals {
+    fn refusals_of(&self, sequence: Sequence, can_tell: &mut Option<Ordinal>) -> Refusals {
         let known = self.keyed.rejected(sequence, sequence, REFUSALS_MAX);
-        *can_tell &= known.is_ok();
+        // One that was opened anew meanwhile may have told only a part.
+        *can_tell = can_tell.filter(|committed| known.is_ok() && self.keyed.applied().ordinal >= *committed);
         let known = known.unwrap_or_default().into_iter().map(|(destination, rejected)| (destination, rejected.reason));
         // Of what the journal has let go of, some may be forgotten by now.
         let is_kept = sequence >= self.reader.oldest();
-        Refusals { known: known.collect(), complete: *can_tell && is_kept }
+        Refusals { known: known.collect(), complete: can_tell.is_some() && is_kept }
     }
 
     fn trace_of(&self, reading: &Reading, sequence: Sequence, settlement: &Settlement, refusals: &Refusals) -> Trace {

@@ -26,7 +26,8 @@ const LETTERS_MAX: usize = 8 * CARRIED_ENTRIES_MAX;
 const REFUSALS_MAX: usize = 64 * CARRIED_ENTRIES_MAX;
 /// Most bytes of the reasons that are moved, about: with the entries they fit into a segment.
 const REASONS_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How long the commit loop asks at most, all in all, for one replay or one moving of dead letters: nothing is acknowledged meanwhile.
+/// How long the commit loop asks at most, all in all, for one replay or one moving of dead letters, beside reading what is
+/// missing: nothing is acknowledged meanwhile.
 pub(crate) const TOLD_TIME_MAX: Duration = Duration::from_secs(3);
 /// What is said where nobody knows any more why a reading was set aside.
 const REASON_LOST: &str = "set aside before; the reason was lost with a damaged file";
@@ -159,7 +160,8 @@ impl Replay {
     }
 
     fn entries_of(&self, letters: &BTreeSet<Sequence>, now: &Now) -> anyhow::Result<BTreeMap<Sequence, Entry>> {
-        let mut window = Window::new(&self.reader);
+        let reader = self.reader.with_missing();
+        let mut window = Window::new(&reader);
         let mut entries = BTreeMap::new();
         let mut unreadable = SequenceRanges::new();
         let mut bytes = 0;

@@ -196,8 +196,8 @@ impl Told for SlowIds {
         self.keyed.reaches(ordinal)
     }
 
-    fn refusals(&self, of: &SequenceRanges, max: usize, within: Duration) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
-        Told::refusals(&self.keyed, of, max, within)
+    fn refusals(&self, of: &SequenceRanges, max: usize, _: Duration) -> Result<Vec<(DestinationId, RejectedReading)>, KeyedError> {
+        Told::refusals(&self.keyed, of, max, PATIENCE)
     }
 
     fn ids_given(&self, _: &SequenceRanges, _: &DestinationId, within: Duration) -> Result<IdsGiven, KeyedError> {
