@@ -70,12 +70,14 @@ pub(crate) fn undone(places: &Places, esp: &Esp<'_>, running: Running) -> Result
 /// nothing to hold against it.
 fn silent_death(entry: Option<BootEntry>, known: Option<&Rollback>, trial: Option<&Trial>) -> Option<Rollback> {
     let entry = entry.filter(|entry| !entry.is_good() && entry.done > 0)?;
-    if known.is_some_and(|known| known.is_of(entry.slot, entry.version)) {
+    let was_kept = !trial.is_some_and(|trial| trial.is_of(entry.slot, entry.version));
+    // One that had only been left, or went well after it was undone, may die in its next trial: that counts.
+    let counts_anew = |known: &Rollback| !was_kept && (known.was_kept || known.superseded);
+    if known.is_some_and(|known| known.is_of(entry.slot, entry.version) && !counts_anew(known)) {
         return None;
     }
     let starts = entry.done.min(TRIES);
     let reason = format!("slot {} ({}) did not come up in {starts} starts", entry.slot, entry.version);
-    let was_kept = !trial.is_some_and(|trial| trial.is_of(entry.slot, entry.version));
     Some(Rollback { was_kept, ..Rollback::now(entry.slot, entry.version, reason) })
 }
 

@@ -317,6 +317,22 @@ fn a_version_that_was_kept_is_not_undone_by_power_cuts() {
     assert!(!forbids("0.3.0") && forbids("0.2.9") && forbids("0.4.0"));
 }
 
+/// A version that was kept comes again once it died; where it dies in that trial too, it is not installed over and over.
+#[test]
+fn a_version_that_dies_again_on_trial_is_undone() {
+    let appliance = Appliance::with(&["vitalgate-a_0.2.0+2-1.efi", "vitalgate-b_0.3.0+0-3.efi"]);
+    let (places, disk) = (appliance.places(), appliance.disk());
+    let (esp, old) = (Esp::on(&disk), Running { slot: Slot::A, version: version("0.2.0") });
+    let is_undone = || undone(&places, &esp, old).unwrap().is_some_and(|undone| undone.why_undone(version("0.3.0")).is_some());
+    assert!(keep(&places, &esp, old).unwrap().is_some() && !is_undone());
+    let trial = appliance.esp().join("EFI/vitalgate/trial.json");
+    fs::create_dir_all(trial.parent().unwrap()).unwrap();
+    fs::write(&trial, r#"{"slot":"b","version":"0.3.0","data_was_open":true}"#).unwrap();
+    assert!(is_undone());
+    keep(&places, &esp, old).unwrap();
+    assert!(is_undone());
+}
+
 /// While sealed storage is closed the reason waits beside the boot entries.
 #[test]
 fn a_reason_outlasts_closed_storage() {

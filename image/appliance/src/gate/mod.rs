@@ -119,7 +119,9 @@ fn ask_before(places: &Places, programs: &dyn Programs) -> Option<Before> {
 pub(crate) fn wait_until_settled(places: &Places, programs: &impl Programs, pause: impl Fn(Duration)) {
     let is_starting = || property(programs, DAEMON_UNIT, "ActiveState").as_deref() == Some("activating") && daemon_ends(programs) == 0;
     for _ in 0..SETTLE_LOOKS_MAX {
-        if !ask_before(places, programs).map_or_else(is_starting, |before| before.settling) {
+        // One that ends again and again restarts the machine before it settles.
+        let gives_up = daemon_ends(programs) >= verdict::ENDS_MAX;
+        if gives_up || !ask_before(places, programs).map_or_else(is_starting, |before| before.settling) {
             return;
         }
         pause(SETTLE_LOOK_INTERVAL);

@@ -14,7 +14,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use vitalgate_layout::state::Part;
+use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{Rejection, path, stick};
 use vitalgate_site::{Site, SiteRefusal};
 
@@ -77,7 +77,9 @@ pub(super) fn wait_while_judged(places: &Places, wait: Duration, pause: impl Fn(
 
 /// Whether the running version may not be the one that goes on. Where there is none to go back to, it may be the stick that helps.
 fn is_judged(places: &Places) -> bool {
-    lock::is_taken(places, path::CHANGE_LOCK) || Running::read(places).is_ok_and(|running| may_be_left(places, running))
+    // From the copying to the restart; while it waits for clock or window the page says that it is ready.
+    let updating = StateFiles::of(places).read(Part::Update).is_some_and(|state| state.word == StateWord::Updating);
+    updating || lock::is_taken(places, path::CHANGE_LOCK) || Running::read(places).is_ok_and(|running| may_be_left(places, running))
 }
 
 /// The site file in service.

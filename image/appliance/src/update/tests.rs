@@ -49,7 +49,7 @@ impl Programs for StandIn {
             }
             return good(format!(r#"{{"compatible":"{COMPATIBLE}","version":"{}"}}"#, text.trim()).into_bytes());
         }
-        good(if line.ends_with("ActiveState vitalgate.service") { self.gateway.unit().into() } else { Vec::new() })
+        good(self.gateway.unit(&line).into())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::stick::Stick;
 /// Longest wait for the firmware's or the boot loader's refusal.
 const REFUSAL_WITHIN: Duration = Duration::from_secs(120);
 /// Longest wait for a report on a stick.
-const REPORT_WITHIN: Duration = Duration::from_secs(180);
+const REPORT_WITHIN: Duration = Duration::from_secs(420);
 /// Longest boot until a stick is asked for.
 const ASKED_WITHIN: Duration = Duration::from_secs(400);
 /// What firmware and boot loader say of a signature that is missing or unknown (UEFI 2.10, section 7.4.1).

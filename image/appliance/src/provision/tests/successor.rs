@@ -414,6 +414,12 @@ fn a_stick_waits_only_for_a_trial_that_may_end_in_the_other_version() {
     let installing = Cell::new(lock::take(&places, path::CHANGE_LOCK, Duration::ZERO).unwrap());
     crate::provision::successor::wait_while_judged(&places, long, || drop(installing.take().expect("it is over")));
     assert!(installing.take().is_none(), "an installation is waited for");
+    let updating = StateFiles::of(&places);
+    updating.say(Part::Update, Said::new(StateWord::Updating, "")).unwrap();
+    crate::provision::successor::wait_while_judged(&places, long, || {
+        updating.say(Part::Update, Said::new(StateWord::Ready, "it waits for its window")).unwrap();
+    });
+    assert_eq!(updating.read(Part::Update).unwrap().word, StateWord::Ready, "from the copying on an update is waited for");
 }
 
 /// Its restart does not cut off an installation, which would be lost without a word; the stick says what to wait for.

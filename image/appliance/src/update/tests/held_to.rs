@@ -8,6 +8,8 @@ pub(super) struct Gateway {
     young: Cell<u32>,
     starting: Cell<u32>,
     silent: Cell<bool>,
+    /// It ends again and again.
+    ends: Cell<bool>,
 }
 
 impl Gateway {
@@ -21,8 +23,12 @@ impl Gateway {
     }
 
     /// What the service manager says of its unit.
-    pub(super) fn unit(&self) -> &'static str {
-        if counted(&self.starting) { "ActiveState=activating\n" } else { "" }
+    pub(super) fn unit(&self, asked: &str) -> &'static str {
+        match asked.split_whitespace().rev().nth(1) {
+            Some("ActiveState") if counted(&self.starting) => "ActiveState=activating\n",
+            Some("NRestarts") if self.ends.get() => "NRestarts=3\n",
+            _ => "",
+        }
     }
 }
 
@@ -63,12 +69,17 @@ fn a_gateway_that_does_not_settle_keeps_no_update_away() {
         updater.install_from_stick(&stick(&updater, &[("a.raucb", "0.3.0")])).unwrap();
         assert_eq!((updater.installer.installed.borrow().len(), RESTARTS.get()), (1, 1));
     }
-    let folder = tempfile::tempdir().unwrap();
-    let updater = appliance(folder.path());
-    updater.programs.gateway.silent.set(true);
-    PAUSED.set(Some(Box::new(|| panic!("nothing is waited for"))));
-    updater.install_from_stick(&stick(&updater, &[("a.raucb", "0.3.0")])).unwrap();
-    assert!(PAUSED.take().is_some() && RESTARTS.get() == 1);
+    for ends in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let updater = appliance(folder.path());
+        updater.programs.gateway.silent.set(!ends);
+        updater.programs.gateway.young.set(u32::MAX);
+        updater.programs.gateway.ends.set(ends);
+        PAUSED.set(Some(Box::new(|| panic!("nothing is waited for"))));
+        updater.install_from_stick(&stick(&updater, &[("a.raucb", "0.3.0")])).unwrap();
+        assert!(PAUSED.take().is_some() && RESTARTS.get() == 1);
+        RESTARTS.set(0);
+    }
 }
 
 /// What was installed in an earlier window starts with what was there then, where the gateway has nothing better to say.
