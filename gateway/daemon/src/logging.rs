@@ -26,13 +26,20 @@ fn may_be_written(metadata: &Metadata<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
 
+    /// What was logged.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -57,7 +64,7 @@ mod tests {
             tracing::warn!(target: "rustls::conn", "an alert");
             tracing::debug!(target: "vitalgate_transport::client", "a request");
         });
-        let written = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let written = lines.text();
         assert!(written.lines().count() == 2 && !written.contains("secret"), "{written}");
         assert!(written.contains("an alert") && written.contains("a request"), "{written}");
     }

@@ -1,23 +1,8 @@
 //! What those who ask see of a commit.
 
-use std::io;
-use std::sync::Mutex;
-
 use super::letters::LINES_MAX;
 use super::*;
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use crate::logging::tests::Lines;
 
 /// What the log says meanwhile of dead letters.
 fn logged(work: impl FnOnce()) -> Vec<String> {
@@ -25,8 +10,7 @@ fn logged(work: impl FnOnce()) -> Vec<String> {
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
     tracing::subscriber::with_default(subscriber, work);
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    text.lines().filter(|line| line.contains("dead letter")).map(str::to_owned).collect()
+    lines.text().lines().filter(|line| line.contains("dead letter")).map(str::to_owned).collect()
 }
 
 /// Promise 5: each dead letter has a line in the log, with place, origin and kind: never what was measured, said or of whom. Masses
