@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use vitalgate_domain::Metric;
 
-use crate::recording::ChartedSet;
+use crate::recording::{ChartedSet, ChartedValue};
 
 /// Input registers that are served, from address 0.
 pub const REGISTERS: usize = 12;
@@ -93,6 +93,18 @@ impl ServedSet {
             }
         }
         Self { counter, values, registers }
+    }
+
+    /// The same with another weight, in sixty-fourths of a kilogram: it tells this set from every other one, which is how what was
+    /// read is compared with what arrived.
+    #[must_use]
+    pub fn marked(set: &ChartedSet, counter: u32) -> Self {
+        const LIGHTEST_KG: f64 = 40.0;
+        let mut set = set.clone();
+        set.values.retain(|value| value.metric != Metric::BodyWeight);
+        let weight = LIGHTEST_KG + f64::from(counter) / 64.0;
+        set.values.push(ChartedValue { metric: Metric::BodyWeight, value: weight.to_string().into(), unit: "kg".into() });
+        Self::of_set(&set, counter)
     }
 }
 

@@ -7,10 +7,8 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use vitalgate_domain::{DeviceId, Metric};
-use vitalgate_simulator::{
-    Acknowledged, ChartedSet, ChartedValue, ModbusFault, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet,
-};
+use vitalgate_domain::DeviceId;
+use vitalgate_simulator::{Acknowledged, ModbusFault, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet};
 use vitalgate_test_support::gateway::{add_device, write_config};
 use vitalgate_test_support::{ConfigText, DeviceLine, Ehr, EhrOptions, GatewayProcess, Oracle, Verdict, wait_until};
 
@@ -104,9 +102,9 @@ impl Ward {
         let mut modbus = Vec::new();
         for index in 0..options.modbus_devices {
             let sets = recording.sets(&patients[patients.len() - 1 - index % patients.len()]).to_vec();
-            let first = served(sets.first().context("an empty recording")?, 0);
+            let first = ServedSet::marked(sets.first().context("an empty recording")?, 0);
             let monitor = ModbusMonitor::start("127.0.0.1:0".parse()?, 1, first).await?;
-            monitor.serve_each((1..).zip(sets.into_iter().cycle()).map(|(counter, set)| served(&set, counter)));
+            monitor.serve_each((1..).zip(sets.into_iter().cycle()).map(|(counter, set)| ServedSet::marked(&set, counter)));
             config.devices.push(DeviceLine::modbus(
                 DeviceId::new(&format!("polled-{index:02}"))?,
                 &format!("Patient/m{index}"),
@@ -257,14 +255,4 @@ impl Ward {
         }
         Ok(())
     }
-}
-
-/// A charted set as a polled device serves it: its weight, in sixty-fourths of a kilogram, tells it from every other one.
-fn served(set: &ChartedSet, counter: u32) -> ServedSet {
-    const LIGHTEST_KG: f64 = 40.0;
-    let mut set = set.clone();
-    set.values.retain(|value| value.metric != Metric::BodyWeight);
-    let weight = LIGHTEST_KG + f64::from(counter) / 64.0;
-    set.values.push(ChartedValue { metric: Metric::BodyWeight, value: weight.to_string().into(), unit: "kg".into() });
-    ServedSet::of_set(&set, counter)
 }

@@ -16,7 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use vitalgate_domain::{DeviceId, DeviceNamespace};
 use vitalgate_simulator::replay::wall_now;
-use vitalgate_simulator::{Acknowledged, Message, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet, Transport};
+use vitalgate_simulator::{
+    Acknowledged, Message, ModbusFault, ModbusMonitor, MonitorReport, MqttMonitor, Recording, Replay, ServedSet, Transport,
+};
 use vitalgate_test_support::{DeviceLine, Ehr, EhrOptions, Oracle, Verdict, free_port, wait_until};
 use vitalgate_trust::{ClientProfile, client_config};
 
@@ -38,8 +40,6 @@ pub(crate) const POLLED: &str = "bedside-01";
 pub(crate) const PATIENT_MARK: &str = "patient-4711";
 /// Pause between two messages of a device.
 const GAP: Duration = Duration::from_millis(400);
-/// Pause between two sets of the polled device.
-const SET_EVERY: Duration = Duration::from_secs(2);
 /// Messages that wait between a replay and its monitor.
 const REPLAY_QUEUE: usize = 4;
 /// Longest wait until the EHR has everything.
@@ -65,15 +65,8 @@ pub(crate) struct Practice {
     /// The EHR.
     pub(crate) ehr: Ehr,
     /// The polled device.
-    pub(crate) polled: Arc<ModbusMonitor>,
+    pub(crate) polled: ModbusMonitor,
     clock: ClockSource,
-    changing: tokio::task::AbortHandle,
-}
-
-impl Drop for Practice {
-    fn drop(&mut self) {
-        self.changing.abort();
-    }
 }
 
 fn recording() -> anyhow::Result<Recording> {
@@ -108,20 +101,12 @@ impl Practice {
         let recording = recording()?;
         let patient = recording.patients().last().cloned().context("an empty recording")?;
         let sets = recording.sets(&patient).to_vec();
-        let first = ServedSet::of_set(sets.first().context("an empty recording")?, 1);
+        let first = ServedSet::marked(sets.first().context("an empty recording")?, 0);
         let address = SocketAddr::from(([127, 0, 0, 1], port("modbus")?));
-        let polled = Arc::new(ModbusMonitor::start(address, 1, first).await?);
-        let serving = polled.clone();
-        let changing = tokio::spawn(async move {
-            let mut tick = tokio::time::interval(SET_EVERY);
-            for (set, counter) in sets.iter().cycle().zip(2_u32..) {
-                tick.tick().await;
-                serving.serve(ServedSet::of_set(set, counter));
-            }
-        })
-        .abort_handle();
+        let polled = ModbusMonitor::start(address, 1, first).await?;
+        polled.serve_each((1..).zip(sets.into_iter().cycle()).map(|(counter, set)| ServedSet::marked(&set, counter)));
         let clock = ClockSource::start(port("clock")?).await?;
-        Ok(Self { ehr, polled, clock, changing })
+        Ok(Self { ehr, polled, clock })
     }
 
     /// Lets the time server say another time, `seconds` from this host's.
@@ -175,7 +160,7 @@ server_names = ["{SERVER_NAME}", "10.0.2.15"]
 [[device]]
 id = "{POLLED}"
 profile = "vitals-modbus"
-patient = "Patient/{POLLED}-{PATIENT_MARK}"
+patient = "{}"
 modbus = {{ address = "{HOST}:{modbus}", unit = 1, poll_interval_ms = 2000, response_timeout_ms = 1500 }}
 
 [ehr]
@@ -183,7 +168,8 @@ url = "https://{HOST}:{ehr}/fhir"
 write = "put"
 {own}ca_pem = """
 {ca}"""
-"#
+"#,
+            patient_of(POLLED)
         );
         PUBLISHERS.iter().for_each(|device| text.push_str(&device_text(device)));
         if let Some((port, ca)) = &options.update {
@@ -245,6 +231,7 @@ impl Devices {
         let (stop_sources, _) = watch::channel(false);
         let lines: Vec<_> = PUBLISHERS
             .iter()
+            .chain([&POLLED])
             .map(|device| Ok(DeviceLine::mqtt(DeviceId::new(device)?, &patient_of(device))))
             .collect::<anyhow::Result<_>>()?;
         let (oracle, recording, monitors) = (Oracle::of(DeviceNamespace::new(GATEWAY)?, &lines), recording()?, BTreeMap::new());
@@ -309,10 +296,19 @@ impl Devices {
         Ok(())
     }
 
-    /// Waits until every acknowledged reading is in the EHR, then compares.
+    /// From here on nothing is read of the polled device, and what was counts: each poll once, value by value. For an appliance
+    /// that was commissioned in this practice; another one has polls of an earlier practice to deliver.
     ///
     /// # Errors
-    /// Never for lost readings: those are in the verdict.
+    /// When the device's name is none.
+    pub(crate) fn count_polls(&mut self, practice: &Practice) -> anyhow::Result<DeviceId> {
+        practice.polled.misbehave(ModbusFault::Silent);
+        let polled = DeviceId::new(POLLED)?;
+        self.oracle.polls(&polled, practice.polled.read_sets());
+        Ok(polled)
+    }
+
+    /// Waits until every acknowledged reading is in the EHR, then compares. What did not arrive in time is in the verdict.
     pub(crate) async fn verdict(&mut self, practice: &Practice) -> Verdict {
         self.acknowledged();
         let arrived = async || (practice.ehr.missing_of(&self.oracle) == 0).then_some(());

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use vitalgate_layout::{StateWord, stick as labels};
+use vitalgate_simulator::SERVED_METRICS;
 use vitalgate_test_support::wait_until;
 
+use super::nothing_else;
 use crate::appliance::{Appliance, Updated};
 use crate::evidence::{Evidence, figure, tenths};
 use crate::image::Image;
@@ -21,6 +23,11 @@ const INSTALL_WITHIN: Duration = Duration::from_secs(600);
 const READINGS_WITHIN: Duration = Duration::from_secs(120);
 /// Readings that show that they flow.
 const SOME: u64 = 100;
+/// The same of the polled device: more than one poll.
+const SOME_POLLED: usize = 2 * SERVED_METRICS.len();
+/// Polls that may have been read and not stored: one for each of the six starts, commissioning among them, one each for the self
+/// test of commissioning and the end.
+const CUT_OFF_MAX: u64 = 8;
 
 pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
     Updated::forget()?;
@@ -42,12 +49,14 @@ pub(super) async fn run(evidence: &mut Evidence) -> anyhow::Result<()> {
     let running = appliance.boot(evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
     evidence.check("readings are taken after the power cut", true);
+    polled_again(&appliance, "after the power cut", evidence).await;
 
     let broken = Image::broken()?;
     let running = undone(&mut appliance, &mut devices, running, &second, &broken, evidence).await?;
     devices.more(SOME, READINGS_WITHIN).await?;
+    polled_again(&appliance, "after the version was undone", evidence).await;
     devices.finish(READINGS_WITHIN).await?;
-    count(&appliance, &mut devices, evidence).await?;
+    count(&appliance, &mut devices, &running, evidence).await?;
     running.cut().await
 }
 
@@ -64,10 +73,7 @@ async fn first_service(appliance: &mut Appliance, devices: &mut Devices, evidenc
         Heard::Off => anyhow::bail!("it went off\n{}", running.console.end()),
     }
     devices.more(SOME, READINGS_WITHIN).await?;
-    let practice = &appliance.practice;
-    let polled =
-        wait_until("polled readings in the EHR", patience(READINGS_WITHIN), async || (practice.polled_observations() > 5).then_some(()));
-    evidence.outcome("readings of the polled device are in the EHR", polled.await);
+    polled_again(appliance, "on the first day", evidence).await;
     let status = appliance.status(&running, "the status page", serde_json::Value::is_object).await;
     if let Some(status) = evidence.outcome("the status page answers with the certificate of the console's fingerprint", status) {
         evidence.keep("page-v1.json", serde_json::to_string_pretty(&status)?);
@@ -127,6 +133,7 @@ async fn update(
         evidence.check("the stick carries a report of the update", false);
     }
     devices.more(SOME, READINGS_WITHIN).await?;
+    polled_again(appliance, "after the update", evidence).await;
     Ok(running)
 }
 
@@ -172,16 +179,35 @@ fn says_version(status: &serde_json::Value, version: &str) -> bool {
     status["identity"]["version"] == version
 }
 
-/// Compares what was acknowledged with what arrived.
-async fn count(appliance: &Appliance, devices: &mut Devices, evidence: &mut Evidence) -> anyhow::Result<()> {
+/// What is read of the polled device from now on arrives as well.
+async fn polled_again(appliance: &Appliance, when: &str, evidence: &mut Evidence) {
+    let practice = &appliance.practice;
+    let known = practice.polled_observations();
+    let more = async || (practice.polled_observations() >= known + SOME_POLLED).then_some(());
+    let arrived = wait_until("polled readings in the EHR", patience(READINGS_WITHIN), more).await;
+    evidence.outcome(&format!("readings of the polled device arrive {when}"), arrived);
+}
+
+/// Compares what was acknowledged and what was read with what arrived.
+async fn count(appliance: &Appliance, devices: &mut Devices, running: &Running, evidence: &mut Evidence) -> anyhow::Result<()> {
+    let polled = devices.count_polls(&appliance.practice)?;
+    devices.verdict(&appliance.practice).await;
+    let is_done = |status: &serde_json::Value| status["queue"]["depth"] == 0;
+    let status = appliance.status(running, "an empty queue", is_done).await;
+    if let Some(status) = evidence.outcome("nothing is queued any more", status) {
+        evidence.check("nothing is held or refused", status["queue"]["dead_letters"] == 0);
+    }
     let verdict = devices.verdict(&appliance.practice).await;
     evidence.say(&verdict.to_string());
-    evidence.say(&format!("{} readings of the polled device", appliance.practice.polled_observations()));
+    let polls = verdict.polls.get(&polled).copied().unwrap_or_default();
+    evidence.say(&format!("the polled device: {polls:?}"));
     evidence.keep("verdict.txt", verdict.to_string());
     figure("acknowledged", verdict.acknowledged)?;
     figure("lost", verdict.lost_count())?;
     figure("doubled", verdict.duplicated_count())?;
     evidence.check("every acknowledged reading is in the EHR exactly once", verdict.acknowledged > SOME && verdict.is_exactly_once());
+    nothing_else(appliance, &verdict, evidence);
+    evidence.check("polls were cut off by the end of their connection only now and then", polls.cut_off <= CUT_OFF_MAX);
     evidence.check("no identifier is carried by two resources", appliance.practice.ehr.duplicated_identifiers().is_empty());
     Ok(())
 }

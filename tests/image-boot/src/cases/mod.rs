@@ -9,6 +9,8 @@ mod survived;
 
 use std::time::Duration;
 
+use vitalgate_test_support::Verdict;
+
 use crate::Case;
 use crate::appliance::Appliance;
 use crate::evidence::Evidence;
@@ -43,5 +45,13 @@ async fn exactly_once(appliance: &Appliance, devices: &mut Devices, evidence: &m
     let verdict = devices.verdict(&appliance.practice).await;
     evidence.say(&verdict.to_string());
     evidence.check("every acknowledged reading is in the EHR exactly once", verdict.acknowledged > 0 && verdict.is_exactly_once());
+    nothing_else(appliance, &verdict, evidence);
     Ok(())
+}
+
+/// Beside what was acknowledged the EHR has nothing of the publishing devices, and nothing was written over.
+fn nothing_else(appliance: &Appliance, verdict: &Verdict, evidence: &mut Evidence) {
+    evidence.check("no reading is in the EHR that no device sent", verdict.unacknowledged_count() == 0);
+    let altered = appliance.practice.ehr.altered();
+    evidence.check(&format!("nothing in the EHR was written over with something else {altered:?}"), altered.is_empty());
 }
