@@ -36,6 +36,29 @@ pub struct Config {
     pub log: Log,
 }
 
+/// The sections that say where a gateway is to be asked and where it keeps what it has: enough for whoever asks a gateway that runs,
+/// or looks at what one left, also where the rest of the file has been spoilt since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Places {
+    /// `[gateway]`
+    pub gateway: Gateway,
+    /// `[store]`
+    pub store: Store,
+    /// `[console]`
+    pub console: Console,
+}
+
+impl Places {
+    /// Reads and checks these sections of a file of at most 1 MiB. No file that it names is opened.
+    ///
+    /// # Errors
+    /// What is wrong with them, by line, or that the file is no TOML.
+    pub fn load(path: &Path) -> Result<Self, Vec<ConfigError>> {
+        load::load_places(path)
+    }
+}
+
 /// `[gateway]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

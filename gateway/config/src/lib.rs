@@ -21,7 +21,7 @@ mod suggestion;
 pub use address::{canonical_url, is_dns_name};
 pub use config::{
     ClientCertificate, Config, Console, Destination, DestinationKind, Device, DeviceSource, Fhir, Gateway, Log, LogFormat, LogLevel,
-    ModbusDevice, Mqtt, NO_DESTINATION, Profiles, Store, WriteMode,
+    ModbusDevice, Mqtt, NO_DESTINATION, Places, Profiles, Store, WriteMode,
 };
 pub use error::ConfigError;
 pub use load::{KnownProfiles, ProfileKind, ProfileLookup, check, check_with_profiles};

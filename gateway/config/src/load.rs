@@ -7,7 +7,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-use crate::config::Config;
+use crate::config::{Config, Places};
 use crate::error::ConfigError;
 use crate::report::Report;
 use crate::schema::FILE_BYTES_MAX;
@@ -40,7 +40,7 @@ pub type ProfileLookup<'a> = &'a dyn Fn(Option<&Path>) -> KnownProfiles;
 /// # Errors
 /// Everything that is wrong with it, by line.
 pub fn check(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
-    checked(text, file, None)
+    checked(text, file, whole(None))
 }
 
 /// Like [`check`], and every device's profile must exist and fit how the device is reached.
@@ -48,10 +48,23 @@ pub fn check(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
 /// # Errors
 /// Everything that is wrong with it, by line.
 pub fn check_with_profiles(text: &str, file: &str, profiles: ProfileLookup<'_>) -> Result<Config, Vec<ConfigError>> {
-    checked(text, file, Some(profiles))
+    checked(text, file, whole(Some(profiles)))
 }
 
 pub(crate) fn load(path: &Path, profiles: Option<ProfileLookup<'_>>) -> Result<Config, Vec<ConfigError>> {
+    read_file(path, whole(profiles))
+}
+
+pub(crate) fn load_places(path: &Path) -> Result<Places, Vec<ConfigError>> {
+    read_file(path, sections::read_places)
+}
+
+/// Reads every section.
+fn whole(profiles: Option<ProfileLookup<'_>>) -> impl FnOnce(&mut Report, &DeTable<'_>, &str) -> Option<Config> {
+    move |report, root, file| sections::read(report, root, file, profiles)
+}
+
+fn read_file<T>(path: &Path, sections: impl FnOnce(&mut Report, &DeTable<'_>, &str) -> Option<T>) -> Result<T, Vec<ConfigError>> {
     let name = path.display().to_string();
     let whole = |message: String, remedy: &str| vec![ConfigError { file: name.clone(), line: 0, message, remedy: remedy.to_owned() }];
     let mut bytes = Vec::new();
@@ -67,10 +80,10 @@ pub(crate) fn load(path: &Path, profiles: Option<ProfileLookup<'_>>) -> Result<C
         let (message, remedy) = ("is not UTF-8 text".to_owned(), "save the file as UTF-8".to_owned());
         vec![ConfigError { file: name.clone(), line: u32::try_from(line).unwrap_or(u32::MAX), message, remedy }]
     })?;
-    checked(text, &name, profiles)
+    checked(text, &name, sections)
 }
 
-fn checked(text: &str, file: &str, profiles: Option<ProfileLookup<'_>>) -> Result<Config, Vec<ConfigError>> {
+fn checked<T>(text: &str, file: &str, sections: impl FnOnce(&mut Report, &DeTable<'_>, &str) -> Option<T>) -> Result<T, Vec<ConfigError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::new(file, text);
     if text.len() as u64 > FILE_BYTES_MAX {
@@ -80,9 +93,9 @@ fn checked(text: &str, file: &str, profiles: Option<ProfileLookup<'_>>) -> Resul
     let (root, syntax) = DeTable::parse_recoverable(text);
     let readable = report_syntax(&mut report, &syntax);
     // What the parser made of broken text would only lead to errors that are none.
-    let config = if readable { sections::read(&mut report, root.get_ref(), file, profiles) } else { None };
-    match config {
-        Some(config) if report.is_empty() => Ok(config),
+    let found = if readable { sections(&mut report, root.get_ref(), file) } else { None };
+    match found {
+        Some(found) if report.is_empty() => Ok(found),
         _ => Err(report.into_errors()),
     }
 }

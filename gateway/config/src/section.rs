@@ -55,6 +55,11 @@ impl<'a> Section<'a> {
         Self { spec, place, table, at }
     }
 
+    /// Takes the whole file, whatever else stands in it.
+    pub(crate) fn unjudged(spec: &'static SectionSpec, table: &'a DeTable<'a>) -> Self {
+        Self { spec, place: spec.title.to_owned(), table, at: 0 }
+    }
+
     /// A text; reports it missing where it must be there.
     pub(crate) fn text(&self, report: &mut Report, name: &'static str) -> Option<Text<'a>> {
         let value = self.value(report, name)?;

@@ -10,7 +10,7 @@ use vitalgate_domain::limits::DESTINATIONS_MAX;
 use vitalgate_domain::{DestinationId, DeviceNamespace, GatewayId};
 
 use crate::address;
-use crate::config::{ClientCertificate, Config, Console, Gateway, Log, LogFormat, LogLevel, Mqtt, Profiles, Store};
+use crate::config::{ClientCertificate, Config, Console, Gateway, Log, LogFormat, LogLevel, Mqtt, Places, Profiles, Store};
 use crate::destinations;
 use crate::devices;
 use crate::load::{KnownProfiles, ProfileLookup};
@@ -34,11 +34,17 @@ pub(crate) struct Walk<'r> {
     pub(crate) literal_patients: Vec<(usize, String)>,
 }
 
+impl<'r> Walk<'r> {
+    fn of(report: &'r mut Report, file: &str) -> Self {
+        let base = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
+        Self { report, base, listeners: Vec::new(), given_up: BTreeMap::new(), literal_patients: Vec::new() }
+    }
+}
+
 /// Reads every section; `None` when something without which no configuration exists is wrong.
 pub(crate) fn read(report: &mut Report, root: &DeTable<'_>, file: &str, lookup: Option<ProfileLookup<'_>>) -> Option<Config> {
-    let base = Path::new(file).parent().unwrap_or(Path::new("")).to_owned();
     let top = Section::open(report, &schema::ROOT, root, 0);
-    let mut walk = Walk { report, base, listeners: Vec::new(), given_up: BTreeMap::new(), literal_patients: Vec::new() };
+    let mut walk = Walk::of(report, file);
     let gateway = gateway(&mut walk, &top);
     let store = store(&mut walk, &top);
     let mqtt_section = once(&mut walk, &top, "mqtt", &schema::MQTT);
@@ -52,6 +58,16 @@ pub(crate) fn read(report: &mut Report, root: &DeTable<'_>, file: &str, lookup: 
     let log = log(&mut walk, &top);
     let (gateway, console) = (gateway?, console?);
     Some(Config { file: file.to_owned(), gateway, store, mqtt, profiles, devices, destinations, console, log })
+}
+
+/// Reads what a command needs that asks the gateway or looks at what it keeps; what else stands in the file is not judged.
+pub(crate) fn read_places(report: &mut Report, root: &DeTable<'_>, file: &str) -> Option<Places> {
+    let top = Section::unjudged(&schema::ROOT, root);
+    let mut walk = Walk::of(report, file);
+    let gateway = gateway(&mut walk, &top);
+    let store = store(&mut walk, &top);
+    let console = console(&mut walk, &top, gateway.as_ref());
+    Some(Places { gateway: gateway?, store, console: console? })
 }
 
 /// A section that stands at most once.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::monotonic_ms;
+use crate::clock::awake_ms;
 
 /// A loop moves at least this often when it has nothing to do, in milliseconds.
 pub(crate) const IDLE_BEAT_MS: u64 = 1_000;
@@ -23,15 +23,15 @@ pub(crate) struct Beacon {
 impl Beacon {
     /// A beacon that moved just now.
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, moved_at_ms: Arc::new(AtomicU64::new(monotonic_ms())) }
+        Self { name, moved_at_ms: Arc::new(AtomicU64::new(awake_ms())) }
     }
 
     /// Says that the loop goes on.
     pub(crate) fn moved(&self) {
-        self.moved_at_ms.store(monotonic_ms(), Ordering::Relaxed);
+        self.moved_at_ms.store(awake_ms(), Ordering::Relaxed);
     }
 
-    /// The loop's name, if it hangs at `now_ms`.
+    /// The loop's name, if it hangs at `now_ms` of [`awake_ms`]: a loop that slept with the machine does not hang.
     pub(crate) fn stalled(&self, now_ms: u64) -> Option<&'static str> {
         (now_ms.saturating_sub(self.moved_at_ms.load(Ordering::Relaxed)) > STALL_MS).then_some(self.name)
     }

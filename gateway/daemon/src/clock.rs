@@ -75,8 +75,17 @@ fn wall() -> UnixMs {
 
 /// Milliseconds since power-on, time in suspend included.
 pub(crate) fn monotonic_ms() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
+    since_power_on_ms(ClockId::CLOCK_BOOTTIME)
+}
+
+fn since_power_on_ms(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock).unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
     u64::try_from(now.tv_sec().saturating_mul(1_000).saturating_add(now.tv_nsec() / 1_000_000)).unwrap_or(0)
+}
+
+/// Milliseconds since power-on without time in suspend: what timers go by, and so whoever judges loops that wait for them.
+pub(crate) fn awake_ms() -> u64 {
+    since_power_on_ms(ClockId::CLOCK_MONOTONIC)
 }
 
 impl TrustFile {
@@ -126,6 +135,14 @@ fn decode(number: u8) -> ClockTrust {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A machine that slept has no loop that hangs: signs of life go by the clock that the loops' timers go by.
+    #[test]
+    fn signs_of_life_go_by_the_clock_of_timers() {
+        let timers = || since_power_on_ms(ClockId::CLOCK_MONOTONIC);
+        let (before, now, after) = (timers(), awake_ms(), timers());
+        assert!((before..=after).contains(&now), "{before} {now} {after}");
+    }
 
     /// A word that changes while the gateway runs is taken over at the next look; one that cannot be read trusts nobody.
     #[test]

@@ -227,9 +227,8 @@ impl CommitLoop {
 
     /// Says whether a reading was in it, be it one that was here before.
     fn admit(&mut self, sample: DecodedSample, group: &mut Group) -> bool {
-        let now = sample.received;
         let next = self.journal.next_sequence().plus(group.entries.len() as u64);
-        let admitted = self.admission.admit(sample, &self.associations, &now, next);
+        let admitted = self.admission.admit(sample, &self.associations, next);
         self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
         for entry in &admitted.entries {
             if let Entry::DeadLetter(letter) = entry {
@@ -310,8 +309,7 @@ impl CommitLoop {
         let changes = if plan.stores_nothing() { &mut group.apart } else { &mut group.changes };
         changes.extend(plan.change);
         for (letter, sample) in plan.samples {
-            let now = sample.received;
-            let admitted = self.admission.admit_again(sample, &self.associations, &now, letter);
+            let admitted = self.admission.admit_again(sample, &self.associations, letter);
             self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
             group.entries.extend(admitted.entries.into_iter().map(replayed));
         }
@@ -398,9 +396,7 @@ impl CommitLoop {
             }
             Err(CommitError::BelowFloor) => {
                 self.admission.rollback();
-                if !self.shared.below_floor.swap(true, Ordering::Relaxed) {
-                    tracing::error!("free space is below the floor: nothing is acknowledged until there is room; see `vitalgate status`");
-                }
+                self.tell_full();
                 group.changes.truncate(without_entries);
                 let apart = group.changes.split_off(together);
                 self.keep(&mut group.changes)?;
@@ -460,6 +456,12 @@ impl CommitLoop {
         self.shared.set_settlement(Settlement::from(&self.journal));
     }
 
+    fn tell_full(&self) {
+        if !self.shared.below_floor.swap(true, Ordering::Relaxed) {
+            tracing::error!("free space is below the floor: nothing is acknowledged until there is room; see `vitalgate status`");
+        }
+    }
+
     fn upkeep(&mut self, group: &mut Group) -> anyhow::Result<()> {
         self.journal.note_time(&self.clock.now());
         self.write_kept()?;
@@ -471,8 +473,10 @@ impl CommitLoop {
         self.beacon.moved();
         self.carry_forward()?;
         self.beacon.moved();
-        // A device that was sent away may be long in coming again.
-        if self.shared.below_floor.load(Ordering::Relaxed) && self.journal.has_room().context("free space is not known")? {
+        // A device that was sent away may be long in coming again, and none may have come yet.
+        if self.journal.is_below_floor().context("free space is not known")? {
+            self.tell_full();
+        } else if self.shared.below_floor.load(Ordering::Relaxed) && self.journal.has_room().context("free space is not known")? {
             self.shared.below_floor.store(false, Ordering::Relaxed);
             tracing::info!("there is room again: readings are acknowledged");
         }

@@ -8,6 +8,8 @@ use vitalgate_mqtt::{Credentials, Shown};
 use vitalgate_profile::{Kind, Profile, decode_block_again, decode_publish};
 use vitalgate_trust::DeviceRegistry;
 
+use crate::shared::Shared;
+
 /// The configured devices with their profiles.
 #[derive(Debug)]
 pub(crate) struct Devices(BTreeMap<DeviceId, Arc<Profile>>);
@@ -60,10 +62,9 @@ impl Admitted {
     }
 
     /// Looks whether the registry was changed by the command line; called once a second.
-    pub(crate) fn reload(&self) {
-        if let Err(error) = self.registry.reload_if_changed() {
-            tracing::error!(%error, "the list of devices cannot be read; the earlier one stays in force");
-        }
+    pub(crate) fn reload(&self, shared: &Shared) {
+        let fault = self.registry.reload_if_changed().err().map(|error| format!("{:#}", anyhow::Error::from(error)));
+        shared.set_device_list_fault(fault);
     }
 }
 
@@ -84,10 +85,48 @@ impl Credentials for Admitted {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
+    use vitalgate_domain::DestinationId;
     use vitalgate_profile::Profiles;
+    use vitalgate_store::keyed::KeyedStatus;
     use vitalgate_trust::generate_password;
 
     use super::*;
+    use crate::logging::tests::Lines;
+    use crate::read_model::health;
+
+    /// Promise 5: a list that cannot be read is told once, not again with every look, and in the status until it can be read.
+    #[test]
+    fn an_unreadable_list_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let [list, copy] = ["devices.json", "devices.json.copy"].map(|name| folder.path().join(name));
+        let registry = DeviceRegistry::open(&list).unwrap();
+        registry.add(&DeviceId::new("m1").unwrap(), Some([1; 32]), None).unwrap();
+        let sound = std::fs::read(&list).unwrap();
+        let (admitted, shared) =
+            (Admitted::new(registry, Arc::new(Devices::new([]))), Shared::new([], [DestinationId::new("ehr").unwrap()]));
+        shared.ready.store(true, Ordering::Relaxed);
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let write = |text: &[u8]| [&list, &copy].iter().for_each(|file| std::fs::write(file, text).unwrap());
+        let looks = || {
+            (0..3).for_each(|_| admitted.reload(&shared));
+            health(&shared, &KeyedStatus::Running)
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            assert_eq!(looks().state, "READY");
+            write(b"garbage");
+            let unreadable = looks();
+            assert_eq!((unreadable.ready, unreadable.state.as_str()), (true, "DEGRADED"));
+            let [problem] = unreadable.problems.as_slice() else { panic!("{unreadable:?}") };
+            assert!(problem.contains("list of devices") && problem.contains("devices.json is damaged"), "{problem}");
+            write(&sound);
+            assert_eq!((looks().state.as_str(), looks().problems), ("READY", vec![]));
+        });
+        assert_eq!(lines.text().matches("ERROR").count(), 1, "{}", lines.text());
+    }
 
     /// A connection stands only while what it was let in by is the device's own, whatever came in its place.
     #[test]

@@ -147,7 +147,8 @@ impl ReadModel for Model {
     }
 }
 
-fn health(shared: &Shared, keyed: &KeyedStatus) -> Health {
+/// How the gateway is.
+pub(crate) fn health(shared: &Shared, keyed: &KeyedStatus) -> Health {
     let mut problems = Vec::new();
     let full = shared.below_floor.load(Ordering::Relaxed);
     if full {
@@ -163,6 +164,7 @@ fn health(shared: &Shared, keyed: &KeyedStatus) -> Health {
     if let KeyedStatus::Waiting(reason) = keyed {
         problems.push(format!("the buffer waits: {reason}"));
     }
+    problems.extend(shared.device_list_fault());
     problems.extend(shared.damage());
     let ready = shared.ready.load(Ordering::Relaxed) && !shared.stopping.load(Ordering::Relaxed) && !full;
     Health { ready, state: state_word(shared, full, held_up).to_owned(), problems }
@@ -177,7 +179,7 @@ fn state_word(shared: &Shared, full: bool, held_up: bool) -> &'static str {
         "STORE-FULL"
     } else if held_up {
         "OFFLINE-BUFFERING"
-    } else if shared.destinations.is_empty() || !shared.damage().is_empty() {
+    } else if shared.destinations.is_empty() || shared.device_list_fault().is_some() || !shared.damage().is_empty() {
         "DEGRADED"
     } else {
         "READY"

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use vitalgate_domain::{GatewayId, Now};
+use vitalgate_domain::{GatewayId, Now, UnixMs};
 use vitalgate_trust::{LocalAuthority, ServedCertificate};
 
 /// Time between two looks, in milliseconds (one day).
@@ -29,12 +29,10 @@ impl Renewal {
         let authority = LocalAuthority::open_or_create(folder, gateway).context("the local authority cannot be opened")?;
         let certificate = authority.issue_server_at(names, seconds(now)).context("no server certificate for devices")?;
         let served = ServedCertificate::new(certificate.chain, certificate.key).context("the server certificate cannot be used")?;
-        Ok(Self {
-            authority: Arc::new(authority),
-            names: names.to_vec(),
-            served,
-            next_ms: now.monotonic_ms.saturating_add(LOOK_INTERVAL_MS),
-        })
+        let next_ms = now.monotonic_ms.saturating_add(LOOK_INTERVAL_MS);
+        let renewal = Self { authority: Arc::new(authority), names: names.to_vec(), served, next_ms };
+        renewal.tell_of_clock(now);
+        Ok(renewal)
     }
 
     /// What the listener shows.
@@ -55,8 +53,9 @@ impl Renewal {
     /// Looks, and shows a new certificate where one was made. It reads and writes files and shakes hands
     /// with itself: some ten milliseconds.
     pub(crate) fn look(&mut self, now: &Now) {
+        self.tell_of_clock(now);
         self.next_ms = now.monotonic_ms.saturating_add(match self.renew(now) {
-            Ok(()) => LOOK_INTERVAL_MS,
+            Ok(_) => LOOK_INTERVAL_MS,
             Err(error) => {
                 tracing::warn!(error = %format!("{error:#}"), "the listener's certificate cannot be renewed; the one in use stays, and it is tried again in an hour");
                 RETRY_MS
@@ -64,13 +63,27 @@ impl Renewal {
         });
     }
 
-    fn renew(&self, now: &Now) -> anyhow::Result<()> {
+    /// Whether another certificate is shown from now on.
+    fn renew(&self, now: &Now) -> anyhow::Result<bool> {
         let certificate = self.authority.issue_server_at(&self.names, seconds(now))?;
-        if certificate.reissued {
-            self.served.replace(certificate.chain, certificate.key)?;
+        // Not only one that was made just now: a renewal that failed behind its last step left one on the disk.
+        let is_another = self.served.replace(certificate.chain, certificate.key)?;
+        if is_another {
             tracing::info!("devices that connect from now on are shown a new certificate");
         }
-        Ok(())
+        Ok(is_another)
+    }
+
+    /// Beyond the authority's end there is no certificate to renew. The clock is wrong, or a new authority is due.
+    fn tell_of_clock(&self, now: &Now) {
+        let ends_unix_s = self.authority.ends_unix_s();
+        if seconds(now) > ends_unix_s {
+            let ended = UnixMs(i64::try_from(ends_unix_s).unwrap_or(i64::MAX).saturating_mul(1_000)).rfc3339(0);
+            let clock = now.wall.rfc3339(0);
+            tracing::warn!(
+                "the clock says {clock}, and the local authority ended {ended}: check the clock; devices that show a certificate are not let in"
+            );
+        }
     }
 }
 
@@ -80,7 +93,7 @@ fn seconds(now: &Now) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use vitalgate_domain::{BootId, ClockTrust, UnixMs};
+    use vitalgate_domain::{BootId, ClockTrust};
 
     use super::*;
 
@@ -115,6 +128,33 @@ mod tests {
         }
         let [day] = renewed_on.as_slice() else { panic!("{renewed_on:?}") };
         assert!((9 * 365 - 5..9 * 365 + 15).contains(day), "renewed on day {day}");
+    }
+
+    /// A certificate that came to the disk by a renewal that failed behind its last step is shown at the next look.
+    #[test]
+    fn what_a_failed_renewal_left_on_the_disk_is_shown_without_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gateway, names) = (GatewayId::new("g1").unwrap(), ["gateway.local".to_owned()]);
+        let renewal = Renewal::start(folder.path(), &gateway, &names, &on_day(0)).unwrap();
+        assert!(!renewal.renew(&on_day(1)).unwrap());
+        let due = on_day(9 * 365 + 30);
+        let other = LocalAuthority::open_or_create(folder.path(), &gateway).unwrap();
+        assert!(other.issue_server_at(&names, seconds(&due)).unwrap().reissued);
+        assert!(renewal.renew(&due).unwrap(), "another one than before is shown");
+        assert!(!renewal.renew(&due).unwrap());
+    }
+
+    /// Readings are taken and delivered also with a clock that is decades ahead.
+    #[test]
+    fn a_clock_beyond_the_authority_keeps_nothing_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gateway, names) = (GatewayId::new("g1").unwrap(), ["gateway.local".to_owned()]);
+        Renewal::start(folder.path(), &gateway, &names, &on_day(0)).unwrap();
+        let ahead = on_day(40 * 365);
+        let mut renewal = Renewal::start(folder.path(), &gateway, &names, &ahead).unwrap();
+        renewal.look(&ahead);
+        assert!(!renewal.renew(&ahead).unwrap(), "it is the same at each look");
+        Renewal::start(folder.path(), &gateway, &names, &on_day(0)).unwrap();
     }
 
     /// A disk that cannot be written leaves the certificate in use, and is asked again within the hour.

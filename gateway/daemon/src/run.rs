@@ -55,8 +55,8 @@ const MIB: u64 = 1024 * 1024;
 const DAY_MS: u64 = 86_400_000;
 
 /// The folder of the store.
-pub(crate) fn store_folder(config: &Config) -> PathBuf {
-    config.gateway.state_dir.join("store")
+pub(crate) fn store_folder(gateway: &vitalgate_config::Gateway) -> PathBuf {
+    gateway.state_dir.join("store")
 }
 
 /// The folder of the local certificate authority.
@@ -65,13 +65,8 @@ pub(crate) fn authority_folder(config: &Config) -> PathBuf {
 }
 
 /// The list of admitted devices.
-pub(crate) fn registry_file(config: &Config) -> PathBuf {
-    config.gateway.state_dir.join("trust").join("devices.json")
-}
-
-/// The administrator's socket.
-pub(crate) fn admin_socket(config: &Config) -> PathBuf {
-    config.console.admin_socket.clone()
+pub(crate) fn registry_file(gateway: &vitalgate_config::Gateway) -> PathBuf {
+    gateway.state_dir.join("trust").join("devices.json")
 }
 
 /// Runs until a stop is asked for or a loop fails.
@@ -106,9 +101,10 @@ impl<'a> Gateway<'a> {
         make_private_folder(&authority_folder(config))?;
         departed::revoke(config)?;
         let keys = keys::for_gateway(config)?;
-        let keyed = KeyedOptions { probe: Some(probe_command()?), ..KeyedOptions::new(store_folder(config)) };
-        let mut opened =
-            vitalgate_store::open_with(store_options(config), keyed, keys, Arc::new(RealFiles)).context("the store cannot be opened")?;
+        let keyed = KeyedOptions { probe: Some(probe_command()?), ..KeyedOptions::new(store_folder(gateway)) };
+        let options = store_options(gateway, &config.store);
+        notify::opening(vitalgate_store::open_patience(&options, &keyed));
+        let mut opened = vitalgate_store::open_with(options, keyed, keys, Arc::new(RealFiles)).context("the store cannot be opened")?;
         let ids = config.devices.iter().map(|device| device.id.clone());
         let unwritten = destinations::announce(config, &mut opened.journal, &opened.reader)?;
         let shared = Arc::new(Shared::new(ids, opened.journal.state().settled.keys().cloned()));
@@ -288,7 +284,7 @@ impl Loops<'_> {
             keyed: Arc::clone(&self.keyed),
             growth,
             presence,
-            store_folder: store_folder(self.config),
+            store_folder: store_folder(&self.config.gateway),
             commands: self.command.clone(),
             registry,
             clock: self.clock.clone(),
@@ -366,11 +362,11 @@ fn probe_command() -> anyhow::Result<Vec<OsString>> {
 }
 
 /// How the store is opened.
-pub(crate) fn store_options(config: &Config) -> StoreOptions {
+pub(crate) fn store_options(gateway: &vitalgate_config::Gateway, store: &vitalgate_config::Store) -> StoreOptions {
     StoreOptions {
-        free_space_floor_bytes: config.store.free_space_floor_mib * MIB,
-        retention_ms: config.store.retention_days * DAY_MS,
-        ..StoreOptions::new(store_folder(config))
+        free_space_floor_bytes: store.free_space_floor_mib * MIB,
+        retention_ms: store.retention_days * DAY_MS,
+        ..StoreOptions::new(store_folder(gateway))
     }
 }
 

@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: AtomicBool,
     /// Damage found at open or later, a line each.
     pub(crate) damage: RwLock<Vec<String>>,
+    /// Why the list of devices cannot be read; the earlier one stays in force.
+    device_list_fault: RwLock<Option<String>>,
     /// Entries committed since the start.
     pub(crate) committed_entries: AtomicU64,
     /// Group commits since the start.
@@ -94,6 +96,9 @@ pub(crate) struct Shared {
     /// Samples that became dead letters since the start.
     pub(crate) unreadable: AtomicU64,
 }
+
+/// Said where the list of devices cannot be read.
+const DEVICE_LIST_FAULT: &str = "the list of devices cannot be read; the earlier one stays in force";
 
 /// Most lines of damage that the status keeps.
 const DAMAGE_LINES_MAX: usize = 100;
@@ -110,6 +115,7 @@ impl Shared {
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             damage: RwLock::default(),
+            device_list_fault: RwLock::default(),
             committed_entries: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             duplicates: AtomicU64::new(0),
@@ -145,6 +151,23 @@ impl Shared {
                 damage.push(line);
             }
         }
+    }
+
+    /// Notes whether the list of devices can be read; what is found again and again is one line of the log.
+    pub(crate) fn set_device_list_fault(&self, fault: Option<String>) {
+        let mut known = self.device_list_fault.write().unwrap_or_else(PoisonError::into_inner);
+        match &fault {
+            Some(error) if fault != *known => tracing::error!(%error, "{DEVICE_LIST_FAULT}"),
+            None if known.is_some() => tracing::info!("the list of devices can be read again"),
+            _ => {}
+        }
+        *known = fault;
+    }
+
+    /// What is wrong with the list of devices, for the status.
+    pub(crate) fn device_list_fault(&self) -> Option<String> {
+        let fault = self.device_list_fault.read().unwrap_or_else(PoisonError::into_inner);
+        fault.as_ref().map(|fault| format!("{DEVICE_LIST_FAULT}: {fault}"))
     }
 
     /// The lines of damage.

@@ -2,6 +2,7 @@
 //! a test can take the power away between any two steps.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,11 @@ mod real;
 pub mod forgetful;
 
 pub use real::RealFiles;
+
+/// What a disk that fails is read in, in bytes: a page, which can also be written without being read.
+const PAGE_BYTES: usize = 4096;
+/// Most pages of a file that the disk may be unable to read: each may take it seconds, and with more of them it is at its end.
+const UNREAD_PAGES_MAX: usize = 256;
 
 /// One open file. All positions and lengths are in bytes.
 pub trait StoredFile: Send + Sync {
@@ -144,6 +150,42 @@ pub(crate) fn read_up_to(files: &dyn FileSystem, path: &Path, bytes_max: usize) 
     let read = read_full(file.as_ref(), &mut bytes, 0)?;
     bytes.truncate(read);
     Ok(bytes)
+}
+
+/// What of a file the disk cannot read, in bytes; whole pages, but for the end of the file.
+pub(crate) type Unread = Vec<Range<usize>>;
+
+/// The same where the disk cannot read a part: there are zeros, and which parts they are is said.
+///
+/// # Errors
+/// When it is not there, or the disk fails altogether.
+pub(crate) fn read_salvaging(files: &dyn FileSystem, path: &Path, bytes_max: usize) -> io::Result<(Vec<u8>, Unread)> {
+    let file = files.open(path)?;
+    let length = usize::try_from(file.len()?).unwrap_or(usize::MAX).min(bytes_max);
+    let mut bytes = vec![0; length];
+    let (mut filled, mut unread) = (0, Unread::new());
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let (read, ended) = read_as_far(file.as_ref(), rest, filled as u64);
+        filled += read;
+        match ended {
+            Ok(()) => break,
+            Err(error) if is_bad_place(&error) && unread.len() < UNREAD_PAGES_MAX => {
+                let page = filled - filled % PAGE_BYTES..(filled / PAGE_BYTES + 1) * PAGE_BYTES;
+                let page = page.start..page.end.min(length);
+                bytes.get_mut(page.clone()).into_iter().for_each(|bytes| bytes.fill(0));
+                filled = page.end;
+                unread.push(page);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok((bytes, unread))
+}
+
+/// Whether the disk cannot read this place, and others perhaps can be read.
+pub(crate) fn is_bad_place(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
 }
 
 /// Reads until the buffer is full or the file ends.

@@ -170,6 +170,14 @@ impl Journal {
         Ok((!entries.is_empty()).then(|| (first, Sequence(self.next.sequence.0 - 1))))
     }
 
+    /// Whether free space is below the floor: no entry is taken.
+    ///
+    /// # Errors
+    /// When the disk does not say how much is free.
+    pub fn is_below_floor(&self) -> Result<bool, CommitError> {
+        Ok(self.space.room().map_err(|error| io_error(&error))? == Room::BelowFloor)
+    }
+
     /// Whether entries would be taken now: above the free-space floor, and with a segment to go on in.
     ///
     /// # Errors

@@ -7,3 +7,4 @@ mod model;
 mod power_cut;
 mod room;
 mod second;
+mod unreadable;

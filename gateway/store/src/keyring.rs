@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use vitalgate_domain::{KeyWrap, KeyWrapError, UnixMs};
 
-use crate::files::{FileSystem, read_up_to, replace};
+use crate::files::{FileSystem, read_salvaging, read_up_to, replace};
 use crate::record::TAG_BYTES;
 use crate::report::{Finding, Findings, Healer};
 
@@ -137,7 +137,8 @@ impl Keyring {
         for name in files.list(dir)? {
             let Some(key_id) = id_in(&name) else { continue };
             keyring.slots.write().unwrap_or_else(PoisonError::into_inner).entry(key_id).or_default();
-            let bytes = read_up_to(files, &dir.join(&name), KEY_FILE_BYTES_MAX)?;
+            // One that the disk cannot read is as good as damaged.
+            let (bytes, _) = read_salvaging(files, &dir.join(&name), KEY_FILE_BYTES_MAX)?;
             if let Some(file) = parse_key_file(&bytes, key_id) {
                 keyring.learn(key_id, &file.wrapped);
                 keyring.date(key_id, file.made_at);

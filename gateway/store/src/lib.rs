@@ -47,7 +47,7 @@ pub use options::{FREE_SPACE_FLOOR_BYTES, RETENTION_MS, SEGMENT_BYTES, SEGMENT_B
 pub use reader::{ReadError, ReadOutcome, Reader};
 pub use report::{Finding, Healer, OpenReport};
 pub use state::State;
-pub use store::{Opened, open, open_with};
+pub use store::{Opened, open, open_patience, open_with};
 pub use upkeep::Maintained;
 
 #[cfg(test)]

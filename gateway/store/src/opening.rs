@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use vitalgate_domain::{KeyWrap, Sequence};
 
 use crate::copy::{BlockKind, KeyedError, Ordinal, Watermark, whole};
-use crate::files::{FileSystem, FolderClaim, fill_with_zeros, read_up_to};
+use crate::files::{FileSystem, FolderClaim, fill_with_zeros, read_salvaging, read_up_to};
 use crate::group::Group;
 use crate::journal::{Active, CommitError, Journal, begin_segment, begin_shadow, random_number};
 use crate::keyring::{KeyError, Keyring};
@@ -237,7 +237,7 @@ impl Opening {
             let wrapped = outbox.keyring.wrapped(key_id).unwrap_or_default();
             SegmentHeader { id, first, ordinal, wall: None, key_id, wrapped }
         };
-        let bytes = read_up_to(outbox.files.as_ref(), &outbox.journal_dir.join(&name), limit)?;
+        let (bytes, _) = read_salvaging(outbox.files.as_ref(), &outbox.journal_dir.join(&name), limit)?;
         if let Some(record) = first_record(&bytes, ordinal).or_else(|| first_record(&shadow, ordinal)) {
             told(Healer::Derived);
             return Ok(derived(record.0, record.1));

@@ -124,6 +124,15 @@ pub enum Finding {
         /// The last.
         last: Sequence,
     },
+    /// The disk could not read a part of a file; it was written anew, with what the copies have.
+    Unreadable {
+        /// The file.
+        file: String,
+        /// How many bytes.
+        bytes: u64,
+        /// Whether the journal ends there, and no copy has more: whether something acknowledged stood there is not known.
+        at_end: bool,
+    },
     /// No copy has these entries.
     Lost {
         /// The first.
@@ -173,6 +182,10 @@ impl fmt::Display for Finding {
                 "dead letters among the entries {first} to {last} are missing; the keyed store, which may have them, cannot give them now: \
                  it lets go of nothing, and is asked again"
             ),
+            Self::Unreadable { file, bytes, at_end } => {
+                let end = if *at_end { "; the journal ends there, and what was acknowledged last may be lost" } else { "" };
+                write!(formatter, "{file}: the disk could not read {bytes} bytes, which were written anew{end}; replace the disk")
+            }
             Self::Lost { first, last } if first > last => write!(formatter, "changes before entry {first} are lost in every copy"),
             Self::Lost { first, last } => write!(formatter, "entries {first} to {last} are lost in every copy"),
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vitalgate_domain::{Sequence, UnixMs};
 
 use crate::copy::Ordinal;
-use crate::files::{FileSystem, StoredFile, read_full};
+use crate::files::{FileSystem, StoredFile, is_bad_place, read_full};
 use crate::keyring::WRAPPED_BYTES_MAX;
 
 /// Where the first record of a segment starts, in bytes.
@@ -71,12 +71,14 @@ impl SegmentHeader {
         })
     }
 
-    /// Reads the header of an open file.
+    /// Reads the header of an open file; one that the disk cannot read is as good as damaged.
     pub(crate) fn read(file: &dyn StoredFile) -> io::Result<Option<Self>> {
         let mut page = vec![0; HEADER_PAGE_BYTES];
-        let read = read_full(file, &mut page, 0)?;
-        page.truncate(read);
-        Ok(Self::parse(&page))
+        match read_full(file, &mut page, 0) {
+            Ok(read) => Ok(page.get(..read).and_then(Self::parse)),
+            Err(error) if is_bad_place(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

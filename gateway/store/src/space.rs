@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::files::{FileSystem, StoredFile, fill_with_zeros, read_full};
+use crate::files::{FileSystem, StoredFile, fill_with_zeros, is_bad_place, read_full};
 use crate::options::StoreOptions;
 use crate::segment::HEADER_PAGE_BYTES;
 
@@ -69,8 +69,13 @@ fn forget_keys(files: &dyn FileSystem, dir: &Path) -> io::Result<()> {
     for name in files.list(dir)?.iter().filter(|name| [SPARE, RESERVE].contains(&name.as_str())) {
         let file = files.open(&dir.join(name))?;
         let mut page = vec![0; HEADER_PAGE_BYTES];
-        read_full(file.as_ref(), &mut page, 0)?;
-        if page.iter().any(|byte| *byte != 0) {
+        let is_read = match read_full(file.as_ref(), &mut page, 0) {
+            Ok(_) => true,
+            Err(error) if is_bad_place(&error) => false,
+            Err(error) => return Err(error),
+        };
+        // What the disk cannot read, a whole page that is written over lets it read again.
+        if !is_read || page.iter().any(|byte| *byte != 0) {
             // Only once its name is on disk: a segment must not lose its header.
             files.sync_dir(dir)?;
             page.fill(0);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use vitalgate_domain::Sequence;
 
 use crate::copy::{KeyedCopy, KeyedError, Ordinal, whole};
-use crate::files::{StoredFile, fill_with_zeros, read_up_to};
+use crate::files::{StoredFile, Unread, fill_with_zeros, read_salvaging};
 use crate::outbox::Outbox;
-use crate::record::{ALIGNMENT_BYTES, RecordHeader, link, search, whole_record};
+use crate::record::{ALIGNMENT_BYTES, HEADER_BYTES, RecordHeader, link, search, whole_record};
 use crate::report::{Finding, Healer};
 use crate::segment::{Mark, RECORDS_START, Segment};
 use crate::walker::WalkError;
@@ -44,6 +44,8 @@ struct Scan<'a> {
     group_start: (Mark, Option<u64>),
     group_open: bool,
     mended: Vec<(usize, usize, Ordinal, Healer)>,
+    /// What the disk cannot read; there are zeros in `bytes`, or what was mended.
+    unread: Unread,
     suspicious: bool,
     waited: bool,
     /// The keyed store waits for free space, or is being rebuilt, and could not be asked for what comes next.
@@ -61,12 +63,12 @@ fn place(offset: u64) -> usize {
 pub(crate) fn find_end(outbox: &Outbox, segment: &Segment, second: Option<&SecondCopy>, suspicious: bool) -> Result<Tail, WalkError> {
     let segment_bytes = outbox.options.segment_bytes;
     let shadow_path = outbox.shadow_dir.join(&segment.name);
-    let shadow = match read_up_to(outbox.files.as_ref(), &shadow_path, place(segment_bytes)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+    let (shadow, _) = match read_salvaging(outbox.files.as_ref(), &shadow_path, place(segment_bytes)) {
+        Ok(shadow) => shadow,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
         Err(error) => return Err(error.into()),
     };
-    let bytes = read_up_to(outbox.files.as_ref(), &outbox.journal_dir.join(&segment.name), place(segment_bytes))?;
+    let (bytes, unread) = read_salvaging(outbox.files.as_ref(), &outbox.journal_dir.join(&segment.name), place(segment_bytes))?;
     let mut scan = Scan {
         outbox,
         segment,
@@ -78,7 +80,8 @@ pub(crate) fn find_end(outbox: &Outbox, segment: &Segment, second: Option<&Secon
         group_start: (segment.start(), Some(0)),
         group_open: false,
         mended: Vec::new(),
-        suspicious,
+        suspicious: suspicious || !unread.is_empty(),
+        unread,
         waited: false,
         unasked: false,
     };
@@ -200,12 +203,34 @@ impl Scan<'_> {
             (self.at, self.previous) = self.group_start;
         }
         let file = self.outbox.files.open(&self.outbox.journal_dir.join(&self.segment.name))?;
+        self.write_unread(file.as_ref(), reached)?;
         self.write_mended(file.as_ref())?;
         self.cut(file.as_ref(), reached)?;
         // What a killed process left in the page cache counts as committed from here on.
         file.sync_data()?;
         self.rebuild_shadow()?;
         Ok(Tail { end: self.at, previous: self.previous.unwrap_or(0), suspicious: self.suspicious })
+    }
+
+    /// Writes what the disk cannot read anew, whole pages: what it holds no more it can hold again.
+    fn write_unread(&self, file: &dyn StoredFile, reached: Mark) -> io::Result<()> {
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        for part in &self.unread {
+            file.write_all_at(self.bytes.get(part.clone()).unwrap_or_default(), part.start as u64)?;
+        }
+        let bytes = self.unread.iter().map(|part| part.len() as u64).sum();
+        let at_end = self.is_unread(place(reached.offset));
+        self.outbox.findings.add(Finding::Unreadable { file: format!("journal/{}", self.segment.name), bytes, at_end });
+        Ok(())
+    }
+
+    /// Whether a record that begins here, where none was found, may be one that the disk cannot read.
+    fn is_unread(&self, start: usize) -> bool {
+        let header = self.bytes.get(start..).and_then(RecordHeader::parse).filter(|header| header.segment == self.segment.id);
+        let record = start..start + header.map_or(HEADER_BYTES, |header| header.record_bytes());
+        self.unread.iter().any(|part| part.start < record.end && record.start < part.end)
     }
 
     fn write_mended(&self, file: &dyn StoredFile) -> io::Result<()> {

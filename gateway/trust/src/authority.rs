@@ -145,8 +145,9 @@ impl LocalAuthority {
     }
 
     /// The listener's certificate for these DNS names and IP addresses. The stored one is used while it
-    /// names the same and has a year left; otherwise a new one is made, proven by a trial handshake for
-    /// every name, and only then takes its place. Call it at start and once a day.
+    /// names the same and has a year left, or lives as long as the authority; otherwise a new one is made, proven by a trial handshake for
+    /// every name, and only then takes its place. A clock beyond the authority's end is no error: it is most likely wrong. Call it at
+    /// start and once a day.
     ///
     /// # Errors
     /// When a name is none, the trial fails, or the file cannot be written; the old file then stays.
@@ -254,4 +255,35 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 /// One spelling per name, so that a changed spelling is no changed name.
 fn canonical(name: &str) -> String {
     name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::FLOOR_UNIX_S;
+
+    /// Promise: a clock beyond the end of every certificate keeps nothing from starting. Here the authority ended long ago, which is
+    /// the same to whoever compares the two.
+    #[test]
+    fn a_clock_beyond_the_end_of_the_authority_is_no_fault_of_the_certificate() {
+        const DAY_S: u64 = 86_400;
+        let folder = tempfile::tempdir().unwrap();
+        let gateway = GatewayId::new("g1").unwrap();
+        let ended = issue::authority_until(gateway.as_str(), FLOOR_UNIX_S + DAY_S).unwrap();
+        sealed(&folder.path().join(AUTHORITY_FILE)).write(&bundle(&ended)).unwrap();
+        let authority = LocalAuthority::open_or_create(folder.path(), &gateway).unwrap();
+        assert!(now_unix_s() > authority.ends_unix_s());
+
+        let names = ["gateway.local".to_owned()];
+        let first = authority.issue_server(&names).unwrap();
+        assert!(first.reissued);
+        let again = authority.issue_server(&names).unwrap();
+        assert_eq!((again.reissued, again.chain), (false, first.chain), "not a new one at each look");
+        // Chain and key are judged as ever.
+        let stranger = tempfile::tempdir().unwrap();
+        let other = LocalAuthority::open_or_create(stranger.path(), &gateway).unwrap();
+        other.issue_server(&names).unwrap();
+        std::fs::copy(stranger.path().join(SERVER_FILE), folder.path().join(SERVER_FILE)).unwrap();
+        assert!(authority.issue_server(&names).unwrap().reissued);
+    }
 }

@@ -21,6 +21,16 @@ impl TimeProvider for FlooredClock {
     }
 }
 
+/// A clock that stands still, at these seconds since 1970.
+#[derive(Debug)]
+pub(crate) struct ClockAt(pub(crate) u64);
+
+impl TimeProvider for ClockAt {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
+    }
+}
+
 /// Seconds since 1970, from [`FLOOR_UNIX_S`] to the year 2100.
 pub(crate) fn now_unix_s() -> u64 {
     bounded(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))

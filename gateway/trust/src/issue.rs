@@ -63,6 +63,11 @@ pub(crate) struct Issued {
 /// A new authority for this gateway. Its subject holds a random part, so that a device that trusts an
 /// earlier authority of a gateway with the same name says "unknown issuer" and not "bad signature".
 pub(crate) fn authority(gateway: &str) -> Result<Issued, IssueError> {
+    authority_until(gateway, now_unix_s() + AUTHORITY_YEARS * YEAR_S)
+}
+
+/// The same with a given end of validity, in seconds since 1970.
+pub(crate) fn authority_until(gateway: &str, ends_unix_s: u64) -> Result<Issued, IssueError> {
     let mut mark = [0; 4];
     fill(&mut mark)?;
     let mut params = CertificateParams::default();
@@ -71,7 +76,7 @@ pub(crate) fn authority(gateway: &str) -> Result<Issued, IssueError> {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = date_time_ymd(NOT_BEFORE_YEAR, 1, 1);
-    params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(now_unix_s() + AUTHORITY_YEARS * YEAR_S);
+    params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(ends_unix_s);
     let key = new_key()?;
     let certificate = params.self_signed(&key)?;
     Ok(issued(certificate, key))

@@ -119,12 +119,19 @@ impl Sealed<'_> {
         Ok(Some(Found { body, healed: damaged }))
     }
 
-    /// Writes both copies, the first one first.
+    /// Writes both copies, the first one first. Of a file that changes, the first one counts from then on: what is in the way of
+    /// the second one does not undo it.
     pub(crate) fn write(self, body: &[u8]) -> Result<(), SealedError> {
         let sealed = self.sealed(body);
         file::replace(self.path, &sealed, SECRET_MODE)?;
-        file::replace(&copy_of(self.path), &sealed, SECRET_MODE)?;
-        Ok(())
+        let copy = copy_of(self.path);
+        match file::replace(&copy, &sealed, SECRET_MODE) {
+            Err(error) if self.when_different == WhenDifferent::FirstIsNewer => {
+                tracing::error!(path = %copy.display(), %error, "is older than its other copy and could not be written anew");
+                Ok(())
+            }
+            written => Ok(written?),
+        }
     }
 
     fn sealed(self, body: &[u8]) -> Zeroizing<Vec<u8>> {

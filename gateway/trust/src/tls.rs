@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
-use crate::clock::FlooredClock;
+use crate::clock::{ClockAt, FLOOR_UNIX_S, FlooredClock};
 use crate::file::{self, FileError};
 
 /// Largest certificate, key or CA file, in bytes.
@@ -125,14 +125,16 @@ impl ServedCertificate {
         Ok(Self(Arc::new(Served(RwLock::new(certified(chain, key)?)))))
     }
 
-    /// Shows this certificate from now on.
+    /// Shows this certificate from now on. Whether it is another one than before.
     ///
     /// # Errors
     /// When certificate and key do not belong together; the earlier one stays.
-    pub fn replace(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), TlsError> {
+    pub fn replace(&self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<bool, TlsError> {
         let certified = certified(chain, key)?;
-        *self.0.0.write().unwrap_or_else(PoisonError::into_inner) = certified;
-        Ok(())
+        let mut shown = self.0.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_another = shown.cert != certified.cert;
+        *shown = certified;
+        Ok(is_another)
     }
 }
 
@@ -227,7 +229,8 @@ pub fn plain_client_config() -> Result<ClientConfig, TlsError> {
     Ok(client_builder(RootCertStore::empty())?.with_no_client_auth())
 }
 
-/// Shakes hands in memory, once per name, as a client that trusts only `roots_pem` would.
+/// Shakes hands in memory, once per name, as a client that trusts only `roots_pem` would. At a time at which every certificate of ours
+/// is valid: how long one still is, is for the caller to judge, and a wrong clock makes none of them bad.
 pub(crate) fn prove(
     chain: &[CertificateDer<'static>],
     key: &PrivateKeyDer<'static>,
@@ -236,7 +239,7 @@ pub(crate) fn prove(
 ) -> Result<(), TlsError> {
     let server = server_config(chain.to_vec(), key.clone_key(), None, ClientCertificate::Optional)?;
     let roots = roots_from_pem(roots_pem.as_bytes(), "the local authority")?;
-    let client = Arc::new(client_builder(roots)?.with_no_client_auth());
+    let client = Arc::new(client_builder_at(roots, Arc::new(ClockAt(FLOOR_UNIX_S)))?.with_no_client_auth());
     for name in names {
         let server_name = ServerName::try_from(name.clone()).map_err(|_| TlsError::Name(name.clone()))?;
         let place = || format!("the new server certificate for {name}");
@@ -301,7 +304,14 @@ pub(crate) fn private_key(pem: &[u8], place: &str) -> Result<PrivateKeyDer<'stat
 }
 
 fn client_builder(roots: RootCertStore) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
-    Ok(ClientConfig::builder_with_details(provider(), Arc::new(FlooredClock))
+    client_builder_at(roots, Arc::new(FlooredClock))
+}
+
+fn client_builder_at(
+    roots: RootCertStore,
+    clock: Arc<dyn TimeProvider>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
+    Ok(ClientConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(refused("TLS 1.3"))?
         .with_root_certificates(roots))
@@ -333,23 +343,11 @@ fn refused(place: impl Into<String>) -> impl FnOnce(rustls::Error) -> TlsError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rustls::CertificateError;
-    use rustls::pki_types::UnixTime;
     use vitalgate_domain::{DeviceId, GatewayId};
 
     use super::*;
     use crate::authority::LocalAuthority;
-
-    #[derive(Debug)]
-    struct ClockAt(u64);
-
-    impl TimeProvider for ClockAt {
-        fn current_time(&self) -> Option<UnixTime> {
-            Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
-        }
-    }
 
     fn trial(listener_clock_unix_s: u64) -> Result<(), TlsError> {
         let folder = tempfile::tempdir().unwrap();

@@ -231,6 +231,30 @@ fn a_cut_between_the_two_copies_keeps_the_newer_state() {
     assert_eq!(fs::read(&copy).unwrap(), fs::read(&path).unwrap());
 }
 
+/// Whoever is told that nothing has changed keeps the old credentials, or sees no need to revoke once more: what counts is told as done.
+#[test]
+fn a_change_that_counts_is_no_failure_where_its_second_copy_is_not_written() {
+    let (_folder, path) = folder();
+    let registry = open(&path);
+    registry.add(&id("m1"), Some([1; 32]), None).unwrap();
+    registry.add(&id("m2"), Some([3; 32]), None).unwrap();
+    let in_the_way = path.with_file_name("devices.json.copy.new");
+    fs::create_dir(&in_the_way).unwrap();
+    registry.replace(&id("m1"), Some([2; 32]), None).unwrap();
+    registry.revoke(&id("m2")).unwrap();
+    for registry in [&registry, &open(&path)] {
+        assert!(registry.is_admitted(&id("m1"), Some(&[2; 32])) && !registry.is_admitted(&id("m1"), Some(&[1; 32])));
+        assert!(!registry.is_admitted(&id("m2"), Some(&[3; 32])));
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    open(&path);
+    assert_eq!(fs::read(path.with_file_name("devices.json.copy")).unwrap(), fs::read(&path).unwrap());
+
+    fs::create_dir(path.with_file_name("devices.json.new")).unwrap();
+    assert!(registry.revoke(&id("m1")).is_err());
+    assert!(registry.is_admitted(&id("m1"), Some(&[2; 32])) && open(&path).is_admitted(&id("m1"), Some(&[2; 32])));
+}
+
 #[test]
 fn no_password_stands_in_the_file_or_the_list() {
     let (_folder, path) = folder();

@@ -23,7 +23,7 @@ pub(super) async fn dead_letters(admin: &Admin, action: DeadLetterAction) -> any
             let told = discard(admin, &Wish { selector, count, by, within_s }).await?;
             if json {
                 print_json(&told)?;
-                return Ok(ExitCode::SUCCESS);
+                return Ok(told.code(within_s.is_some()));
             }
             told.say(count)
         }

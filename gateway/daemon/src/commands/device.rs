@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use vitalgate_config::{Config, DeviceSource};
+use vitalgate_config::{Config, DeviceSource, Gateway};
 use vitalgate_domain::DeviceId;
 use vitalgate_trust::{DeviceCertificate, DeviceRegistry, LocalAuthority, Secret, generate_password};
 
@@ -19,13 +19,13 @@ const SECRET_MODE: u32 = 0o600;
 const PUBLIC_MODE: u32 = 0o644;
 
 /// Adds, lists or revokes.
-pub(super) fn device(config: &Config, action: DeviceAction) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&config.gateway.state_dir).with_context(|| format!("cannot make {}", config.gateway.state_dir.display()))?;
-    let registry = DeviceRegistry::open(&registry_file(config)).context("the list of devices cannot be opened")?;
+pub(super) fn device(path: &Path, action: DeviceAction) -> anyhow::Result<ExitCode> {
     match action {
-        DeviceAction::Add { device, output_dir, replace } => add(config, &registry, &device, output_dir.as_deref(), replace)?,
-        DeviceAction::List => list(config, &registry),
+        DeviceAction::Add { device, output_dir, replace } => add(&super::load(path)?, &device, output_dir.as_deref(), replace)?,
+        DeviceAction::List => list(&super::load(path)?)?,
         DeviceAction::Revoke { device } => {
+            // Whoever is to be shut out need not stand in the file, nor the file be good.
+            let registry = open(&super::places(path)?.gateway)?;
             registry.revoke(&DeviceId::new(&device)?).context("not revoked")?;
             println!("{device} is revoked; a connection it has ends within seconds");
         }
@@ -33,7 +33,11 @@ pub(super) fn device(config: &Config, action: DeviceAction) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(config: &Config, registry: &DeviceRegistry, name: &str, output_dir: Option<&Path>, replace: bool) -> anyhow::Result<()> {
+fn open(gateway: &Gateway) -> anyhow::Result<DeviceRegistry> {
+    DeviceRegistry::open(&registry_file(gateway)).context("the list of devices cannot be opened")
+}
+
+fn add(config: &Config, name: &str, output_dir: Option<&Path>, replace: bool) -> anyhow::Result<()> {
     let device = DeviceId::new(name)?;
     let Some(configured) = config.devices.iter().find(|configured| configured.id == device) else {
         bail!("{device} is not in the configuration; add a [[device]] with this id and its profile first");
@@ -41,13 +45,14 @@ fn add(config: &Config, registry: &DeviceRegistry, name: &str, output_dir: Optio
     if matches!(configured.source, DeviceSource::Modbus(_)) {
         bail!("{device} is polled over Modbus and needs no credentials");
     }
+    let registry = open(&config.gateway)?;
     let authority = LocalAuthority::open_or_create(&authority_folder(config), &config.gateway.name).context("no local authority")?;
     let certificate = authority.issue_device(&device).context("no certificate")?;
     let (password, hash) = generate_password().context("no password")?;
     // Nothing counts before it can be handed over: what the device has now stays good until then.
     let written = output_dir.map(|folder| NewFiles::write(folder, &authority, &certificate)).transpose()?;
     let admit = if replace { DeviceRegistry::replace } else { DeviceRegistry::add };
-    admit(registry, &device, Some(certificate.fingerprint), Some(hash)).context("not added")?;
+    admit(&registry, &device, Some(certificate.fingerprint), Some(hash)).context("not added")?;
     match written {
         Some(files) => files.hand_over()?,
         None => println!("{}\n{}\n{}", authority.ca_certificate_pem(), certificate.certificate_pem, certificate.key_pem.expose()),
@@ -120,8 +125,8 @@ fn write_new(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn list(config: &Config, registry: &DeviceRegistry) {
-    let registered = registry.list();
+fn list(config: &Config) -> anyhow::Result<()> {
+    let registered = open(&config.gateway)?.list();
     for configured in &config.devices {
         let state = match registered.iter().find(|entry| entry.device == configured.id) {
             _ if matches!(configured.source, DeviceSource::Modbus(_)) => "polled".to_owned(),
@@ -135,5 +140,25 @@ fn list(config: &Config, registry: &DeviceRegistry) {
     }
     for entry in registered.iter().filter(|entry| config.devices.iter().all(|configured| configured.id != entry.device)) {
         println!("{:<32} {:<24} not in the configuration: refused", entry.device, "-");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Whoever else is on the machine does not look into the folder of the state, also where a command makes it before the first start.
+    #[test]
+    fn the_folder_of_the_state_is_private_from_the_first_command_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, state) = (folder.path().join("vitalgate.toml"), folder.path().join("state"));
+        std::fs::write(&file, "[gateway]\nname = \"g1\"\nstate_dir = \"state\"\n").unwrap();
+        device(&file, DeviceAction::List).unwrap();
+        for folder in [&state, &state.join("trust")] {
+            assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700, "{}", folder.display());
+        }
     }
 }

@@ -168,6 +168,11 @@ impl Told {
         self.gone.retain(|place| !is_within(*place, reach.left));
     }
 
+    /// For a program. One that set the time itself reads in the answer how far that went.
+    pub(super) fn code(&self, is_time_set: bool) -> ExitCode {
+        if self.stopped.is_none() || is_time_set { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
     /// For a person.
     ///
     /// # Errors
@@ -247,6 +252,19 @@ mod tests {
         told.take(&selector, &letters, &[1].into(), &all);
         let counted = |discarded, remain| Counted { discarded, remain };
         assert_eq!(told.kinds, [("Rejected".into(), counted(1, 1)), ("Rejected and Unassigned".into(), counted(0, 1))].into());
+    }
+
+    /// Promise 4: a script that reads nothing but the exit code does not take a part for all of them.
+    #[test]
+    fn a_part_is_no_success() {
+        let code = |stopped: Option<&str>, is_time_set| {
+            let told = Told { discarded: 1, stopped: stopped.map(str::to_owned), ..Told::default() };
+            format!("{:?}", told.code(is_time_set))
+        };
+        let [success, failure] = [ExitCode::SUCCESS, ExitCode::FAILURE].map(|code| format!("{code:?}"));
+        assert_eq!([code(None, false), code(None, true)], [success.clone(), success.clone()]);
+        assert_eq!(code(Some("the gateway broke off"), false), failure);
+        assert_eq!(code(Some(TIME_IS_OVER), true), success, "whoever set the time is told by the answer");
     }
 
     /// Promise 4: what is counted is what goes. The parts of a panel go together, also those that are not named, and are counted once each,

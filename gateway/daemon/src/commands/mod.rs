@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use vitalgate_config::Config;
+use vitalgate_config::{Config, ConfigError, Places};
 
 use crate::admin::Admin;
 use crate::cli::{Arguments, Command};
@@ -46,7 +46,7 @@ fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ask(&arguments.config, async |admin| trace::trace(admin, &question, json).await)
         }
         Command::DeadLetters { action } => ask(&arguments.config, async |admin| dead_letters::dead_letters(admin, action).await),
-        Command::Device { action } => device::device(&load(&arguments.config)?, action),
+        Command::Device { action } => device::device(&arguments.config, action),
         Command::Store { action } => store::store(&arguments.config, action),
     }
 }
@@ -57,23 +57,29 @@ pub(crate) fn say_error(error: &anyhow::Error) {
 }
 
 /// Loads the configuration or says all of its errors.
-pub(crate) fn load(path: &Path) -> anyhow::Result<Config> {
-    match check::checked(path) {
-        Ok(config) => Ok(config),
-        Err(errors) => {
-            for error in &errors {
-                eprintln!("{error}");
-            }
-            anyhow::bail!("{}: {} errors; nothing was started", path.display(), errors.len())
+fn load(path: &Path) -> anyhow::Result<Config> {
+    or_say(path, check::checked(path))
+}
+
+/// Finds the gateway or what it keeps: a gateway that runs answers also where the rest of its file has been spoilt since.
+fn places(path: &Path) -> anyhow::Result<Places> {
+    or_say(path, Places::load(path))
+}
+
+fn or_say<T>(path: &Path, read: Result<T, Vec<ConfigError>>) -> anyhow::Result<T> {
+    read.or_else(|errors| {
+        for error in &errors {
+            eprintln!("{error}");
         }
-    }
+        anyhow::bail!("{}: {} errors; nothing was done", path.display(), errors.len())
+    })
 }
 
 /// Asks the running daemon.
 fn ask(path: &Path, question: impl AsyncFnOnce(&Admin) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
-    let config = load(path)?;
+    let places = places(path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let admin = Admin::new(&crate::run::admin_socket(&config));
+    let admin = Admin::new(&places.console.admin_socket);
     runtime.block_on(question(&admin))
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use vitalgate_config::Config;
+use vitalgate_config::Places;
 use vitalgate_domain::{ClockTrust, Sequence};
 use vitalgate_store::{Opened, RealFiles, StoreOptions};
 
@@ -20,27 +20,29 @@ pub(super) fn store(config_path: &Path, action: StoreAction) -> anyhow::Result<E
             let sound = vitalgate_store::keyed::serve_probe(&arguments, &mut std::io::stdout()).context("the answer cannot be written")?;
             Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        StoreAction::Check => check(&super::load(config_path)?),
-        StoreAction::Stats => stats(&super::load(config_path)?),
-        StoreAction::Export { file } => export(&super::load(config_path)?, &file),
+        StoreAction::Check => check(&super::places(config_path)?),
+        StoreAction::Stats => stats(&super::places(config_path)?),
+        StoreAction::Export { file } => export(&super::places(config_path)?, &file),
     }
 }
 
-fn open(config: &Config) -> anyhow::Result<Opened> {
-    let options = StoreOptions { background: false, ..store_options(config) };
-    vitalgate_store::open(options, existing(config)?, Arc::new(RealFiles))
+fn open(places: &Places) -> anyhow::Result<Opened> {
+    let Places { gateway, store, .. } = places;
+    let options = StoreOptions { background: false, ..store_options(gateway, store) };
+    vitalgate_store::open(options, existing(gateway, store)?, Arc::new(RealFiles))
         .context("the store cannot be opened; is the gateway still running?")
 }
 
-fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    let report = vitalgate_store::check(store_options(config), existing(config)?, Arc::new(RealFiles));
+fn check(places: &Places) -> anyhow::Result<ExitCode> {
+    let Places { gateway, store, .. } = places;
+    let report = vitalgate_store::check(store_options(gateway, store), existing(gateway, store)?, Arc::new(RealFiles));
     let report = report.context("the store cannot be checked; is the gateway still running?")?;
     println!("{report}");
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn stats(config: &Config) -> anyhow::Result<ExitCode> {
-    let reader = open(config)?.reader;
+fn stats(places: &Places) -> anyhow::Result<ExitCode> {
+    let reader = open(places)?.reader;
     let stats = reader.stats().context("the store cannot be read")?;
     println!("entries   {} to {}", stats.oldest, stats.committed);
     let oldest = reader.read(Sequence(stats.oldest), Sequence(stats.committed), 1, usize::MAX).context("the store cannot be read")?;
@@ -53,8 +55,8 @@ fn stats(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn export(config: &Config, file: &Path) -> anyhow::Result<ExitCode> {
-    let exported = vitalgate_store::export_to_file(&open(config)?.reader, file);
+fn export(places: &Places, file: &Path) -> anyhow::Result<ExitCode> {
+    let exported = vitalgate_store::export_to_file(&open(places)?.reader, file);
     let exported = exported.with_context(|| format!("the store cannot be exported to {}; the file must not exist yet", file.display()))?;
     println!("{} entries written to {}; the file holds patient data", exported.entries, file.display());
     for (first, last) in &exported.damaged {

@@ -12,7 +12,7 @@ use super::registry_file;
 
 /// Revokes, durably, whoever has credentials and does not publish by this configuration.
 pub(super) fn revoke(config: &Config) -> anyhow::Result<()> {
-    let registry = match DeviceRegistry::open(&registry_file(config)) {
+    let registry = match DeviceRegistry::open(&registry_file(&config.gateway)) {
         Ok(registry) => registry,
         Err(error) if config.mqtt.is_none() => {
             // A list that does not open lets nobody in later either; what is polled goes on without it.
@@ -49,7 +49,7 @@ mod tests {
     }
 
     fn open(config: &Config) -> DeviceRegistry {
-        DeviceRegistry::open(&registry_file(config)).unwrap()
+        DeviceRegistry::open(&registry_file(&config.gateway)).unwrap()
     }
 
     /// Left out, polled instead, or nothing listens any more: the certificate of before is worth nothing when the device is back.
@@ -75,7 +75,7 @@ mod tests {
         let listening = config(folder.path(), &[MQTT, PUBLISHING]);
         open(&listening);
         for name in ["devices.json", "devices.json.copy"] {
-            std::fs::write(registry_file(&listening).with_file_name(name), "garbage").unwrap();
+            std::fs::write(registry_file(&listening.gateway).with_file_name(name), "garbage").unwrap();
         }
         assert!(revoke(&listening).is_err());
         revoke(&config(folder.path(), &[POLLED])).unwrap();

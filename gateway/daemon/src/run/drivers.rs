@@ -115,7 +115,7 @@ async fn start_endpoint(
         vitalgate_config::ClientCertificate::Optional => ClientCertificate::Optional,
     };
     let tls = serving_config(renewal.served(), Some(renewal.authority_pem()), required).context("TLS for devices")?;
-    let registered = DeviceRegistry::open(&registry_file(config)).context("the list of devices cannot be opened")?;
+    let registered = DeviceRegistry::open(&registry_file(&config.gateway)).context("the list of devices cannot be opened")?;
     let admitted = Arc::new(Admitted::new(registered, Arc::clone(devices)));
     let stats = MqttStats::default();
     stats.register(registry);

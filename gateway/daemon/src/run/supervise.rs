@@ -10,7 +10,7 @@ use vitalgate_store::{Finding, Keyed, Reader};
 
 use super::drivers::Listener;
 use crate::beacon::Beacon;
-use crate::clock::{Clock, monotonic_ms};
+use crate::clock::{Clock, awake_ms, monotonic_ms};
 use crate::growth::Growth;
 use crate::notify;
 use crate::shared::Shared;
@@ -88,13 +88,13 @@ impl Watch {
         self.growth.note(monotonic_ms(), self.damage.reader.committed().0);
         self.damage.look(&self.keyed);
         if let Some(listener) = &mut self.listener {
-            listener.admitted.reload();
+            listener.admitted.reload(&self.damage.shared);
             let now = self.clock.now();
             if listener.renewal.is_due(&now) {
                 tokio::task::block_in_place(|| listener.renewal.look(&now));
             }
         }
-        let now_ms = monotonic_ms();
+        let now_ms = awake_ms();
         if let Some(name) = self.beacons.iter().find_map(|beacon| beacon.stalled(now_ms)) {
             bail!("the {name} loop hangs; the gateway restarts");
         }

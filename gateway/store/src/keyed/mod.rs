@@ -65,6 +65,8 @@ pub use probe::{ProbeCommand, serve_probe};
 pub use shared::KeyedTimes;
 pub use watch::KeyedStatus;
 
+pub(crate) use shared::OPEN_BYTES_PER_SECOND;
+
 use checkpoint::DB;
 use lookup::{Lookups, QUEUE_MAX, Question};
 use quarantine::Places;
@@ -88,6 +90,13 @@ impl KeyedOptions {
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), probe: None, sync: Arc::new(RealSync), times: KeyedTimes::default() }
+    }
+
+    /// Longest that waiting for it to be open makes sense, reckoned before it is opened: the more it has stored, the longer sled reads.
+    #[must_use]
+    pub fn open_patience(&self) -> Duration {
+        let stored = std::fs::symlink_metadata(Places::new(&self.dir).store().join(DB)).map_or(0, |metadata| metadata.len());
+        self.times.open_patience(stored)
     }
 }
 
@@ -135,13 +144,6 @@ impl Keyed {
     #[must_use]
     pub fn wait_open(&self, within: Duration) -> KeyedStatus {
         self.shared.watch.wait_open(within)
-    }
-
-    /// Longest that waiting for it to be open makes sense: the more it has stored, the longer sled reads.
-    #[must_use]
-    pub fn open_patience(&self) -> Duration {
-        let stored = std::fs::symlink_metadata(self.shared.places.store().join(DB)).map_or(0, |metadata| metadata.len());
-        self.shared.times.open_patience(stored)
     }
 
     /// Waits until it has applied, or with `synced` also checkpointed, the record; `false` when the

@@ -51,7 +51,7 @@ impl KeyedTimes {
 }
 
 /// Slowest disk that is reckoned with.
-const OPEN_BYTES_PER_SECOND: u64 = 20 * 1024 * 1024;
+pub(crate) const OPEN_BYTES_PER_SECOND: u64 = 20 * 1024 * 1024;
 
 impl Default for KeyedTimes {
     fn default() -> Self {

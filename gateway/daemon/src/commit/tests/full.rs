@@ -165,6 +165,8 @@ fn a_full_disk_is_said_to_be_full_until_there_is_room() {
     assert_eq!(before.submit(SAMPLE), Receipt::Committed);
     drop(before);
     let mut full = rig(folder.path(), &list_profile("pr"), u64::MAX / 2);
+    full.commit.upkeep(&mut Group::default()).unwrap();
+    assert!(full.is_full(), "no device has come since the start");
     assert_eq!((full.submit(SAMPLE), full.is_full()), (Receipt::Refused, true));
     full.settle([]);
     full.commit.upkeep(&mut Group::default()).unwrap();
