@@ -4,8 +4,8 @@
 //! many entries as were sent *and* its own entry says 200 or 201 (FHIR R4 http.html 3.1.0.11.2). An answer that
 //! leaves this open asks for a look at the server, and so does a conditional create that made nothing: what was there already
 //! may be there under the patient of before. A refusal without an OperationOutcome may come from whoever stands
-//! before the server, and blames no reading. No decision rests on free text, with three exceptions that only
-//! choose between two safe ways: a limit on the size, a missing patient, a missing device.
+//! before the server, and blames no reading. No decision rests on free text, with four exceptions that only
+//! choose between two safe ways: a limit on the size, a missing patient, a missing device, an answer that a proxy lost.
 
 use std::sync::Arc;
 
@@ -20,6 +20,10 @@ use crate::outcome::{Issue, Outcome};
 
 /// Longest id of a resource (R4 datatypes, id).
 const ID_BYTES_MAX: usize = 64;
+/// What Envoy, and a mesh that is built on it, writes into a 503 where the connection to the server failed.
+const ENVOY_RESET: &str = "disconnect/reset before headers";
+/// What it adds where there was no connection.
+const ENVOY_NOT_CONNECTED: &str = "connection failure";
 
 /// What an answer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub fn classify(status: u16, retry_after_ms: Option<u64>, body: &[u8], batch: &B
         return accepted(status, body, batch, context);
     }
     let refusal = Refusal { status, outcome: Outcome::parse(body), batch };
-    if refusal.may_go_on(context) {
+    if context.write == WriteMode::ConditionalCreate && (gave_up(status, &refusal.outcome) || refusal.lost_its_answer(body)) {
         return Classified::Ongoing { detail: refusal.codes() };
     }
     let answer = match status {
@@ -112,16 +116,10 @@ impl Refusal<'_> {
         }
     }
 
-    /// Whether somebody before the server, or the server itself, only stopped waiting for it, and a second request beside it
-    /// could make a second resource. A FHIR server that says what is wrong is done with it.
-    fn may_go_on(&self, context: &EncodeContext) -> bool {
-        let gave_up = match self.status {
-            // The last two are a CDN's words for an answer that it lost or did not wait for.
-            502 | 504 | 520 | 524 => true,
-            408 => !self.outcome.is_stated(),
-            _ => false,
-        };
-        gave_up && context.write == WriteMode::ConditionalCreate
+    /// Whether a mesh says that the server's answer broke off on its way. That it did not reach the server is no reason to wait.
+    fn lost_its_answer(&self, body: &[u8]) -> bool {
+        let says_so = |text: &str| text.contains(ENVOY_RESET) && !text.contains(ENVOY_NOT_CONNECTED);
+        self.status == 503 && !self.outcome.is_stated() && std::str::from_utf8(body).is_ok_and(says_so)
     }
 
     fn refused(&self, context: &EncodeContext) -> Classified {
@@ -194,6 +192,17 @@ impl Refusal<'_> {
 
     fn left_open(&self) -> Classified {
         Classified::VerifyById { known: vec![None; self.batch.items.len()], detail: self.codes() }
+    }
+}
+
+/// Whether somebody before the server, or the server itself, only stopped waiting for it, and a second conditional create beside it
+/// could make a second resource. A FHIR server that says what is wrong is done with it.
+fn gave_up(status: u16, outcome: &Outcome) -> bool {
+    match status {
+        // The last two are a CDN's words for an answer that it lost or did not wait for.
+        502 | 504 | 520 | 524 => true,
+        408 => !outcome.is_stated(),
+        _ => false,
     }
 }
 
@@ -330,6 +339,10 @@ fn accepted(status: u16, body: &[u8], batch: &Batch, context: &EncodeContext) ->
     if bundle.entry.0.len() != batch.items.len() {
         return unread("another number of entries than was sent");
     }
+    let names_another = |(entry, item): (&ResponseEntry<'_>, &Item)| remote_id(entry, item).is_some();
+    if context.write == WriteMode::PutById && bundle.entry.0.iter().zip(&batch.items).any(names_another) {
+        return unread("an entry for another Observation than was sent in its place");
+    }
     let mut statuses = Vec::with_capacity(batch.items.len());
     for entry in &bundle.entry.0 {
         match entry.response.code() {
@@ -343,6 +356,11 @@ fn accepted(status: u16, body: &[u8], batch: &Batch, context: &EncodeContext) ->
     }
     let outcomes = serde_json::from_slice::<RefusalBundle>(body).unwrap_or_default().entry.0;
     let entries = EntryOutcomes { statuses: &statuses, outcomes, batch };
+    if context.write == WriteMode::ConditionalCreate
+        && let Some(ongoing) = entries.ongoing()
+    {
+        return ongoing;
+    }
     match batch.mode {
         BatchMode::Together => entries.broken_transaction(),
         BatchMode::Separately => entries.each(&bundle.entry.0, context),
@@ -360,6 +378,12 @@ impl EntryOutcomes<'_> {
         static NONE: std::sync::LazyLock<Outcome> = std::sync::LazyLock::new(Outcome::default);
         let entry = self.outcomes.get(index);
         entry.and_then(|entry| entry.response.outcome.as_ref().or(entry.resource.as_ref())).unwrap_or(&NONE)
+    }
+
+    /// An entry that nobody waited for to the end: all of them are looked up once it must be done.
+    fn ongoing(&self) -> Option<Classified> {
+        let (index, &status) = self.statuses.iter().enumerate().find(|&(index, &status)| gave_up(status, self.outcome(index)))?;
+        Some(Classified::Ongoing { detail: coded(status, self.outcome(index)) })
     }
 
     /// A transaction that claims success with a refused entry: nobody knows what was stored. Ask again for

@@ -84,6 +84,45 @@ fn what_a_proxy_gave_up_may_still_be_under_way() {
     }
 }
 
+/// Exactly once: a mesh says 503 where the connection to the server broke off, and means the same as another proxy's 502. A server that
+/// is away, or a limit on the rate, took nothing, and the wait would only be lost.
+#[test]
+fn a_503_for_an_answer_that_was_lost_is_waited_for_and_an_outage_is_not() {
+    let batch = items(2, BatchMode::Together);
+    let reset = "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+    assert_eq!(name(&said(503, reset, &batch, CONDITIONAL)), "ongoing");
+    assert_eq!(name(&said(503, reset, &batch, PUT)), "transient");
+    let unconnected = "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
+    let away = [
+        "no healthy upstream",
+        unconnected,
+        "<html>503 Service Temporarily Unavailable</html>",
+        "",
+        &outcome("transient", "reset before headers"),
+    ];
+    for body in away {
+        assert_eq!(name(&said(503, body, &batch, CONDITIONAL)), "transient", "{body}");
+    }
+}
+
+/// Exactly once: what an entry was not waited for may still be under way, as what a whole request was not waited for.
+#[test]
+fn an_entry_that_was_given_up_may_still_be_under_way() {
+    for mode in [BatchMode::Together, BatchMode::Separately] {
+        let batch = items(2, mode);
+        for status in [408, 502, 504] {
+            let body = response(mode, &[r#"{"status":"201"}"#, &format!(r#"{{"status":"{status}"}}"#)]);
+            assert_eq!(name(&said(200, &body, &batch, CONDITIONAL)), "ongoing", "{status}");
+            assert_ne!(name(&said(200, &body, &batch, PUT)), "ongoing", "{status}");
+        }
+        let done = format!(r#"{{"status":"408","outcome":{}}}"#, outcome("timeout", ""));
+        for entry in [&done, r#"{"status":"503"}"#] {
+            let classified = said(200, &response(mode, &[r#"{"status":"201"}"#, entry]), &batch, CONDITIONAL);
+            assert_ne!(name(&classified), "ongoing", "{entry}");
+        }
+    }
+}
+
 /// Promises 2 and 4: no reading becomes a dead letter by an answer that no FHIR server gave, and the remedy is named.
 #[test]
 fn a_refusal_that_no_fhir_server_wrote_blames_no_reading() {
@@ -249,6 +288,38 @@ fn our_own_id_is_not_reported_as_the_servers() {
     let location = format!(r#"{{"status":"201","location":"http://ehr/fhir/Observation/{}/_history/1"}}"#, batch.items[0].id);
     let answer = said(200, &response(BatchMode::Together, &[&location]), &batch, PUT);
     assert_eq!(answer, Classified::Answer(Answer::Items(vec![ItemAnswer::Accepted { remote_id: None }])));
+}
+
+/// Promises 2 and 4: an entry that names another item of ours says nothing of the one at its place. Answered in order of completion,
+/// the refused one would count as delivered and the stored one as a dead letter.
+#[test]
+fn an_entry_that_names_another_observation_is_no_answer_to_ours() {
+    let batch = items(2, BatchMode::Separately);
+    let stored = |location: String| format!(r#"{{"status":"201 Created","location":"{location}"}}"#);
+    let [first, second] = [0, 1].map(|index| batch.items[index].id);
+    let refused = r#"{"status":"422"}"#;
+    let whole = Batch { mode: BatchMode::Together, ..batch.clone() };
+    let strange = [
+        (&batch, [stored(format!("Observation/{second}/_history/1")), refused.into()]),
+        (&batch, [refused.into(), stored(format!("http://ehr/fhir/Observation/{first}/_history/1"))]),
+        (&batch, [stored(format!("/fhir/Observation/{second}")), stored(format!("Observation/{first}"))]),
+        (&batch, [r#"{"status":"201"}"#.into(), stored("Observation/1/_history/1".into())]),
+        (&whole, [stored(format!("Observation/{second}/_history/1")), stored(format!("Observation/{first}/_history/1"))]),
+    ];
+    for (batch, entries) in strange {
+        let body = response(batch.mode, &entries.each_ref().map(String::as_str));
+        let Classified::VerifyById { known, .. } = said(200, &body, batch, PUT) else { panic!("{body}") };
+        assert_eq!(known, [None, None], "{body}");
+    }
+    // What names ours, in all the ways that servers write it, or names nothing.
+    for place in ["Observation/{}/_history/1", "Observation/{}", "/fhir/Observation/{}/_history/2", "https://ehr/a/Observation/{}?v=1", ""]
+    {
+        let entries = [stored(place.replace("{}", &first.to_string())), stored(place.replace("{}", &second.to_string()))];
+        for batch in [&batch, &whole] {
+            let classified = said(200, &response(batch.mode, &entries.each_ref().map(String::as_str)), batch, PUT);
+            assert_eq!(classified, Classified::Answer(Answer::Items(vec![ItemAnswer::Accepted { remote_id: None }; 2])), "{place}");
+        }
+    }
 }
 
 #[test]

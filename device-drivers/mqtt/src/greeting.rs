@@ -186,7 +186,10 @@ async fn serve<S: Transport>(
         if refusal != Refusal::Stopping {
             endpoint.note(refusal, Some(&device), address, fault);
         }
-        connection.exchange.answers.dismiss(refusal);
+        // Of a slow reader's answers a packet may be half written: it would read anything more as the rest of that.
+        if refusal != Refusal::SlowReader {
+            connection.exchange.answers.dismiss(refusal);
+        }
     }
     let (mut stream, exchange, allowance) = connection.into_parts();
     let last_words = exchange.answers.bytes.clone();

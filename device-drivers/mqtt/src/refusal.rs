@@ -27,7 +27,7 @@ pub(crate) enum Refusal {
     ForeignClientId,
     /// A wrong password, or none.
     Credentials,
-    /// A device that is not configured here, or from which what it showed was taken back.
+    /// A device that is not configured here, was not given credentials yet, or from which what it showed was taken back.
     NotAdmitted,
     /// The topic is not the device's own.
     ForeignTopic,
@@ -102,7 +102,7 @@ impl Refusal {
             Self::ForeignClientId => "client id or user name is not the device that proved itself; set them to the device's id",
             Self::Credentials => "no valid certificate or password; issue new credentials for this device",
             Self::NotAdmitted => {
-                "device not configured here, or its credentials were taken back; add it to the configuration, or give it new ones"
+                "device not configured here, or without valid credentials; add it to the configuration, then use `vitalgate device add`"
             }
             Self::ForeignTopic => "topic is not this device's own; publish to vitals/<device-id>/<channel>",
             Self::SecondClient => "another connection with this client id is alive; give each device its own id",

@@ -20,6 +20,8 @@ use crate::profiles::{Kind, Profile};
 const RUN_BYTES_MAX: usize = 64;
 /// Most members of one status list.
 const STATUSES_MAX: usize = 16;
+/// So many elements of a list that name no metric may be one part each of two panels: what is read of these then looks like one.
+const NAMELESS_OF_A_PAIR: usize = 2;
 
 /// Reads one message by its profile. It never panics and never loses a part: what is not in the
 /// readings is in `unreadable`, with the whole bytes.
@@ -131,11 +133,13 @@ fn decode_list(profile: &PublishProfile, array: &ArrayRule, elements: &[Element<
     let fixed = |metric| u16::try_from(profile.fields.iter().filter(|field| field.rule.metric == metric).count()).unwrap_or(u16::MAX);
     // A value that cannot be read keeps its slot: the others have the same identity when it is replayed.
     let mut slots: Vec<(Metric, u16)> = Vec::new();
+    let mut nameless = 0_usize;
     for (index, element) in elements.iter().enumerate() {
         let place = || format!("{}/{index}", array.pointer);
         let rule = match rule_of(array, element) {
             Ok(rule) => rule,
             Err(unread) => {
+                nameless += usize::from(unread != NAME_UNKNOWN);
                 outcome.fail(place, unread);
                 continue;
             }
@@ -155,8 +159,11 @@ fn decode_list(profile: &PublishProfile, array: &ArrayRule, elements: &[Element<
         outcome.take(metric, slot, observe(profile, rule, sent), place);
     }
     let sent = |metric| slots.iter().find(|(known, _)| *known == metric).map_or_else(|| fixed(metric), |(_, next)| *next);
-    for reading in outcome.readings.iter_mut().skip(before).filter(|reading| is_apart(reading.metric, sent)) {
-        reading.flags = reading.flags.with(Flags::APART);
+    let hides_a_pair = nameless >= NAMELESS_OF_A_PAIR;
+    for reading in outcome.readings.iter_mut().skip(before) {
+        if is_apart(reading.metric, sent) || hides_a_pair && reading.metric.definition().panel.is_some() {
+            reading.flags = reading.flags.with(Flags::APART);
+        }
     }
 }
 

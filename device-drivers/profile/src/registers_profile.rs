@@ -368,12 +368,14 @@ fn load_order(entry: &mut Section<'_>, report: &mut Report) -> Order {
 }
 
 fn load_scaling(entry: &mut Section<'_>, report: &mut Report) -> Scaling {
-    let mut decimal = |key, neutral| match entry.text(report, key) {
-        None => neutral,
-        Some(text) => number::decimal(text.value).unwrap_or_else(|| {
-            report.at(&text, format!("{:?} is not a decimal number", text.value), "write it like \"0.01\"");
-            neutral
-        }),
+    let mut decimal = |key, neutral: Decimal| {
+        let Some(text) = entry.text(report, key) else { return neutral };
+        match number::decimal(text.value) {
+            Some(number) if neutral.is_zero() || !number.is_zero() => return number,
+            Some(_zero) => report.at(&text, "is 0: every value would be the same", "write what the manual says, or leave it out"),
+            None => report.at(&text, format!("{:?} is not a decimal number", text.value), "write it like \"0.01\""),
+        }
+        neutral
     };
     let (multiplier, offset) = (decimal("multiplier", Decimal::ONE), decimal("offset", Decimal::ZERO));
     let divisor = entry.integer(report, "divisor", 1..=1_000_000_000).and_then(|at| u32::try_from(at.value).ok()).unwrap_or(1);
@@ -391,6 +393,11 @@ fn load_codes(entry: &mut Section<'_>, encoding: Encoding, report: &mut Report) 
     let mut codes = Vec::new();
     for mut code in meaning::bounded(entry.sections(report, "absent"), report) {
         let number = code.required_integer(report, "code", lowest..=highest);
+        if let Some(negative) = number.as_ref().filter(|number| encoding == Encoding::F32 && number.value < 0) {
+            let pattern = (negative.value as f32).to_bits();
+            let remedy = format!("write {pattern:#010X} if it is the number {}", negative.value);
+            report.at(negative, "is negative, and the code of an f32 is its bit pattern", remedy);
+        }
         if let (Some(number), Some(reason)) = (number, meaning::absence(&mut code, report)) {
             codes.push((number.value.cast_unsigned() & mask, reason));
         }

@@ -5,6 +5,7 @@ use jiff::fmt::temporal::Pieces;
 use jiff::tz::Offset;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
+use vitalgate_domain::association::KEPT_MOMENT_MARGIN_MS;
 use vitalgate_domain::{ClockTrust, DeviceTime, Flags, Received, UnixMs};
 
 use crate::document::{Report, Section};
@@ -17,6 +18,7 @@ const TIME_BYTES_MAX: usize = 64;
 const AHEAD_MS: i64 = 120_000;
 /// While our own clock follows no source, it may itself be behind by so much, in milliseconds.
 const FREE_AHEAD_MS: i64 = 300_000;
+const _: () = assert!(FREE_AHEAD_MS <= KEPT_MOMENT_MARGIN_MS, "a clock that is not doubted is off by less");
 /// How old a device's reading may be before its clock is doubted, in days.
 const AGE_DAYS: i64 = 30;
 const DAY_MS: i64 = 86_400_000;
@@ -123,6 +125,9 @@ fn unix(number: Decimal, factor: Decimal) -> Option<DeviceTime> {
 /// A written date and time; one that needs an offset and has none is not taken.
 fn written(text: &str, profile: Option<Offset>) -> Option<DeviceTime> {
     let pieces = Pieces::parse(text).ok()?;
+    if pieces.time_zone_annotation().is_some_and(|zone| zone.is_critical()) {
+        return None; // It may contradict the offset, and says that it must not be passed over.
+    }
     let sent = pieces.to_numeric_offset();
     if sent.is_none() && pieces.time_zone_annotation().is_some() {
         return None; // It is of that zone, not of the profile's offset.
@@ -214,6 +219,21 @@ mod tests {
         let with_its_offset = "\"2026-07-22T10:00:00+02:00[Europe/Berlin]\"";
         assert_eq!(read(&local, with_its_offset), read(&local, "\"2026-07-22T10:00:00+02:00\""));
         assert!(read(&local, with_its_offset).is_some());
+    }
+
+    /// Promise 2: a text that says itself that it means nothing without its zone (RFC 9557, section 3.4) is not taken by its offset alone,
+    /// which may contradict it.
+    #[test]
+    fn a_time_whose_zone_must_be_heeded_is_no_time() {
+        let rule = rule(&[Format::Rfc3339]);
+        for critical in
+            ["+01:00[!Europe/Berlin]", "+02:00[!Europe/Berlin]", "Z[!Europe/Berlin]", "+02:00[!+02:00]", "+02:00[!u-ca=iso8601]"]
+        {
+            assert_eq!(read(&rule, &format!("\"2026-07-22T10:00:00{critical}\"")), None, "{critical}");
+        }
+        let elective = "\"2026-07-22T10:00:00+02:00[Europe/Berlin][u-ca=iso8601]\"";
+        assert_eq!(read(&rule, elective), read(&rule, "\"2026-07-22T10:00:00+02:00\""));
+        assert!(read(&rule, elective).is_some());
     }
 
     #[test]

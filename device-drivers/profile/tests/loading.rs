@@ -216,6 +216,33 @@ fn registers_that_overlap_or_leave_their_block_are_refused() {
     }
 }
 
+/// Promise 2: a code that never comes would let its absence pass for a value, and a multiplier of 0 makes every value the same.
+#[test]
+fn a_code_that_never_comes_and_a_multiplier_of_zero_are_refused() {
+    let of = |encoding: &str, more: &str| {
+        let text = format!(
+            "id = \"x\"\nversion = \"1\"\nsource = \"M\"\n[polled]\nmin_poll_interval_ms = 100\nblock = [{{ name = \"b\", function = \"input_registers\", address = 0, count = 4, source = \"M\" }}]\n[[polled.register]]\nblock = \"b\"\naddress = 0\ntype = \"{encoding}\"\nmetric = \"spo2\"\nunit = \"%\"\nsource = \"M\"\n{more}\n"
+        );
+        Profiles::default().load("t.toml", &text).map_err(|errors| errors.0.into_iter().map(|error| (error.place, error.remedy)).collect())
+    };
+    let code = |number: &str| format!("absent = [{{ code = {number}, means = \"not_available\" }}]");
+    for (encoding, number) in
+        [("i16", "-999"), ("u16", "-999"), ("i32", "-999"), ("f32", "0x7FC00000"), ("f32", "0xFFFFFC19"), ("f32", "0")]
+    {
+        of(encoding, &code(number)).unwrap_or_else(|told: Vec<(_, _)>| panic!("{encoding} {number}: {told:?}"));
+    }
+    let told = of("f32", &code("-999")).unwrap_err();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].0, "polled.register[0].absent[0].code");
+    assert!(told[0].1.contains("0xC479C000"), "{told:?}");
+
+    of("u16", "multiplier = \"-0.5\"\noffset = \"0\"").unwrap();
+    for zero in ["0", "0.00", "-0"] {
+        let told = of("u16", &format!("multiplier = \"{zero}\"")).unwrap_err();
+        assert_eq!(told.iter().map(|(place, _)| place.as_str()).collect::<Vec<_>>(), ["polled.register[0].multiplier"], "{zero}");
+    }
+}
+
 #[test]
 fn a_profile_does_not_replace_another() {
     let mut profiles = Profiles::builtin().unwrap();

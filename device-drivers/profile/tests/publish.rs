@@ -190,7 +190,8 @@ fn a_zero_is_never_lost() {
     assert_eq!(flat.readings[0].reported.as_ref().map(|sent| (&*sent.value, &*sent.unit)), Some(("0", "/min")));
 }
 
-/// Promise 3: where a message holds several of a panel's parts and not equally many, nobody knows which belong together, and each says so.
+/// Promise 3: where a message holds several of a panel's parts and not equally many, or some of whom nobody knows what they are, nobody
+/// knows which belong together, and each says so.
 #[test]
 fn parts_of_which_nobody_knows_the_others_are_marked() {
     let part = |key: &str, value: &str| format!(r#"{{"metric":"nibp_{key}","value":{value},"unit":"mm[Hg]"}}"#);
@@ -209,7 +210,18 @@ fn parts_of_which_nobody_knows_the_others_are_marked() {
     assert_eq!(marked(&with_null), [false; 4], "the missing one was said to be missing");
     let one_unread = [("sys", "120"), ("dia", "\"?\""), ("sys", "135"), ("dia", "85")];
     assert_eq!(marked(&one_unread), [false; 3], "what cannot be read keeps its place");
+    let among = |between: &str| {
+        let decoded = list(&[&part("sys", "120"), between, &part("dia", "70")].join(","));
+        decoded.readings.iter().map(|reading| reading.flags.contains(Flags::APART)).collect::<Vec<_>>()
+    };
+    let nameless = r#"{"metric":null,"value":80,"unit":"mm[Hg]"}"#;
+    let twice = r#"{"metric":"nibp_sys","value":100,"value":110,"unit":"mm[Hg]"}"#;
+    assert_eq!(among(&format!("{nameless},{twice}")), [true; 2], "they may be the rest of both");
     let pulse = r#"{"metric":"heart_rate","value":72,"unit":"/min"}"#;
+    assert_eq!(among(&format!("{nameless},{pulse},{twice}")), [true, false, true], "a heart rate is of no panel");
+    assert_eq!(among(nameless), [false; 2], "one alone leaves no other pair");
+    let foreign = r#"{"metric":"mood","value":1}"#;
+    assert_eq!(among(&format!("{foreign},{foreign}")), [false; 2], "a name that is not a pressure's");
     assert!(list(&format!("{pulse},{pulse}")).readings.iter().all(|reading| !reading.flags.contains(Flags::APART)));
 }
 

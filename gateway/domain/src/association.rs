@@ -13,6 +13,13 @@ use crate::time::{ClockTrust, ReadingTime, UnixMs};
 /// clock, in milliseconds: 1 hour.
 pub const DOUBTED_MOMENT_MARGIN_MS: u64 = 3_600_000;
 
+/// A reading that came so long after its moment was kept by its device, in milliseconds: 2 minutes.
+pub const KEPT_AFTER_MS: i64 = 120_000;
+
+/// The clock of a device that kept a reading may have been ahead by so much when it was made, in milliseconds: 5 minutes. No
+/// reading that comes at once shows more without being doubted.
+pub const KEPT_MOMENT_MARGIN_MS: i64 = 300_000;
+
 /// One device at one patient for an interval of time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Association {
@@ -39,8 +46,8 @@ impl Association {
     }
 }
 
-/// Between which moments the reading was made: one and the same, unless its clock is doubted. How
-/// far such a clock is off shows in a reading that comes at once; one that was kept is older still.
+/// Between which moments the reading was made. None was made after it came. How far a clock is off
+/// shows in a reading that comes at once; in one that was kept it does not, or it is older still.
 fn possible(time: &ReadingTime, flags: Flags) -> Option<(UnixMs, UnixMs)> {
     let moment = time.effective()?;
     if time.device.is_some() && time.received.trust == ClockTrust::Unset {
@@ -50,10 +57,12 @@ fn possible(time: &ReadingTime, flags: Flags) -> Option<(UnixMs, UnixMs)> {
     if flags.contains(Flags::DATED_BY_ARRIVAL) {
         return Some((UnixMs(i64::MIN), moment));
     }
-    if !flags.contains(Flags::CLOCK_DOUBTFUL) {
-        return Some((moment, moment));
-    }
     let arrived = time.received.wall;
+    if !flags.contains(Flags::CLOCK_DOUBTFUL) {
+        let was_kept = arrived > moment.plus_ms(KEPT_AFTER_MS);
+        let margin_ms = if was_kept { KEPT_MOMENT_MARGIN_MS } else { 0 };
+        return Some((moment.min(arrived).plus_ms(-margin_ms), moment));
+    }
     let error = i64::try_from(moment.0.abs_diff(arrived.0).saturating_add(DOUBTED_MOMENT_MARGIN_MS)).unwrap_or(i64::MAX);
     Some((moment.min(arrived).plus_ms(-error), moment.max(arrived)))
 }
@@ -124,8 +133,9 @@ mod tests {
         ReadingTime { device: None, received, correction_ms: 0 }
     }
 
+    /// A reading that came at once.
     fn said(moment: i64) -> ReadingTime {
-        let received = Received { trust: ClockTrust::Free, ..unknown().received };
+        let received = Received { wall: UnixMs(moment), trust: ClockTrust::Free, ..unknown().received };
         ReadingTime { device: Some(DeviceTime { unix_ms: UnixMs(moment), offset_minutes: None }), received, correction_ms: 0 }
     }
 
@@ -166,6 +176,36 @@ mod tests {
         let year_min = 365 * 24 * 60;
         assert_eq!(moved.subject_of(&device, &stamped(year_min, 200), doubted), Subject::Unassigned, "a year ahead");
         assert_eq!(moved.subject_again(&Subject::Unassigned, &device, &stamped(30, 5), doubted), Subject::Unassigned, "nor by a replay");
+    }
+
+    /// A clock that is ahead, but not so far that it is doubted, gives a reading of the first patient a moment of the second one. Where
+    /// the reading came before that moment, or was kept so that its clock's error is not seen, it names nobody (promise 3).
+    #[test]
+    fn a_clock_that_is_ahead_a_little_takes_no_reading_over_a_change_of_patient() {
+        const MOVED_MS: i64 = 1_795_341_600_000;
+        let device = DeviceId::new("m1").unwrap();
+        let moved = Associations::new([at("Patient/b", Some(MOVED_MS), None)]);
+        let stays = Associations::new([at("Patient/b", None, None)]);
+        let second = Subject::Patient(PatientReference::Literal("Patient/b".into()));
+        let (margin, live) = (KEPT_MOMENT_MARGIN_MS, KEPT_AFTER_MS);
+        for (stamped, arrived, known) in [
+            (60_000, -1, false),
+            (60_000, 0, true),
+            (0, 0, true),
+            (0, live, true),
+            (0, live + 1, false),
+            (margin - 1, 3_600_000, false),
+            (margin, 3_600_000, true),
+            (-1, 3_600_000, false),
+        ] {
+            let mut time = said(MOVED_MS + stamped);
+            time.received.wall = UnixMs(MOVED_MS + arrived);
+            let subject = if known { second.clone() } else { Subject::Unassigned };
+            let flags = Flags::default();
+            assert_eq!(moved.subject_of(&device, &time, flags), subject, "{stamped} {arrived}");
+            assert_eq!(moved.subject_again(&Subject::Unassigned, &device, &time, flags), subject, "{stamped} {arrived} by a replay");
+            assert_eq!(stays.subject_of(&device, &time, flags), second, "{stamped} {arrived}: the device never moved");
+        }
     }
 
     /// A message without a time may have been kept since before the device came to its patient, and a device's clock that was

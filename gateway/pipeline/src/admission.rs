@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use vitalgate_domain::limits::{PAYLOAD_BYTES_MAX, READINGS_PER_SAMPLE_MAX};
 use vitalgate_domain::{
-    Associations, ClockTrust, DeadLetter, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, DeviceNamespace,
-    Entry, Flags, GatewayId, NoReading, Now, Reading, ReadingId, ReadingTime, Received, Reported, SeenReading, Sequence, SourceIdentity,
-    Subject, UnixMs, Value,
+    Associations, DeadLetter, DeadLetterKind, DeadLetterReason, DecodedReading, DecodedSample, DeviceId, DeviceNamespace, Entry, Flags,
+    GatewayId, NoReading, Reading, ReadingId, ReadingTime, Received, Reported, SeenReading, Sequence, SourceIdentity, Subject, UnixMs,
+    Value,
 };
 
 use crate::recent::RecentIds;
@@ -111,14 +111,11 @@ impl Admission {
     }
 
     /// Admits a sample; `next` is the sequence that its first entry will get.
-    ///
-    /// A sample that came while our clock was not set gets its time here, if the clock was set in
-    /// the meantime and in the same run of the machine.
-    pub fn admit(&mut self, mut sample: DecodedSample, associations: &Associations, now: &Now, next: Sequence) -> Admitted {
+    pub fn admit(&mut self, mut sample: DecodedSample, associations: &Associations, next: Sequence) -> Admitted {
         let place = self.place_of(&sample.device);
         let is_anonymous = |reading: &DecodedReading| matches!(reading.identity, SourceIdentity::None);
         let anonymous = sample.unreadable.is_some() || sample.readings.iter().any(is_anonymous);
-        sample.received = self.arrival(place, stamped(sample.received, now), anonymous);
+        sample.received = self.arrival(place, sample.received, anonymous);
         let mut admitted = self.take_apart(place, sample, associations, |_, entries| next.plus(entries as u64));
         if !anonymous {
             self.tell_apart(place, &mut admitted.entries);
@@ -128,9 +125,8 @@ impl Admission {
 
     /// Admits what a dead letter holds, whose place tells it from everything else: however often it is read again, it is the
     /// same readings.
-    pub fn admit_again(&mut self, mut sample: DecodedSample, associations: &Associations, now: &Now, letter: Sequence) -> Admitted {
+    pub fn admit_again(&mut self, sample: DecodedSample, associations: &Associations, letter: Sequence) -> Admitted {
         let place = self.place_of(&sample.device);
-        sample.received = stamped(sample.received, now);
         self.take_apart(place, sample, associations, |index, _| letter.plus(index as u64))
     }
 
@@ -302,17 +298,6 @@ impl Admission {
             }
             SourceIdentity::None => ReadingId::from_commit(&self.gateway, &context.received, sequence, device, metric, slot),
         }
-    }
-}
-
-/// Our time of arrival, from the present where the clock was set since, in the same run.
-fn stamped(received: Received, now: &Now) -> Received {
-    if received.trust != ClockTrust::Unset || now.trust == ClockTrust::Unset || received.boot != now.boot {
-        return received;
-    }
-    match now.monotonic_ms.checked_sub(received.monotonic_ms).and_then(|ago| i64::try_from(ago).ok()) {
-        Some(ago) => Received { wall: now.wall.plus_ms(-ago), trust: now.trust, ..received },
-        None => received,
     }
 }
 

@@ -48,7 +48,7 @@ fn sample(readings: Vec<DecodedReading>) -> DecodedSample {
 }
 
 fn admit(admission: &mut Admission, readings: Vec<DecodedReading>) -> Admitted {
-    admission.admit(sample(readings), &Associations::default(), &at(5_000), Sequence(1))
+    admission.admit(sample(readings), &Associations::default(), Sequence(1))
 }
 
 fn readings(admitted: &Admitted) -> Vec<Reading> {
@@ -140,9 +140,8 @@ fn another_value_under_one_identity_is_kept() {
 fn polled_values_are_all_different() {
     let mut admission = admission();
     let poll = || vec![decoded(Metric::HeartRate, 70, SourceIdentity::None), decoded(Metric::HeartRate, 70, SourceIdentity::None)];
-    let mut ids: Vec<_> =
-        readings(&admission.admit(sample(poll()), &Associations::default(), &at(5_000), Sequence(1))).iter().map(|r| r.id).collect();
-    ids.extend(readings(&admission.admit(sample(poll()), &Associations::default(), &at(5_000), Sequence(3))).iter().map(|r| r.id));
+    let mut ids: Vec<_> = readings(&admission.admit(sample(poll()), &Associations::default(), Sequence(1))).iter().map(|r| r.id).collect();
+    ids.extend(readings(&admission.admit(sample(poll()), &Associations::default(), Sequence(3))).iter().map(|r| r.id));
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 4);
@@ -172,7 +171,7 @@ fn the_unreadable_is_kept_and_the_rest_admitted() {
     let unread = Some((DeadLetterReason::new(DeadLetterKind::UnknownMetric, "not known"), b"{a}".to_vec()));
     let unread = DecodedSample { unreadable: unread, ..polled.clone() };
     let message = DecodedSample { payload: b"{b}".to_vec(), ..polled.clone() };
-    let mut admit = |sample| admission.admit(sample, &Associations::default(), &at(5_000), Sequence(1));
+    let mut admit = |sample| admission.admit(sample, &Associations::default(), Sequence(1));
     let each = admit(polled);
     assert_eq!(dead_letters(&each), [DeadLetterKind::WrongUnit, DeadLetterKind::ImpossibleTime, DeadLetterKind::UnknownMetric]);
     assert_eq!(readings(&each).len(), 1);
@@ -203,7 +202,7 @@ fn the_subject_is_the_one_of_the_moment() {
         .map(|moment| {
             let mut reading = counted(moment as u64, 70);
             reading.device_time = Some(DeviceTime { unix_ms: UnixMs(START_MS + moment), offset_minutes: None });
-            readings(&admission.admit(sample(vec![reading]), &associations, &at(5_000), Sequence(1)))[0].subject.clone()
+            readings(&admission.admit(sample(vec![reading]), &associations, Sequence(1)))[0].subject.clone()
         })
         .collect();
     assert_eq!(subjects, [Subject::Patient(patient("Patient/a")), Subject::Patient(patient("Patient/b")), Subject::Unassigned]);
@@ -227,7 +226,7 @@ fn a_doubted_moment_names_no_patient_near_a_change() {
         reading.device_time = device_time(ahead_ms);
         // As its profile finds it.
         reading.flags = if ahead_ms > 300_000 { Flags::CLOCK_DOUBTFUL } else { Flags::default() };
-        readings(&admission.admit(sample(vec![reading]), &associations, &at(5_000), Sequence(1)))[0].subject.clone()
+        readings(&admission.admit(sample(vec![reading]), &associations, Sequence(1)))[0].subject.clone()
     };
     assert_eq!(subject(1, 5_000), Subject::Patient(PatientReference::Literal("Patient/b".into())));
     assert_eq!(subject(2, 3_600_000), Subject::Unassigned, "stamped an hour ahead: it may be of the patient before");
@@ -247,32 +246,25 @@ fn what_may_be_older_names_no_patient_after_a_change() {
     let mut early = sample(vec![counted(3, 72)]);
     early.readings[0].device_time = Some(DeviceTime { unix_ms: UnixMs(START_MS + 2_000), offset_minutes: None });
     early.received.trust = ClockTrust::Unset;
-    let unset = early.received;
     for (from, subject) in [(Some(UnixMs(START_MS)), Subject::Unassigned), (None, Subject::Patient(patient.clone()))] {
         let mut admission = admission();
-        let kept = readings(&admission.admit(kept.clone(), &since(from), &at(5_000), Sequence(1)));
+        let kept = readings(&admission.admit(kept.clone(), &since(from), Sequence(1)));
         assert_eq!(kept[0].subject, Subject::Patient(patient.clone()), "of the moment of its arrival");
         assert_eq!(kept[1].subject, subject, "from {from:?}");
-        let early = readings(&admission.admit(early.clone(), &since(from), &unset, Sequence(3)));
+        let early = readings(&admission.admit(early.clone(), &since(from), Sequence(3)));
         assert_eq!((&early[0].subject, early[0].flags), (&subject, Flags::default()), "from {from:?}");
     }
 }
 
-/// Promise: without device time and with a clock that was never set there is no moment and no guess;
-/// a clock that was set since, in the same run, gives the moment of arrival.
+/// Promise: without device time and with a clock that was never set there is no moment and no guess.
 #[test]
 fn an_unset_clock_gives_no_moment() {
     let mut admission = admission();
     let mut early = sample(vec![counted(1, 70)]);
     early.received.trust = ClockTrust::Unset;
     early.received.wall = UnixMs(12);
-    let mut unset = at(6_000);
-    unset.trust = ClockTrust::Unset;
-    let held = readings(&admission.admit(early.clone(), &Associations::default(), &unset, Sequence(1)));
+    let held = readings(&admission.admit(early, &Associations::default(), Sequence(1)));
     assert_eq!((held[0].time.effective(), &held[0].subject), (None, &Subject::Unassigned));
-    early.readings = vec![counted(2, 70)];
-    let known = readings(&admission.admit(early, &Associations::default(), &at(9_000), Sequence(1)));
-    assert_eq!(known[0].time.effective(), Some(UnixMs(START_MS + 5_000)));
 }
 
 /// Promise: two messages without time and counter that came with one packet of the network stay two: the parts of a
@@ -283,7 +275,7 @@ fn messages_that_arrive_at_once_are_told_apart() {
     let mut next = Sequence(0);
     let mut arrival = |metric, identity| {
         next = next.next();
-        let admitted = admission.admit(sample(vec![decoded(metric, 70, identity)]), &Associations::default(), &at(5_000), next);
+        let admitted = admission.admit(sample(vec![decoded(metric, 70, identity)]), &Associations::default(), next);
         readings(&admitted)[0].time.received.monotonic_ms
     };
     let counter = SourceIdentity::Counter { epoch: "".into(), sequence: 1 };
@@ -302,7 +294,7 @@ fn messages_that_are_refused_in_part_are_told_apart_too() {
     admit(&mut admission, vec![counted(1, 70)]);
     let arrivals = [(1, 71), (2, 70), (1, 72)].map(|(counter, value)| {
         let told = DecodedSample { payload: b"{}".to_vec(), ..sample(vec![counted(counter, value), counted(counter + 2, value)]) };
-        let admitted = admission.admit(told, &Associations::default(), &at(5_000), Sequence(9));
+        let admitted = admission.admit(told, &Associations::default(), Sequence(9));
         assert!(admitted.entries.iter().all(|entry| entry.origin() == admitted.entries[0].origin()), "one sample");
         admitted.entries[0].origin().1.monotonic_ms
     });

@@ -2,10 +2,14 @@
 
 mod rig;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
 use rig::{Rig, all_accepted, reading, timed, transient};
-use vitalgate_domain::{Batch, Entry, Flags, Item, Metric, Reading, Sequence, SequenceRanges};
-use vitalgate_pipeline::DeliveryPolicy;
+use vitalgate_domain::{Batch, Entry, Flags, Item, Metric, Reading, ReadingId, Sequence, SequenceRanges};
 use vitalgate_pipeline::delivery::COMMIT_LAG_MS;
+use vitalgate_pipeline::{DeliveryEvent, DeliveryPolicy, Lane};
 
 fn items(rig: &Rig) -> Vec<Item> {
     rig.batches().into_iter().flat_map(|batch: Batch| batch.items).collect()
@@ -219,4 +223,57 @@ fn another_set_of_parts_is_another_identity() {
     let whole = items(&rig);
     assert_eq!((sequences(&half[0]), sequences(&whole[0])), (vec![1], vec![1, 2]));
     assert_ne!(half[0].id, whole[0].id);
+}
+
+/// The identities of all panels, where the first `backlog` parts were on disk at the start and are read only after all others.
+fn joined_across(parts: &[Reading], backlog: usize) -> BTreeSet<ReadingId> {
+    let on_disk = parts.iter().take(backlog).cloned().map(Entry::Reading).collect();
+    let mut rig = Rig::restarted(DeliveryPolicy::default(), on_disk, SequenceRanges::new(), 10_000);
+    rig.unread = |lane| (lane == Lane::Backlog).then_some(DeliveryEvent::ReadPutOff { lane });
+    rig.tick();
+    for part in parts.iter().skip(backlog) {
+        rig.now_ms = part.time.received.monotonic_ms;
+        rig.commit([part.clone()]);
+    }
+    rig.unread = |_| None;
+    rig.now_ms += 100_000;
+    rig.tick();
+    let sent = RefCell::new(BTreeSet::new());
+    rig.drain(|batch| {
+        sent.borrow_mut().extend(batch.items.iter().map(|item| item.id));
+        all_accepted(batch)
+    });
+    sent.into_inner()
+}
+
+/// Promises 2 and 4: the live lane reads the later parts first, and takes them for one panel that the journal does not hold together:
+/// what it holds before them joins as it would have in order.
+#[test]
+fn parts_that_were_read_before_an_earlier_one_are_joined_anew() {
+    let parts = [systolic(1, 10_000, 0), diastolic(2, 11_800, 0), timed(Metric::MeanCuff, 3, 1, 13_500, 0)];
+    let id = |parts: &[&Reading]| ReadingId::of_parts(Metric::BloodPressureCuff, &parts.iter().map(|part| part.id).collect::<Vec<_>>());
+    let [systolic, diastolic, mean] = &parts;
+    let wanted = BTreeSet::from([id(&[systolic, diastolic]), id(&[mean])]);
+    for backlog in 0..=parts.len() {
+        assert_eq!(joined_across(&parts, backlog), wanted, "{backlog} were on disk");
+    }
+}
+
+proptest! {
+    /// Promises 2 and 4: the same panels, whichever part each lane read first, whenever they arrived.
+    #[test]
+    fn the_journal_alone_says_what_is_joined(
+        order in Just((0..6_usize).collect::<Vec<_>>()).prop_shuffle(), gaps in prop::collection::vec(1..2_600_u64, 6),
+    ) {
+        let mut arrived_ms = 10_000;
+        let parts: Vec<Reading> = order.into_iter().zip(gaps).map(|(number, gap_ms)| {
+            arrived_ms += gap_ms;
+            let metric = [Metric::SystolicCuff, Metric::DiastolicCuff, Metric::MeanCuff][number % 3];
+            timed(metric, number as u64, 1, arrived_ms, number as i64 / 3)
+        }).collect();
+        let in_order = joined_across(&parts, parts.len());
+        for backlog in 0..parts.len() {
+            prop_assert_eq!(joined_across(&parts, backlog), in_order.clone(), "{} were on disk", backlog);
+        }
+    }
 }

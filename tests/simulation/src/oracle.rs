@@ -21,6 +21,10 @@ pub struct Verdict {
     pub crashes: u32,
     /// Requests that the destination saw.
     pub requests: u64,
+    /// Most readings that the delivery held in memory.
+    pub held_most: usize,
+    /// Times that the live lane jumped ahead and left what was between to the backlog.
+    pub jumps: u32,
     /// A hash over everything that was sent, to compare two runs of one seed.
     pub trace: u64,
 }

@@ -102,6 +102,10 @@ struct World {
     in_flight: BTreeMap<RequestId, (PatientReference, Vec<ReadingId>)>,
     reading: Vec<Lane>,
     crashes: u32,
+    held_most: usize,
+    /// The first that the live lane has not read.
+    live_next: Sequence,
+    jumps: u32,
     trace: DefaultHasher,
 }
 
@@ -133,6 +137,8 @@ pub fn run(scenario: Scenario, seed: u64) -> Result<Verdict, String> {
         listed,
         crashes: world.crashes,
         requests: world.destination.requests,
+        held_most: world.held_most,
+        jumps: world.jumps,
         trace: world.trace.finish(),
     })
 }
@@ -194,6 +200,9 @@ impl World {
             in_flight: BTreeMap::new(),
             reading: Vec::new(),
             crashes: 0,
+            held_most: 0,
+            live_next: Sequence::FIRST,
+            jumps: 0,
             trace: DefaultHasher::new(),
             devices,
             rng,
@@ -316,15 +325,14 @@ impl World {
         if self.commit.is_some() || self.intake.is_empty() {
             return;
         }
-        let now = self.now();
         let mut commit = Commit { entries: Vec::new(), origins: Vec::new() };
         let count = self.intake.len().min(COMMIT_SAMPLES_MAX);
         for (origin, sample) in self.intake.drain(..count) {
-            if now.trust == ClockTrust::Unset {
+            if sample.received.trust == ClockTrust::Unset {
                 self.sent.without_clock(self.messages.get(&origin).map_or(&[], Vec::as_slice));
             }
             let next = self.journal.committed().next().plus(commit.entries.len() as u64);
-            let admitted = self.admission.admit(sample, &self.associations, &now, next);
+            let admitted = self.admission.admit(sample, &self.associations, next);
             commit.entries.extend(admitted.entries);
             commit.origins.push(origin);
         }
@@ -388,6 +396,7 @@ impl World {
         self.up = true;
         self.admission = admission(&self.journal);
         self.delivery = delivery(&self.journal, self.policy, self.rng.u64(..));
+        self.live_next = self.journal.committed().next();
         for number in 0..self.devices.len() {
             let wait = self.rng.u64(1..500);
             self.after(wait, Event::Resend(number));
@@ -420,6 +429,10 @@ impl World {
         // A reader may stop early, at its own limit of bytes.
         let entries_max = if self.rng.u32(..3) == 0 { self.rng.usize(1..=entries_max.min(40)) } else { entries_max };
         let (records, reached) = self.journal.read(from, until, entries_max);
+        if lane == Lane::Live {
+            self.jumps += u32::from(from > self.live_next);
+            self.live_next = reached.next();
+        }
         self.tell(DeliveryEvent::Read { lane, records, reached })
     }
 
@@ -427,6 +440,7 @@ impl World {
         let now = self.now();
         let actions = self.delivery.handle(event, &now);
         let status = self.delivery.status();
+        self.held_most = self.held_most.max(status.held);
         if status.held > READ_AHEAD_READINGS_MAX {
             return Err(format!("{} readings in memory, more than {READ_AHEAD_READINGS_MAX}", status.held));
         }

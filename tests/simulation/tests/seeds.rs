@@ -1,6 +1,7 @@
 //! Runs the simulation over many seeds. `VITALGATE_SIMULATION_SEEDS=N` runs more,
 //! `VITALGATE_SIMULATION_FROM=S` starts elsewhere; a failure names its seed.
 
+use vitalgate_pipeline::delivery::LIVE_READINGS_MAX;
 use vitalgate_simulation::{Scenario, Verdict, run};
 
 /// Seeds in an ordinary run: a few seconds.
@@ -27,6 +28,8 @@ fn run_all(scenario: Scenario, seeds: u64) -> Verdict {
         sum.listed += verdict.listed;
         sum.crashes += verdict.crashes;
         sum.requests += verdict.requests;
+        sum.jumps += verdict.jumps;
+        sum.held_most = sum.held_most.max(verdict.held_most);
     }
     sum
 }
@@ -54,6 +57,7 @@ fn a_full_memory_loses_and_doubles_nothing() {
     let sum = run_all(busy, seeds);
     println!("{seeds} busy seeds: {sum:?}");
     assert!(sum.acknowledged > 4_000 * seeds as usize, "the runs were too quiet to fill memory: {sum:?}");
+    assert!(sum.held_most > LIVE_READINGS_MAX && sum.jumps > 0, "memory was not full, or the live lane never jumped ahead: {sum:?}");
     assert_mostly_delivered(sum);
 }
 

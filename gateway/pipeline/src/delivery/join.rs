@@ -10,13 +10,14 @@
 //! may send one more, so such a panel waits for the window. A part that comes later is a panel of its
 //! own, under another identity, and says that the rest is absent. So is, at once, a part of a message that
 //! does not tell which of its parts belong together: that is marked on the reading, so it stays so after a crash.
+//! Where a lane brings a part that comes before what the other one brought, the later ones are joined anew after it.
 
 use std::collections::{BTreeMap, HashMap};
 
 use vitalgate_domain::{DeviceId, Flags, Item, Metric, PatientReference, Reading, ReadingId, Received, Sequence, UnixMs};
 
 use super::message::Lane;
-use super::queue::PerLane;
+use super::queue::{LANES, PerLane};
 
 /// A commit may follow the arrival by so much, in milliseconds, before a late part counts as another panel.
 pub const COMMIT_LAG_MS: u64 = 500;
@@ -64,6 +65,7 @@ struct OpenPanel {
     /// The first part in our order, and when it arrived.
     first: Sequence,
     opened: Received,
+    /// In the order of sequences.
     parts: Vec<(Sequence, Reading)>,
 }
 
@@ -135,11 +137,12 @@ impl Waiting {
 pub(super) struct Join {
     window_ms: u64,
     open: BTreeMap<u64, OpenPanel>,
+    /// Those of one key stand in the order of their first parts.
     by_key: HashMap<PanelKey, Vec<u64>>,
     opened: u64,
     held: usize,
-    /// Panels that the sample touched which each lane is reading.
-    touched: PerLane<Vec<u64>>,
+    /// What the sample touched which each lane is reading.
+    touched: PerLane<Vec<PanelKey>>,
 }
 
 impl Join {
@@ -159,32 +162,66 @@ impl Join {
     /// Adds a part of the sample that is being read.
     pub(super) fn add(&mut self, panel: Metric, patient: PatientReference, lane: Lane, sequence: Sequence, reading: Reading) {
         let key = PanelKey::of(panel, patient, &reading);
+        let later = self.take_later(&key, sequence);
+        self.place(&key, lane, sequence, reading);
+        for (lane, sequence, reading) in later {
+            self.place(&key, lane, sequence, reading);
+        }
+        self.touched.of_mut(lane).push(key);
+    }
+
+    /// Takes out the parts that come after it in the journal, in their order.
+    fn take_later(&mut self, key: &PanelKey, sequence: Sequence) -> Vec<(Lane, Sequence, Reading)> {
+        let mut later = Vec::new();
+        let Some(numbers) = self.by_key.get_mut(key) else { return later };
+        numbers.retain(|number| {
+            let Some(open) = self.open.get_mut(number) else { return false };
+            let lane = open.lane;
+            let kept = open.parts.partition_point(|(other, _)| *other < sequence);
+            later.extend(open.parts.split_off(kept).into_iter().map(|(sequence, part)| (lane, sequence, part)));
+            if kept == 0 {
+                self.open.remove(number);
+            }
+            kept > 0
+        });
+        self.held -= later.len().min(self.held);
+        later.sort_by_key(|(_, sequence, _)| *sequence);
+        later
+    }
+
+    /// Joins a part that comes after all others of its key.
+    fn place(&mut self, key: &PanelKey, lane: Lane, sequence: Sequence, reading: Reading) {
         self.held += 1;
         let numbers = self.by_key.entry(key.clone()).or_default();
         for number in numbers.iter() {
             if let Some(open) = self.open.get_mut(number)
                 && open.takes(&reading, self.window_ms)
             {
-                if sequence < open.first {
-                    (open.first, open.opened) = (sequence, reading.time.received);
+                if lane == Lane::Live {
+                    open.lane = lane;
                 }
                 open.parts.push((sequence, reading));
-                self.touched.of_mut(lane).push(*number);
                 return;
             }
         }
         self.opened += 1;
         numbers.push(self.opened);
-        self.touched.of_mut(lane).push(self.opened);
         let opened = reading.time.received;
-        self.open.insert(self.opened, OpenPanel { key, lane, first: sequence, opened, parts: vec![(sequence, reading)] });
+        let panel = OpenPanel { key: key.clone(), lane, first: sequence, opened, parts: vec![(sequence, reading)] };
+        self.open.insert(self.opened, panel);
     }
 
     /// The lane's sample has ended: what is complete, or can get no more parts, is ready.
     pub(super) fn end_of_sample(&mut self, lane: Lane, ready: &mut Vec<Joined>) {
-        for number in std::mem::take(self.touched.of_mut(lane)) {
-            if self.open.get(&number).is_some_and(OpenPanel::has_what_comes) {
-                ready.extend(self.close(number));
+        for key in std::mem::take(self.touched.of_mut(lane)) {
+            // The other lane stands within a sample of the same panel: it closes that.
+            if LANES.iter().any(|&other| self.touched.of(other).contains(&key)) {
+                continue;
+            }
+            for number in self.by_key.get(&key).cloned().unwrap_or_default() {
+                if self.open.get(&number).is_some_and(OpenPanel::has_what_comes) {
+                    ready.extend(self.close(number));
+                }
             }
         }
     }

@@ -170,7 +170,7 @@ impl Delivery {
             alarms: Vec::new(),
             unassigned: DeadLetterReason::new(
                 DeadLetterKind::Unassigned,
-                "no patient was associated with the device at that moment; associate one and replay",
+                "no patient was associated with the device for certain at that moment; associate one, or state that it was there earlier, and replay",
             ),
             moment_doubted: DeadLetterReason::new(
                 DeadLetterKind::Unassigned,
