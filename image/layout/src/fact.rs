@@ -31,6 +31,9 @@ pub const SEALED_YES: &str = "yes";
 /// A key beside it opens storage.
 pub const SEALED_NO: &str = "no";
 
+/// What became of the damage that was found in its file system, where some is left; begins with [`FAILED`].
+pub const FILE_SYSTEM: &str = "file_system";
+
 /// How far the clock is trusted ([`crate::state::Part::Clock`]).
 pub const TRUST: &str = "trust";
 /// A source of time, before its number.

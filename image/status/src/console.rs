@@ -1,14 +1,14 @@
 //! The console: the state word, and where the page is. Often the technician's only view: lines on a
 //! serial port, a drawn screen on a monitor.
 //!
-//! Written by a thread of its own, so that a terminal that stopped (flow control, a cable pulled)
-//! holds up neither the page nor the watchdog.
+//! Each terminal is written by a thread of its own, so that one that stopped (flow control, a cable pulled)
+//! holds up neither the other nor the page, the lights or the watchdog.
 
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
@@ -26,7 +26,7 @@ const LINE_CHARS_MAX: usize = 240;
 pub(crate) const PAGE_PREFIX: &str = "VITALGATE PAGE";
 /// Prefix of the line with the key that signs reports.
 pub(crate) const KEY_PREFIX: &str = "VITALGATE KEY";
-/// Lines that wait for a slow terminal; more are dropped, the repetition brings them again.
+/// Texts that wait for a slow terminal; more are dropped, the repetition brings them again.
 const WAITING_MAX: usize = 16;
 
 /// The line with the state word.
@@ -80,60 +80,77 @@ impl Said {
     }
 }
 
-/// What is written.
-enum Output {
-    /// A line on standard output.
-    Line(String),
-    /// Everything, drawn on the screens.
-    Screen(String),
+/// A terminal, written by a thread of its own.
+#[derive(Debug, Clone)]
+struct Terminal(SyncSender<String>);
+
+impl Terminal {
+    fn start(write: impl Fn(&str) -> io::Result<()> + Send + 'static) -> io::Result<Self> {
+        let (sender, texts) = sync_channel::<String>(WAITING_MAX);
+        std::thread::Builder::new().name("terminal".into()).spawn(move || {
+            for text in texts {
+                // One that is not there now may be there later.
+                let _ = write(&text);
+            }
+        })?;
+        Ok(Self(sender))
+    }
+
+    /// Leaves it a text; drops that when the terminal has stopped.
+    fn write(&self, text: String) {
+        let _dropped = self.0.try_send(text);
+    }
 }
 
-/// The writing thread.
+/// The terminals.
 #[derive(Debug, Clone)]
-pub(crate) struct Console(SyncSender<Output>);
+pub(crate) struct Console {
+    /// Standard output.
+    lines: Terminal,
+    /// Standard error, which is a screen as well where `-` is one.
+    log: Terminal,
+    screens: Vec<Terminal>,
+}
 
 impl Console {
-    /// Starts it; `screens` are drawn besides the lines on standard output.
+    /// Starts their threads; `screens` are drawn besides the lines on standard output.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(screens: Vec<PathBuf>) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel(WAITING_MAX);
-        std::thread::Builder::new().name("console".into()).spawn(move || write_all(&receiver, &screens))?;
-        Ok(Self(sender))
+    pub(crate) fn start(screens: Vec<PathBuf>) -> io::Result<Self> {
+        let lines = Terminal::start(|text| write_to(&mut io::stdout().lock(), text))?;
+        let log = Terminal::start(|text| write_to(&mut io::stderr().lock(), text))?;
+        let screen = |screen: PathBuf| {
+            if screen == Path::new("-") { Ok(log.clone()) } else { Terminal::start(move |text| draw(&screen, text)) }
+        };
+        let screens = screens.into_iter().map(screen).collect::<io::Result<_>>()?;
+        Ok(Self { lines, log, screens })
     }
 
     /// Says what changed, or everything again; drops it when the terminal has stopped.
     pub(crate) fn tell(&self, said: &mut Said, snapshot: &Snapshot, now: Instant) {
         let lines = said.next(snapshot, now);
         if !lines.is_empty() {
-            let _dropped = self.0.try_send(Output::Screen(screen::drawn(snapshot)));
+            let drawn = screen::drawn(snapshot);
+            self.screens.iter().for_each(|screen| screen.write(drawn.clone()));
         }
         for line in lines {
-            let _dropped = self.0.try_send(Output::Line(line));
+            self.lines.write(format!("{line}\n"));
         }
+    }
+
+    /// Says something for the log.
+    pub(crate) fn log(&self, message: &str) {
+        self.log.write(format!("{message}\n"));
     }
 }
 
-fn write_all(outputs: &Receiver<Output>, screens: &[PathBuf]) {
-    for output in outputs {
-        // A terminal that is not there is no reason to stop serving the others.
-        match output {
-            Output::Line(line) => {
-                let mut out = std::io::stdout().lock();
-                let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-            }
-            Output::Screen(text) => screens.iter().for_each(|screen| draw(screen, &text)),
-        }
-    }
+fn write_to(terminal: &mut impl Write, text: &str) -> io::Result<()> {
+    terminal.write_all(text.as_bytes())?;
+    terminal.flush()
 }
 
-fn draw(screen: &Path, text: &str) {
-    if screen == Path::new("-") {
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
-        return;
-    }
+fn draw(screen: &Path, text: &str) -> io::Result<()> {
     let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
-    let opened = OpenOptions::new().write(true).custom_flags(flags.bits()).open(screen);
-    let _ = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+    OpenOptions::new().write(true).custom_flags(flags.bits()).open(screen)?.write_all(text.as_bytes())
 }

@@ -1,7 +1,6 @@
 //! The process: looks every few seconds, renders, says the word, serves.
 
 use std::fs::Permissions;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,12 +45,13 @@ async fn serve_and_look(arguments: Arguments) -> anyhow::Result<()> {
     let listener = serve::bind(arguments.listen).await.with_context(|| format!("{} cannot be served", arguments.listen))?;
     let port = listener.local_addr().context("the listener has no address")?.port();
     let console = Console::start(arguments.screens.clone()).context("no thread for the console")?;
-    let leds = Leds::start(arguments.leds.clone()).context("no thread for the lights")?;
+    let log = console.clone();
+    let leds = Leds::start(arguments.leds.clone(), move |complaint| log.log(complaint)).context("no thread for the lights")?;
     let mut terminate = signal(SignalKind::terminate()).context("no signal handler")?;
     let (tls_sender, tls) = watch::channel(None);
     let (page_sender, pages) = watch::channel(Arc::new(Rendered::default()));
     let server = tokio::spawn(serve::serve(listener, tls, pages));
-    let mut looker = Looker::new(arguments, port);
+    let mut looker = Looker::new(arguments, port, console.clone());
     let mut said = Said::default();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -77,6 +77,7 @@ async fn serve_and_look(arguments: Arguments) -> anyhow::Result<()> {
 struct Looker {
     arguments: Arguments,
     port: u16,
+    console: Console,
     started: Instant,
     keeper: Keeper,
     answered: Option<(Instant, DaemonStatus)>,
@@ -87,15 +88,15 @@ struct Looker {
 }
 
 impl Looker {
-    fn new(arguments: Arguments, port: u16) -> Self {
+    fn new(arguments: Arguments, port: u16, console: Console) -> Self {
         let started = Instant::now();
         let keeper = Keeper::new(arguments.certificate_folder.clone(), started);
-        Self { arguments, port, started, keeper, answered: None, may_run: None, own_state: None, complained: false }
+        Self { arguments, port, console, started, keeper, answered: None, may_run: None, own_state: None, complained: false }
     }
 
     async fn look(&mut self) -> Snapshot {
         if let Some(message) = self.keeper.tend(Instant::now()) {
-            log(&message);
+            self.console.log(&message);
         }
         let parts = Parts::read(&self.arguments.state_folder);
         let daemon = self.ask(&parts).await;
@@ -156,7 +157,7 @@ impl Looker {
         match replace(&self.arguments.state_file, &state) {
             Ok(()) => self.own_state = Some(state),
             // Tried again at the next look; the log gets it once.
-            Err(error) if !std::mem::replace(&mut self.complained, true) => log(&format!("{error:#}")),
+            Err(error) if !std::mem::replace(&mut self.complained, true) => self.console.log(&format!("{error:#}")),
             Err(_) => {}
         }
     }
@@ -183,9 +184,4 @@ fn powered_s() -> u64 {
 fn now_unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn log(message: &str) {
-    // Nobody is left to tell when standard error is gone.
-    let _ = writeln!(std::io::stderr(), "{message}");
 }

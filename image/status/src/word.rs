@@ -1,8 +1,8 @@
 //! The one word that stands for the whole appliance.
 
 use serde::Serialize;
-use vitalgate_layout::StateWord;
 use vitalgate_layout::state::Part;
+use vitalgate_layout::{StateWord, fact};
 
 use crate::daemon::{Daemon, DaemonStatus};
 use crate::parts::{Parts, Said};
@@ -50,6 +50,7 @@ impl Cause {
 #[must_use]
 pub fn overall(parts: &Parts, daemon: &Daemon, up_s: u64) -> Overall {
     let mut causes: Vec<Cause> = Part::ALL.into_iter().filter_map(|part| of_part(parts, part, up_s)).collect();
+    causes.extend(of_file_system(parts));
     causes.extend(of_daemon(parts, daemon));
     let ready = daemon.status().is_some_and(|status| status.health.ready);
     by_rank(&causes, ready)
@@ -88,6 +89,13 @@ fn of_part(parts: &Parts, part: Part, up_s: u64) -> Option<Cause> {
         (Said::Missing, Part::Provision) => of_missing_provision(parts, up_s),
         (Said::Missing, _) => None,
     }
+}
+
+/// Storage that opened is in order for whoever waited for it; what is damaged in it is for a person.
+fn of_file_system(parts: &Parts) -> Option<Cause> {
+    let failed = parts.fact(Part::Data, fact::FILE_SYSTEM).is_some_and(|said| said.starts_with(fact::FAILED));
+    let what = "the file system of the sealed storage is damaged and was not mended; replace the disk";
+    failed.then(|| Cause::new(StateWord::Degraded, what))
 }
 
 fn of_missing_provision(parts: &Parts, up_s: u64) -> Option<Cause> {

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test program")]
 #![allow(missing_docs, unreachable_pub, reason = "shared with the preview")]
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, PipeReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::{TcpSocket, TcpStream};
@@ -182,6 +183,53 @@ async fn hostile_state_files_are_shown_as_unknown() {
     appliance.daemon_says(json!({"devices": "none"}));
     let (head, html) = page.get("/").await;
     assert!(head.starts_with("HTTP/1.1 200") && html.contains("cannot be read"));
+}
+
+/// A pipe that takes nothing more, in place of a terminal that was stopped; it stays so while the reader is held.
+fn stopped_terminal() -> (PipeReader, Stdio) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let flags = |flags| fcntl(&writer, FcntlArg::F_SETFL(flags)).unwrap();
+    flags(OFlag::O_NONBLOCK);
+    while (&writer).write(&[0; 4096]).is_ok() {}
+    flags(OFlag::empty());
+    (reader, Stdio::from(writer))
+}
+
+/// Waits until a text stands in a file.
+async fn shows(file: &Path, text: &str) {
+    let wait = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        while !String::from_utf8_lossy(&std::fs::read(file).unwrap()).contains(text) {
+            ticks.tick().await;
+        }
+    };
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{text} is never shown"));
+}
+
+/// Serial line and monitor are two terminals: one that is stopped (flow control, a cable pulled) leaves the other no old word, and the
+/// page goes on, also where it has something to log.
+#[tokio::test]
+async fn a_stopped_terminal_holds_up_no_other() {
+    for serial_is_stopped in [true, false] {
+        let mut appliance = Appliance::switched_on();
+        // Its state file cannot be written, which it logs.
+        std::fs::remove_dir(appliance.path("own")).unwrap();
+        let (_reader, stopped) = stopped_terminal();
+        let other = appliance.path("terminal");
+        let goes_on = Stdio::from(std::fs::File::create(&other).unwrap());
+        let (serial, monitor) = if serial_is_stopped { (stopped, goes_on) } else { (goes_on, stopped) };
+        let _page = Command::new(env!("CARGO_BIN_EXE_vitalgate-status"))
+            .args(appliance.arguments("127.0.0.1:0"))
+            .args(["--screen", "-"])
+            .stdout(serial)
+            .stderr(monitor)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        shows(&other, "SELFTEST").await;
+        appliance.goes_into_service();
+        shows(&other, "READY").await;
+    }
 }
 
 /// Something that listens in the daemon's place, and answers without end, with nonsense, or not at

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::state::{Part, PartState, StateWord};
 use vitalgate_layout::{Slot, path};
 
 use crate::cli::{say, say_error};
@@ -162,7 +162,12 @@ fn keep_running(places: &Places, esp: &Esp<'_>) -> anyhow::Result<Running> {
 
 /// A slot that could not be kept is not well, whatever else is.
 fn say_not_kept(places: &Places, error: &anyhow::Error) {
-    let detail = format!("this healthy version cannot be kept ({error:#}); switch off and on, and if this comes back, replace the disk");
+    say_not_well(places, "this healthy version cannot be kept", error);
+}
+
+/// Says in place of the slots, which the boot partition does not tell, what could not be done for the running one.
+pub(crate) fn say_not_well(places: &Places, what: &str, error: &anyhow::Error) {
+    let detail = format!("{what} ({error:#}); switch off and on, and if this comes back, replace the disk");
     if let Err(unsaid) = StateFiles::of(places).say(Part::Slots, Said::new(StateWord::Degraded, &detail)) {
         say_error(&unsaid.into());
     }
@@ -173,6 +178,15 @@ pub(crate) fn show(places: &Places, esp: &Esp<'_>, running: Running, degraded: O
     let said = describe(places, esp, running, degraded)?;
     let state = Said { facts: said.facts, ..Said::new(said.word, &said.detail) };
     StateFiles::of(places).say(Part::Slots, state).context("the state of the slots cannot be written")
+}
+
+/// Shows anew what is in the slots; the word stays that of whoever judged the running version, and before that nothing is said.
+pub(crate) fn show_anew(places: &Places) -> anyhow::Result<()> {
+    let disk = Mounted::at(&places.at(path::ESP));
+    let facts = describe(places, &Esp::on(&disk), Running::read(places)?, None)?.facts;
+    let files = StateFiles::of(places);
+    let Some(said) = files.read(Part::Slots) else { return Ok(()) };
+    files.write(Part::Slots, &PartState { facts, ..said }).context("the state of the slots cannot be written")
 }
 
 #[cfg(test)]

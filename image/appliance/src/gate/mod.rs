@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{Rejection, path};
 
-use crate::boot::{Esp, Mounted, Rollback, Running, Trial, data_is_open, record, show};
+use crate::boot::{Esp, Mounted, Rollback, Running, Trial, data_is_open, record, say_not_well, show};
 use crate::cli::{say, say_error};
 use crate::command::{Call, Programs, System};
 use crate::errand::{self, Errand};
@@ -50,10 +50,8 @@ pub(crate) fn gate() -> anyhow::Result<ExitCode> {
     let places = Places::system();
     let disk = Mounted::at(&places.at(path::ESP));
     let esp = Esp::on(&disk);
-    let running = Running::read(&places)?;
-    let trial = esp.trial().filter(|trial| trial.is_of(running.slot, running.version));
     let wait = || pause(ATTEMPT_INTERVAL);
-    let known = insist(wait, || known(&places, &esp, running, trial.as_ref()))?;
+    let (running, known) = begin(&places, &esp, wait)?;
     if known.on_trial {
         say(&format!("slot {} ({}) is on trial", running.slot, running.version));
     }
@@ -75,6 +73,16 @@ pub(crate) fn gate() -> anyhow::Result<ExitCode> {
         restart(&System);
     }
     code
+}
+
+/// What runs, and what it is held to. Where that cannot be read, the version is neither kept nor left, and the page says so.
+fn begin(places: &Places, esp: &Esp<'_>, wait: impl Fn()) -> anyhow::Result<(Running, Known)> {
+    let begun = insist(wait, || {
+        let running = Running::read(places)?;
+        let trial = esp.trial().filter(|trial| trial.is_of(running.slot, running.version));
+        Ok((running, known(places, esp, running, trial.as_ref())?))
+    });
+    begun.inspect_err(|error| say_not_well(places, "whether this version is healthy cannot be decided", error))
 }
 
 /// Does what the verdict asks, but for the restart.
@@ -241,10 +249,10 @@ fn was_never_started(programs: &impl Programs) -> bool {
     property(programs, DAEMON_UNIT, "ActiveState").as_deref() == Some("inactive")
 }
 
-/// Whether something is being fetched or installed: that is not cut off.
+/// Whether something is being fetched or installed: that is not cut off. By its lock, since the last word of a program that was killed
+/// stays.
 fn is_updating(places: &Places) -> bool {
     lock::is_taken(places, path::UPDATE_LOCK)
-        || StateFiles::of(places).read(Part::Update).is_some_and(|state| state.word == StateWord::Updating)
 }
 
 fn look(places: &Places) -> Seen {

@@ -59,6 +59,34 @@ fn an_older_version_that_is_not_healthy_has_a_way_back() {
     assert!(!known(&places, &esp, running, Some(&trial)).unwrap().way_back);
 }
 
+/// Where nobody can tell what runs, or what it could go back to, nothing is judged and nothing is kept: that is said.
+#[test]
+fn a_start_that_cannot_be_judged_is_not_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places::under(folder.path());
+    let disk = Mounted::at(&places.at(path::ESP));
+    let waits = std::cell::Cell::new(0);
+    for (file, content) in [("/usr/lib/os-release", "IMAGE_VERSION=0.2.0\n"), (path::BOOT_ENV, "VITALGATE_SLOT=a\n")] {
+        assert!(begin(&places, &Esp::on(&disk), || waits.set(waits.get() + 1)).is_err());
+        fs::create_dir_all(places.at(file).parent().unwrap()).unwrap();
+        fs::write(places.at(file), content).unwrap();
+    }
+    // Who runs is known, what is in the other slot is not.
+    let entries = places.at(path::ESP).join(entry::FOLDER);
+    fs::create_dir_all(entries.parent().unwrap()).unwrap();
+    fs::write(&entries, "damaged").unwrap();
+    fs::remove_dir_all(places.at(path::STATE_FOLDER)).unwrap_or_default();
+    assert!(begin(&places, &Esp::on(&disk), || waits.set(waits.get() + 1)).is_err());
+    assert_eq!(waits.get(), 3 * 9, "a disk that fails for a moment is asked again");
+    let said = StateFiles::of(&places).read(Part::Slots).unwrap();
+    assert_eq!(said.word, StateWord::Degraded);
+    assert!(said.detail.contains("whether this version is healthy cannot be decided") && said.detail.contains("disk"), "{}", said.detail);
+    fs::remove_file(&entries).unwrap();
+    fs::create_dir_all(&entries).unwrap();
+    fs::write(entries.join("vitalgate-a_0.2.0+2-1.efi"), b"").unwrap();
+    assert_eq!(begin(&places, &Esp::on(&disk), || {}).unwrap().0, Running { slot: Slot::A, version: Version::parse("0.2.0").unwrap() });
+}
+
 /// Storage that a recovery key opens later, a store that drains, a device that is switched on again: the slot is
 /// kept, and says nothing that nobody would take back. A start that was not healthy stays one.
 #[test]
@@ -176,6 +204,8 @@ fn an_update_that_is_fetched_is_under_way() {
     let fetching = lock::take(&places, path::UPDATE_LOCK, Duration::ZERO).unwrap();
     assert!(is_updating(&places));
     drop(fetching);
+    // One whose program was killed leaves its last word behind, and nothing that would be cut off.
+    StateFiles::of(&places).say(Part::Update, Said::new(StateWord::Updating, "installing 0.3.0: 40 %")).unwrap();
     assert!(!is_updating(&places));
 }
 

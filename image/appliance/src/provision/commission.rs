@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use vitalgate_domain::DeviceId;
-use vitalgate_layout::state::StateWord;
-use vitalgate_layout::{path, stick};
+use vitalgate_layout::state::{Part, StateWord};
+use vitalgate_layout::{fact, path, stick};
 use vitalgate_site::{Signer, Site};
 
 use super::credentials::Credentials;
@@ -84,9 +84,15 @@ impl Provisioning<'_> {
         )?;
         // Already taken away: the power went between the stick and the mark that the window is closed.
         let Some(key) = key else { return Ok(()) };
+        let sealed = self.states.read(Part::Data).and_then(|state| state.facts.get(fact::SEALED).cloned());
+        let copy = if sealed.as_deref() == Some(fact::SEALED_NO) {
+            ".\nStorage is not sealed: the same key lies beside it on the disk,\nand whoever has the disk can read the stored readings."
+        } else {
+            "; the appliance has no copy."
+        };
         let text = format!(
             "Vitalgate {}\n\nRecovery key. It opens the stored readings when the TPM does not. Print it or copy it\n\
-             to a safe place, then delete this file; the appliance has no copy.\n\n{}\n\n\
+             to a safe place, then delete this file{copy}\n\n{}\n\n\
              To use it, put this file on a stick labelled RECOVERY and power the appliance on.\n",
             machine::serial(self.places),
             key.text().as_str()

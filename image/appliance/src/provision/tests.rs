@@ -286,6 +286,23 @@ fn commissioning_hands_over_once_and_closes() {
     assert_eq!((appliance.said().word, appliance.programs.added.get()), (StateWord::Ready, 1));
 }
 
+/// Who keeps the recovery key reads beside it whether the appliance has another: where storage is not sealed, it lies beside it.
+#[test]
+fn the_recovery_key_says_whether_it_is_the_only_copy() {
+    for (sealed, only) in [(fact::SEALED_YES, true), (fact::SEALED_NO, false)] {
+        let appliance = Appliance::new();
+        let text = format!("{}\n[storage]\nunsealed_allowed = true\nunsealed_reason = \"a demonstration\"\n", example());
+        let stick = appliance.stick("right", sign(&text, &signer()).unwrap());
+        appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| step.accept()).unwrap();
+        let facts = [(fact::SEALED.to_owned(), sealed.to_owned())].into();
+        StateFiles::of(&appliance.places()).say(Part::Data, Said { facts, ..Said::new(StateWord::Ready, "") }).unwrap();
+        appliance.with(&Drawer::of([("PROVISION", stick.clone())]), |step| step.commission()).unwrap();
+        let text = fs::read_to_string(stick.join(stick::RECOVERY_KEY)).unwrap();
+        assert_eq!(text.contains("the appliance has no copy"), only, "{text}");
+        assert_eq!(text.contains("Storage is not sealed: the same key lies beside it on the disk"), !only, "{text}");
+    }
+}
+
 /// The power goes after the stick has everything and before the window is closed: the same stick gets
 /// it again, recovery key included.
 #[test]

@@ -7,7 +7,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use serde::Serialize;
 use vitalgate_layout::{path, stick};
 use vitalgate_site::{Action, ReportError, Signer, SigningKey, seal_report_json, seal_report_text};
 
-use crate::command::{Call, Programs};
+use crate::command::{Call, CommandError, Programs};
 use crate::machine;
 use crate::places::Places;
 use crate::report;
-use crate::state_file::{now_unix_ms, remove};
+use crate::state_file::now_unix_ms;
 use crate::stick::{Mounted, Taken, heading, take, tell_refused, write_file};
 use crate::storage::{self, Partition};
 use crate::text::for_windows;
@@ -37,6 +37,13 @@ const CERTIFICATE_TEXT: &str = "erase-certificate.txt";
 const HEADER_MIB: usize = 32;
 /// What erasing may take, in seconds: a large disk that really erases what it is told to forget.
 const ERASE_DEADLINE_S: u64 = 1800;
+
+/// What `cryptsetup isLuks` ends with where there is no header (cryptsetup(8), "RETURN CODES").
+const NO_HEADER: i32 = 1;
+/// How the complaint of a program ends whose disk cannot do what it is asked (errno(3), `EOPNOTSUPP`).
+const NOT_SUPPORTED: &str = "Operation not supported";
+/// Said of a disk that was told what it may forget.
+const DISCARDED: &str = "yes";
 
 /// Said of a certificate that something else signs than the reports of before.
 const KEY_FOR_THIS: &str = "a key made for this certificate: the appliance's own was not accessible";
@@ -54,10 +61,13 @@ struct Certificate {
     reason: String,
     signed_by: String,
     erased: String,
+    clock: &'static str,
     volume: String,
     key_slots: &'static str,
     header: String,
+    key_beside: &'static str,
     discarded: bool,
+    discard: String,
     signature_by: &'static str,
 }
 
@@ -144,12 +154,9 @@ fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, partition: &Pa
     let slots = programs.attempt(luks("luksErase", partition).arguments(["--batch-mode"]))?;
     overwrite(&partition.device)
         .with_context(|| format!("the header on {} cannot be overwritten; destroy the disk", partition.device.display()))?;
-    remove_key_beside(places).context("the key beside the storage cannot be removed; destroy the disk")?;
-    if programs.attempt(luks("isLuks", partition))?.success {
-        bail!("{} still has a header; destroy the disk", partition.device.display());
-    }
-    let discard = Call::new("blkdiscard", "").arguments(["--force"]).arguments([&partition.device]);
-    let discarded = programs.attempt(discard.deadline(Duration::from_secs(ERASE_DEADLINE_S))).is_ok_and(|answer| answer.success);
+    let key_beside = erase_key_beside(places).context("the key beside the storage cannot be removed; destroy the disk")?;
+    check_no_header(programs, partition)?;
+    let discard = discard(programs, partition);
     let certificate = Certificate {
         format: "vitalgate-erase-1",
         serial: machine::serial(places),
@@ -160,20 +167,54 @@ fn erase(places: &Places, programs: &dyn Programs, taken: &Taken, partition: &Pa
         reason: taken.request.reason.clone(),
         signed_by: taken.signed_by.to_string(),
         erased: machine::moment(now_unix_ms()),
+        clock: clock(places),
         volume,
         key_slots: if slots.success { "destroyed" } else { "overwritten" },
         header: format!("{HEADER_MIB} MiB overwritten with zeros, read back as no header"),
-        discarded,
+        key_beside,
+        discarded: discard == DISCARDED,
+        discard,
         signature_by,
     };
     Ok((certificate, key))
 }
 
-/// The key of storage without a seal.
-fn remove_key_beside(places: &Places) -> io::Result<()> {
+/// How far the moment of the certificate is known.
+fn clock(places: &Places) -> &'static str {
+    match fs::read_to_string(places.at(path::CLOCK_TRUST)).unwrap_or_default().trim() {
+        "unset" => "not set since power-on: the moment above is not known",
+        "free" => "ran by itself: the moment above is by its battery",
+        "synchronised" => "followed a time source that is not authenticated",
+        "authenticated" => "followed authenticated time sources",
+        _ => "not known",
+    }
+}
+
+/// Erases the key of storage without a seal; says what became of it.
+fn erase_key_beside(places: &Places) -> io::Result<&'static str> {
     let key = places.at(path::UNSEALED_KEY);
-    // Its folder is made with the first such key.
-    if key.try_exists()? { remove(&key) } else { Ok(()) }
+    let said = if key.try_exists()? { "overwritten and removed" } else { "none" };
+    storage::erase_key(&key).map(|()| said)
+}
+
+/// Looks for the header once more. Only the answer that there is none counts: a disk may as well not answer any more.
+fn check_no_header(programs: &dyn Programs, partition: &Partition) -> anyhow::Result<()> {
+    let device = partition.device.display();
+    match programs.attempt(luks("isLuks", partition))?.code {
+        Some(NO_HEADER) => Ok(()),
+        Some(0) => bail!("{device} still has a header; destroy the disk"),
+        _ => bail!("whether {device} still has a header cannot be read back; destroy the disk"),
+    }
+}
+
+/// Tells the disk that it may forget the rest; says what became of that.
+fn discard(programs: &dyn Programs, partition: &Partition) -> String {
+    let call = Call::new("blkdiscard", "without its keys nothing on it can be read").arguments(["--force"]).arguments([&partition.device]);
+    match programs.run(call.deadline(Duration::from_secs(ERASE_DEADLINE_S))) {
+        Ok(_) => DISCARDED.to_owned(),
+        Err(CommandError::Failed { complaint, .. }) if complaint.ends_with(NOT_SUPPORTED) => "not supported".to_owned(),
+        Err(error) => format!("failed: {error}"),
+    }
 }
 
 fn luks(what: &str, partition: &Partition) -> Call {
@@ -219,10 +260,12 @@ fn sealed(certificate: &Certificate, key: &Signer) -> Result<(String, String), R
         ("Reason", &certificate.reason),
         ("Signed by", &certificate.signed_by),
         ("Erased", &certificate.erased),
+        ("Clock", certificate.clock),
         ("Volume", &certificate.volume),
         ("Keys", certificate.key_slots),
         ("Header", &certificate.header),
-        ("Disk discarded", if certificate.discarded { "yes" } else { "not supported" }),
+        ("Key beside it", certificate.key_beside),
+        ("Disk discarded", &certificate.discard),
         ("This is signed by", certificate.signature_by),
     ];
     let lines: String = rows.iter().map(|(name, value)| format!("{name:<18} {value}\n")).collect();

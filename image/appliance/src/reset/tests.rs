@@ -20,6 +20,8 @@ struct Programs {
     device: PathBuf,
     renamed: RefCell<Vec<String>>,
     cut: Option<&'static str>,
+    /// What a program answers that begins like this.
+    answers: Option<(&'static str, Answer)>,
 }
 
 impl crate::command::Programs for Programs {
@@ -27,6 +29,9 @@ impl crate::command::Programs for Programs {
         let line = call.line();
         if self.cut.is_some_and(|cut| line.starts_with(cut)) {
             return Err(CommandError::Start { program: call.program(), reason: io::Error::other("no power") });
+        }
+        if let Some((_, answer)) = self.answers.as_ref().filter(|(beginning, _)| line.starts_with(beginning)) {
+            return Ok(answer.clone());
         }
         match call.program() {
             "cryptsetup" => System.attempt(call),
@@ -60,7 +65,7 @@ fn appliance(cut: Option<&'static str>) -> (Rig, Programs, RecoveryKey) {
     let format = Call::new("cryptsetup", "").arguments(["luksFormat", "--batch-mode", "--type", "luks2", "--pbkdf", "pbkdf2"]);
     let format = format.arguments(["--pbkdf-force-iterations", "1000", "--key-file", "-"]).arguments([&device]);
     System.run(format.input(key.text().as_bytes())).unwrap();
-    (rig, Programs { device, renamed: RefCell::default(), cut }, key)
+    (rig, Programs { device, renamed: RefCell::default(), cut, answers: None }, key)
 }
 
 fn opens(device: &Path, key: &RecoveryKey) -> bool {
@@ -176,4 +181,87 @@ fn a_stranger_erases_nothing() {
     }
     assert!(opens(&programs.device, &key));
     assert!(programs.renamed.borrow().is_empty());
+}
+
+/// Carries a reset out; gives the certificate for a person.
+fn certificate(rig: &Rig, programs: &Programs) -> String {
+    let (stick, mounted) = rig.stick("reset", stick::RESET_REQUEST, &Rig::request(Action::Reset, 3, 1));
+    reset(&rig.places, programs, mounted).unwrap();
+    open_report(&fs::read(stick.join(CERTIFICATE_TEXT)).unwrap()).unwrap().text
+}
+
+/// The row of the certificate with this name.
+fn row(text: &str, name: &str) -> String {
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {text}")).trim().to_owned()
+}
+
+/// Who files the certificate reads in it whether its moment is one that the appliance knew.
+#[test]
+fn the_certificate_says_how_its_moment_is_known() {
+    for (word, expected) in [
+        (Some("unset\n"), "not set since power-on: the moment above is not known"),
+        (Some("free\n"), "ran by itself: the moment above is by its battery"),
+        (Some("synchronised\n"), "followed a time source that is not authenticated"),
+        (Some("authenticated\n"), "followed authenticated time sources"),
+        (None, "not known"),
+    ] {
+        let (rig, programs, _) = appliance(None);
+        word.into_iter().for_each(|word| rig.put(path::CLOCK_TRUST, word));
+        let text = certificate(&rig, &programs);
+        assert_eq!(row(&text, "Clock"), expected);
+        assert!(text.find("Erased").unwrap() < text.find("Clock").unwrap(), "{text}");
+    }
+}
+
+/// The key of storage without a seal does not stay in the free space of the disk, and the certificate names it.
+#[test]
+fn the_key_beside_is_overwritten_and_certified() {
+    let (rig, programs, key) = appliance(None);
+    let beside = rig.places.at(path::UNSEALED_KEY);
+    rig.put(path::UNSEALED_KEY, &key.text());
+    let sectors = rig.folder.path().join("sectors");
+    fs::hard_link(&beside, &sectors).unwrap();
+    assert_eq!(row(&certificate(&rig, &programs), "Key beside it"), "overwritten and removed");
+    assert!(!beside.exists());
+    let left = fs::read(sectors).unwrap();
+    assert!(left.len() == key.text().len() && left.iter().all(|byte| *byte == 0), "{} bytes", left.len());
+
+    let (rig, programs, _) = appliance(None);
+    assert_eq!(row(&certificate(&rig, &programs), "Key beside it"), "none");
+}
+
+/// Only a look that found no header is certified as one: a disk that does not answer any more may still have it.
+#[test]
+fn a_header_that_cannot_be_looked_for_is_not_certified_as_gone() {
+    for code in [Some(0), Some(2), Some(4), None] {
+        let (rig, mut programs, _) = appliance(None);
+        programs.answers = Some(("cryptsetup isLuks", Answer { success: code == Some(0), code, ..Answer::default() }));
+        let (stick, mounted) = rig.stick("reset", stick::RESET_REQUEST, &Rig::request(Action::Reset, 3, 1));
+        assert!(reset(&rig.places, &programs, mounted).is_err(), "{code:?}");
+        assert!(!stick.join(CERTIFICATE).exists(), "{code:?}");
+        let report = fs::read_to_string(stick.join(REPORT)).unwrap();
+        assert!(report.contains("NOT DONE: ") && report.contains("header") && report.contains("destroy the disk"), "{report}");
+    }
+}
+
+/// A disk that cannot forget is told from one that was stopped halfway.
+#[test]
+fn a_discard_that_failed_is_not_called_unsupported() {
+    let ended = |complaint: &str| Answer { code: Some(1), complaint: complaint.to_owned(), ..Answer::default() };
+    let refused = "blkdiscard: /dev/vda6: BLKDISCARD ioctl failed: ";
+    for (answer, said, in_json) in [
+        (Answer { success: true, code: Some(0), ..Answer::default() }, "yes", true),
+        (ended(&format!("{refused}Operation not supported\n")), "not supported", false),
+        (ended(&format!("{refused}Input/output error\n")), "failed: ", false),
+    ] {
+        let (rig, mut programs, _) = appliance(None);
+        programs.answers = Some(("blkdiscard", answer));
+        let discarded = row(&certificate(&rig, &programs), "Disk discarded");
+        assert!(discarded == said || said.ends_with(' ') && discarded.starts_with(said), "{said}: {discarded}");
+        let json = open_report(&fs::read(rig.folder.path().join("reset").join(CERTIFICATE)).unwrap()).unwrap().text;
+        assert!(json.contains(&format!("\"discarded\": {in_json}")), "{json}");
+    }
+    // One that ran into its deadline, or was not started.
+    let (rig, programs, _) = appliance(Some("blkdiscard"));
+    assert!(row(&certificate(&rig, &programs), "Disk discarded").starts_with("failed: "));
 }

@@ -22,7 +22,7 @@ const NOT_BEGUN: i32 = 8;
 
 /// What was found, for a person.
 const WAS_MENDED: &str = "the file system was damaged and is mended, see the log; if it comes again, replace the disk";
-const IS_DAMAGED: &str = "the file system is damaged and was not mended; replace the disk";
+pub(super) const IS_DAMAGED: &str = "the file system is damaged and was not mended; replace the disk";
 
 impl Volume<'_> {
     /// Mends the file system in the opened volume, which is not mounted; says what was found. A check that does not run, or does

@@ -218,7 +218,7 @@ impl Storage<'_> {
     /// Takes the key beside storage away, since the TPM opens it. While that key stays, storage is as good as not sealed.
     pub(super) fn without_key_beside(&self, opened: Opened) -> Opened {
         let key = self.places.at(path::UNSEALED_KEY);
-        match erase(&key) {
+        match erase_key(&key) {
             Ok(()) => opened,
             Err(error) => {
                 crate::cli::say(&format!("the key beside the storage cannot be removed ({error})"));
@@ -239,7 +239,10 @@ impl Storage<'_> {
 }
 
 /// Takes a key away, and what it was from the free space of the disk.
-fn erase(key: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// When it stays, or may be left there.
+pub(crate) fn erase_key(key: &Path) -> io::Result<()> {
     let mut opened = match OpenOptions::new().write(true).open(key) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,

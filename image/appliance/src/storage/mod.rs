@@ -46,9 +46,11 @@ use crate::stick::{ManagedSticks, Mounted, StickError, Sticks};
 pub(crate) use check::CHECKS_DEADLINE_S;
 pub(crate) use disk::{Partition, of_root};
 pub(crate) use error::StorageError;
+pub(crate) use help::erase_key;
 pub(crate) use recovery_key::RecoveryKey;
 pub(crate) use volume::has_tpm;
 
+use check::IS_DAMAGED;
 use content::{Skeleton, ensure_folders};
 use disk::{DataPartition, rename};
 use key_wrap::KeyEncryptionKey;
@@ -296,7 +298,11 @@ impl Storage<'_> {
         };
         let parts = [detail.as_str(), self.found.get().unwrap_or_default()];
         let detail = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
-        let facts = BTreeMap::from([(fact::SEALED.to_owned(), sealed.to_owned())]);
+        let mut facts = BTreeMap::from([(fact::SEALED.to_owned(), sealed.to_owned())]);
+        // Whoever waits for storage goes on: it is open. Whoever shows it says that it is not in order.
+        if self.found.get() == Some(IS_DAMAGED) {
+            facts.insert(fact::FILE_SYSTEM.to_owned(), format!("{}: damaged and not mended", fact::FAILED));
+        }
         let said = Said { word: StateWord::Ready, code: None, detail: &detail, facts };
         self.states.say(Part::Data, said).map_err(StorageError::State)
     }

@@ -36,6 +36,8 @@ struct Machine {
     busy: Cell<u32>,
     /// The opened volume cannot be mounted.
     unmountable: Cell<bool>,
+    /// What the look at the file system ends with.
+    check_ends: Cell<i32>,
     /// The service manager takes no credential without a seal.
     strict: Cell<bool>,
     calls: Cell<u32>,
@@ -176,8 +178,9 @@ impl Programs for Machine {
         if cut == Some((number, true)) {
             return Err(CommandError::Start { program: call.program(), reason: io::Error::other("no power") });
         }
+        let code = if call.program() == "e2fsck" { self.check_ends.get() } else { 0 };
         Ok(match done {
-            Ok(output) => Answer { success: true, code: Some(0), output: output.into_bytes(), complaint: String::new() },
+            Ok(output) => Answer { success: code == 0, code: Some(code), output: output.into_bytes(), complaint: String::new() },
             Err(_) => Answer { success: false, code: Some(1), output: Vec::new(), complaint: "no".into() },
         })
     }
@@ -314,4 +317,18 @@ fn no_tpm_means_no_storage_unless_it_is_signed_for() {
     machine.restart(None);
     boot(&machine, &Drawer::default()).unwrap();
     assert!(machine.places().at("/dev/mapper/data").exists());
+}
+
+/// Storage whose file system stays damaged opens all the same, and whoever shows it is told that it is not in order.
+#[test]
+fn a_file_system_that_stays_damaged_is_a_fact() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = filled(folder.path());
+    for (ends, fact) in [(0, None), (1, None), (4, Some("failed: damaged and not mended")), (0, None)] {
+        machine.check_ends.set(ends);
+        machine.restart(None);
+        boot(&machine, &Drawer::default()).unwrap();
+        let said = StateFiles::of(&machine.places()).read(Part::Data).unwrap();
+        assert_eq!((said.word, said.facts.get(fact::FILE_SYSTEM).map(String::as_str)), (StateWord::Ready, fact), "{ends}");
+    }
 }

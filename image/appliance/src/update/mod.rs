@@ -25,7 +25,7 @@ use vitalgate_layout::state::{Part, StateWord};
 use vitalgate_layout::{Version, fact, path};
 use vitalgate_site::{Site, Update, Window};
 
-use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, may_be_left, stay_with_this_version, undone, version_floor};
+use crate::boot::{COMPATIBLE, Esp, Mounted, Running, data_is_open, may_be_left, show_anew, stay_with_this_version, undone, version_floor};
 use crate::cli::{say, say_error};
 use crate::clock;
 use crate::command::{Programs, System};
@@ -387,6 +387,10 @@ impl<P: Programs, I: Installer> Updater<P, I> {
     fn install(&self, offer: &Offer) -> anyhow::Result<Before> {
         let installed = self.install_copy(offer);
         self.forget_bundle();
+        // What was in the other slot is gone, also where the installation failed.
+        if let Err(error) = show_anew(&self.places) {
+            say_error(&error);
+        }
         installed
     }
 

@@ -4,6 +4,7 @@ mod again;
 mod by_hand;
 mod held_to;
 mod person;
+mod slots;
 mod turn;
 
 use std::cell::{Cell, RefCell};
@@ -92,6 +93,7 @@ impl StandIn {
 struct FakeRauc {
     installed: RefCell<Vec<String>>,
     fails: Cell<Option<fn() -> InstallError>>,
+    writes: Cell<Option<Box<dyn FnOnce()>>>,
     takes_ms: Cell<i64>,
 }
 
@@ -100,6 +102,7 @@ impl Installer for FakeRauc {
         progress(50, "Copying image to rootfs.1");
         assert!(lock::is_taken(&Places::under(bundle.ancestors().nth(3).unwrap()), path::CHANGE_LOCK), "nobody restarts meanwhile");
         NOW_UNIX_MS.set(NOW_UNIX_MS.get() + self.takes_ms.get());
+        self.writes.take().into_iter().for_each(|writes| writes());
         if let Some(error) = self.fails.get() {
             return Err(error());
         }

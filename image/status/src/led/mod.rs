@@ -7,7 +7,6 @@ mod name;
 mod panel;
 mod rhythm;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -32,13 +31,13 @@ pub(crate) struct Leds {
 }
 
 impl Leds {
-    /// Starts it over a folder of lights, `/sys/class/leds`. The folder may be missing.
+    /// Starts it over a folder of lights, `/sys/class/leds`. The folder may be missing. `complain` must not wait: the rhythm would.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(folder: PathBuf) -> std::io::Result<Self> {
+    pub(crate) fn start(folder: PathBuf, complain: impl Fn(&str) + Send + 'static) -> std::io::Result<Self> {
         let (words, heard) = sync_channel(WAITING_MAX);
-        let thread = std::thread::Builder::new().name("leds".into()).spawn(move || keep_rhythm(&heard, folder))?;
+        let thread = std::thread::Builder::new().name("leds".into()).spawn(move || keep_rhythm(&heard, folder, complain))?;
         Ok(Self { words: Some(words), thread: Some(thread) })
     }
 
@@ -67,7 +66,7 @@ struct Shown {
     heard: Instant,
 }
 
-fn keep_rhythm(words: &Receiver<StateWord>, folder: PathBuf) {
+fn keep_rhythm(words: &Receiver<StateWord>, folder: PathBuf, complain: impl Fn(&str)) {
     let mut panel = Panel::of(folder);
     let mut shown: Option<Shown> = None;
     loop {
@@ -78,8 +77,7 @@ fn keep_rhythm(words: &Receiver<StateWord>, folder: PathBuf) {
                 let begun = shown.filter(|shown| shown.word == word).map_or(now, |shown| shown.begun);
                 shown = Some(Shown { word, begun, heard: now });
                 if let Some(complaint) = panel.look() {
-                    // Nobody is left to tell when standard error is gone.
-                    let _ = writeln!(std::io::stderr(), "{complaint}");
+                    complain(&complaint);
                 }
             }
             Err(RecvTimeoutError::Timeout) => {}

@@ -48,10 +48,10 @@ fn the_light_follows_the_word_and_goes_dark_without_it() {
 #[test]
 fn the_lights_are_given_back_at_the_end() {
     let (top, light_folder) = one_light();
-    let leds = Leds::start(top.path().to_owned()).unwrap();
+    let leds = Leds::start(top.path().to_owned(), |_| {}).unwrap();
     leds.tell(StateWord::Ready);
     drop(leds);
     assert_eq!(fs::read_to_string(light_folder.join("trigger")).unwrap(), "heartbeat");
-    let nowhere = Leds::start(top.path().join("nowhere")).unwrap();
+    let nowhere = Leds::start(top.path().join("nowhere"), |_| {}).unwrap();
     nowhere.tell(StateWord::Ready);
 }

@@ -47,6 +47,7 @@ pub(crate) fn fact(name: &str, language: Language) -> String {
         fact::ACCEPTED => ("Accepted", "Angenommen"),
         fact::SIGNED_BY => ("Signed by", "Signiert von"),
         fact::SEALED => ("Sealed to the TPM", "An das TPM gebunden"),
+        fact::FILE_SYSTEM => ("File system", "Dateisystem"),
         fact::UNSEALED_REASON => ("May be unsealed because", "Darf ungebunden sein, weil"),
         fact::VERSION => ("New version", "Neue Version"),
         fact::PERCENT => ("Percent", "Prozent"),

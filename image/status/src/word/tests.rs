@@ -102,6 +102,19 @@ fn every_situation_in_service_has_its_word() {
     ]);
 }
 
+/// Storage that is open is in order for whoever waited for it, and not for a person while its file system stays damaged.
+#[test]
+fn a_file_system_that_stays_damaged_is_not_in_order() {
+    for (fact, word) in [("failed: damaged and not mended", StateWord::Degraded), ("ok", StateWord::Ready)] {
+        let Said::State(state) = ready() else { panic!("it is a state") };
+        let facts = BTreeMap::from([(fact::FILE_SYSTEM.to_owned(), fact.to_owned())]);
+        let parts = Parts::of([(Part::Data, Said::State(PartState { facts, ..state })), (Part::Provision, ready())]);
+        let overall = overall(&parts, &good(), 99);
+        assert_eq!((overall.word, overall.in_service), (word, true), "{fact}");
+        assert_eq!(overall.detail.contains("the file system of the sealed storage"), word == StateWord::Degraded, "{overall:?}");
+    }
+}
+
 /// Every word comes out when a part says it, with its number.
 #[test]
 fn every_word_can_come_out() {
