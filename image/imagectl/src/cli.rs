@@ -73,7 +73,7 @@ pub(crate) struct Flash {
     /// Public key of the release: SHA256SUMS.sig beside the image must be its signature
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// Serial number or name of the disk that is erased; without it you are asked
+    /// Serial number or name of the disk, or name of the file, that is erased; without it you are asked
     #[arg(long)]
     pub(crate) erase: Option<String>,
 }

@@ -47,6 +47,11 @@ impl Failure {
         Self::machine(format!("{} cannot be written ({error})", path.display()), "check the folder, and that there is room")
     }
 
+    /// What went wrong, without the remedy.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code as u8)
     }

@@ -1,6 +1,7 @@
 //! `imagectl flash`: read and checked once before the first write, written by block map, read back.
 
 mod block_map;
+mod confirm;
 mod disks;
 mod image;
 mod table;
@@ -15,7 +16,7 @@ use crate::release::{Sums, version_of};
 use crate::{files, say};
 
 use block_map::BlockMap;
-use disks::{Disk, Machine};
+use disks::Machine;
 use image::Image;
 use target::Target;
 
@@ -37,9 +38,12 @@ pub(crate) fn flash(arguments: &cli::Flash) -> Outcome {
     let survey = image.survey(stated)?;
     check_file(path, sums.as_ref(), &survey.file)?;
     let mut target = Target::open(&machine, to, size, survey.map.image_bytes)?;
-    confirm(&target, arguments.erase.as_deref())?;
+    if let Some(erased) = target.erased()? {
+        let ask: confirm::Ask<'_> = &say::line;
+        confirm::confirm(&erased, arguments.erase.as_deref(), say::someone_is_there().then_some(ask))?;
+    }
     target.begin()?;
-    write::write(&image, &survey.map, &target)?;
+    write::write(&image, &survey, &target)?;
     write::read_back(&survey.map, &target)?;
     let version = version_of(path).map_or_else(|| "-".to_owned(), |version| version.to_string());
     say::result(format_args!("OK {version} {}", survey.file.short()));
@@ -115,34 +119,6 @@ fn check_listed(path: &Path, sums: Option<&Sums>, found: impl Fn() -> Outcome<cr
     }
 }
 
-/// A disk is erased only when somebody says which one.
-fn confirm(target: &Target, erase: Option<&str>) -> Outcome {
-    let Some(disk) = target.disk() else { return Ok(()) };
-    let answer = match erase {
-        Some(answer) => answer.to_owned(),
-        None if say::someone_is_there() => {
-            say::note(format_args!("everything on this disk is erased: {disk}"));
-            say::ask(&format!("type its serial number or its name ({}) to go on:", disk.name))?
-        }
-        None => {
-            let what = format!("nobody is there to confirm that {} is erased", disk.name);
-            return Err(Failure::target(what, format!("add --erase {}", if disk.serial.is_empty() { &disk.name } else { &disk.serial })));
-        }
-    };
-    if is_meant(disk, &answer) {
-        return Ok(());
-    }
-    Err(Failure::target(
-        format!("\"{answer}\" is not this disk: {disk}"),
-        "compare the list of imagectl flash --list with the label on the disk",
-    ))
-}
-
-/// Whether an answer names this disk; a disk without a serial number is not named by saying nothing.
-fn is_meant(disk: &Disk, answer: &str) -> bool {
-    !answer.is_empty() && (answer == disk.name || answer == disk.serial)
-}
-
 /// `2GiB`, `512MiB`, `1024KiB` or bytes.
 fn bytes_of(text: &str) -> Outcome<u64> {
     let digits = text.len() - text.trim_start_matches(|one: char| one.is_ascii_digit()).len();
@@ -162,24 +138,6 @@ fn bytes_of(text: &str) -> Outcome<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_its_own_name_or_number_lets_a_disk_be_erased() {
-        let disk = |serial: &str| Disk {
-            name: "sdb".to_owned(),
-            bytes: 1,
-            removable: true,
-            read_only: false,
-            sector_bytes: disks::IMAGE_SECTOR_BYTES,
-            model: "x".to_owned(),
-            serial: serial.to_owned(),
-            used_by: None,
-        };
-        assert!(is_meant(&disk("AA11"), "AA11") && is_meant(&disk(""), "sdb"));
-        for answer in ["", "y", "yes", "sda", "AA1", "sdb1"] {
-            assert!(!is_meant(&disk("AA11"), answer) && !is_meant(&disk(""), answer), "{answer}");
-        }
-    }
 
     #[test]
     fn sizes_have_units() {

@@ -32,6 +32,11 @@ pub(crate) fn someone_is_there() -> bool {
 
 /// Asks for one line.
 pub(crate) fn ask(question: &str) -> Outcome<String> {
+    line(question).ok_or_else(|| Failure::machine("no answer came", "answer the questions, or give a file with --from"))
+}
+
+/// The same; nothing where no answer comes.
+pub(crate) fn line(question: &str) -> Option<String> {
     /// Longest answer in bytes.
     const ANSWER_BYTES_MAX: u64 = 4096;
     let mut error = std::io::stderr().lock();
@@ -40,7 +45,7 @@ pub(crate) fn ask(question: &str) -> Outcome<String> {
     let mut line = String::new();
     let read = std::io::Read::take(std::io::stdin().lock(), ANSWER_BYTES_MAX).read_line(&mut line);
     match read {
-        Ok(0) | Err(_) => Err(Failure::machine("no answer came", "answer the questions, or give a file with --from")),
-        Ok(_) => Ok(line.trim().to_owned()),
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line.trim().to_owned()),
     }
 }

@@ -71,7 +71,7 @@ fn nothing_of_a_used_disk_is_left() {
         let mut used = vec![0xa5; 8 * MIB];
         used[510..512].copy_from_slice(&[0x55, 0xaa]);
         let disk = folder.write("disk.img", used);
-        let said = run(["flash", &packed(&folder), "--to", &disk]);
+        let said = run(["flash", &packed(&folder), "--to", &disk, "--erase", "disk.img"]);
         assert_eq!(said.code, 0, "{}", said.err);
         let (image, written) = (folder.read(&format!("out/{NAME}")), folder.read("disk.img"));
         assert!(written[..image.len()] == image[..], "the image, zeros as well (block map: {with_map})");
@@ -156,7 +156,7 @@ fn a_raw_image_reaches_an_existing_disk() {
     file.write_all_at(&[0x55, 0xaa], 510).unwrap();
     file.write_all_at(&[7; 64], 5 * MIB as u64 + 700).unwrap();
     file.write_all_at(&[7; 64], 8 * MIB as u64 - 64).unwrap();
-    let proof = ok(["flash", &folder.text(&format!("out/{NAME}")), "--target", disk.to_str().unwrap()]);
+    let proof = ok(["flash", &folder.text(&format!("out/{NAME}")), "--target", disk.to_str().unwrap(), "--erase", "disk.img"]);
     assert!(proof.starts_with("OK 0.1.0 "), "{proof}");
     let written = folder.read("disk.img");
     assert_eq!(written[..5 * MIB + 700], folder.read(&format!("out/{NAME}"))[..]);
@@ -270,6 +270,31 @@ fn targets_that_must_not_be_written_are_refused() {
     busy.lock().unwrap();
     told(flash(&folder.text("busy.img"), &[]), "in use by another program");
     assert!(!folder.path("new").exists());
+}
+
+/// A file that holds something is erased like a disk: only when it is named. What holds nothing is written without a question.
+#[test]
+fn a_file_that_holds_something_is_erased_only_when_it_is_named() {
+    let folder = release();
+    let image = packed(&folder);
+    let mut another_system = vec![0; 8 * MIB];
+    another_system[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let mut whole_file_system = vec![0; 8 * MIB];
+    whole_file_system[64 * 1024..64 * 1024 + 8].copy_from_slice(b"_BHRfS_M");
+    for (name, held) in [("windows.img", another_system), ("backup.img", whole_file_system)] {
+        let path = folder.write(name, &held);
+        refused(3, &format!("nobody is there to confirm that {name} is erased; add --erase {name}"), ["flash", &image, "--to", &path]);
+        refused(3, "\"disk.img\" is not this file", ["flash", &image, "--to", &path, "--erase", "disk.img"]);
+        assert!(folder.read(name) == held, "{name} is as it was");
+        assert!(ok(["flash", &image, "--to", &path, "--erase", name]).starts_with("OK "));
+        assert!(ok(["flash", &image, "--to", &path, "--erase", &path]).starts_with("OK "));
+    }
+    // Zeros that take room, and a hole.
+    let zeros = folder.write("zeros.img", vec![0; 8 * MIB]);
+    File::create(folder.path("hole.img")).unwrap().set_len(8 * MIB as u64).unwrap();
+    for empty in [zeros, folder.text("hole.img")] {
+        assert!(ok(["flash", &image, "--to", &empty]).starts_with("OK "));
+    }
 }
 
 /// On any machine: the list is printed, and writes nothing.

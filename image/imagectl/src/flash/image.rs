@@ -55,6 +55,10 @@ impl Image {
         Ok(Self { path: path.to_owned(), file, bytes, packed: magic == ZSTD_MAGIC })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Looks through the whole image. A block map that is given must fit it; without one it is made.
     pub(crate) fn survey(&self, stated: Option<BlockMap>) -> Outcome<Survey> {
         let mut progress = Progress::new("checking", self.bytes);
@@ -125,18 +129,27 @@ impl Image {
     fn pieces(&self, bytes_max: u64, progress: &mut Progress, each: &mut dyn FnMut(u64, &[u8]) -> Outcome) -> Outcome<(u64, Digest)> {
         let mut file = self.file.try_clone().map_err(|error| Failure::unreadable(&self.path, &error))?;
         file.seek(SeekFrom::Start(0)).map_err(|error| Failure::unreadable(&self.path, &error))?;
-        let mut source = Hashing { inner: BufReader::with_capacity(PIECE, file), running: Running::new(), progress };
+        let mut source = Hashing { inner: BufReader::with_capacity(PIECE, file), running: Running::new(), progress, failed: None };
         let mut sink = Sink { at: 0, piece: Vec::with_capacity(PIECE), bytes_max: bytes_max.min(IMAGE_BYTES_MAX), each };
-        if self.packed {
-            while let Some(frame) = self.next_frame(&mut source)? {
-                self.drain(frame, &mut sink)?;
-            }
-        } else {
-            self.drain(&mut source, &mut sink)?;
+        let drained = self.drain_all(&mut source, &mut sink);
+        // What cannot be read is not damaged for that.
+        if let Some(error) = &source.failed {
+            return Err(Failure::unreadable(&self.path, error));
         }
+        drained?;
         sink.flush()?;
         let total = sink.at;
         Ok((total, source.running.finish()))
+    }
+
+    fn drain_all(&self, source: &mut Hashing<'_>, sink: &mut Sink<'_>) -> Outcome {
+        if !self.packed {
+            return self.drain(source, sink);
+        }
+        while let Some(frame) = self.next_frame(source)? {
+            self.drain(frame, sink)?;
+        }
+        Ok(())
     }
 
     /// The next frame of a packed file; `None` at its end.
@@ -163,10 +176,7 @@ impl Image {
     }
 
     fn damaged(&self, what: &str) -> Failure {
-        Failure::refused(
-            format!("{} is damaged: {what}", self.path.display()),
-            "download it again; nothing was written by this image beyond what was checked",
-        )
+        Failure::refused(format!("{} is damaged: {what}", self.path.display()), "download it again; nothing was written")
     }
 }
 
@@ -218,6 +228,8 @@ struct Hashing<'a> {
     inner: BufReader<File>,
     running: Running,
     progress: &'a mut Progress,
+    /// Why the file cannot be read; whoever unpacks it reports it as one of its own.
+    failed: Option<std::io::Error>,
 }
 
 impl Hashing<'_> {
@@ -228,7 +240,13 @@ impl Hashing<'_> {
 
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = self.inner.read(buffer).map_err(|error| {
+            let kind = error.kind();
+            if kind != std::io::ErrorKind::Interrupted {
+                self.failed = Some(error);
+            }
+            std::io::Error::from(kind)
+        })?;
         self.running.update(buffer.get(..read).unwrap_or_default());
         self.progress.add(read as u64);
         Ok(read)
@@ -270,5 +288,24 @@ impl Maker {
     fn finish(mut self, total: u64) -> BlockMap {
         self.close();
         BlockMap::new(total, self.ranges)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::process::ExitCode;
+
+    use super::*;
+
+    /// A disk with the image that went away is no damaged download: it says why it cannot be read.
+    #[test]
+    fn an_image_that_cannot_be_read_is_not_called_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.img");
+        // Opened for writing only, every read of it fails.
+        let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
+        let failure = Image { path, file, bytes: 1, packed: false }.survey(None).err().unwrap();
+        assert!(failure.exit_code() == ExitCode::from(4) && failure.what().contains("x.img cannot be read ("), "{failure}");
     }
 }

@@ -1,13 +1,16 @@
 //! What is written to: a whole disk that nobody uses, or a file.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::unistd::{Whence, lseek};
 
+use super::confirm::Erased;
 use super::disks::{Disk, IMAGE_SECTOR_BYTES, Machine};
+use super::image::{PIECE, is_zero};
 use crate::failure::{Failure, Outcome};
 
 /// Bytes at the start of an old file that tell a disk from something else.
@@ -85,6 +88,28 @@ fn not_something_else(path: &Path) -> Outcome {
     Err(Failure::target(format!("{} holds something that is no disk", path.display()), "name another file, or remove this one yourself"))
 }
 
+/// Whether a file holds anything but zeros; its holes are not looked through.
+fn holds_something(file: &File) -> io::Result<bool> {
+    let mut piece = vec![0; PIECE];
+    let mut at = 0_u64;
+    loop {
+        match lseek(file, i64::try_from(at).unwrap_or(i64::MAX), Whence::SeekData) {
+            Ok(data) => at = u64::try_from(data).unwrap_or(at),
+            Err(nix::errno::Errno::ENXIO) => return Ok(false),
+            // A file system that does not know holes: everything is looked through.
+            Err(_) => {}
+        }
+        let read = file.read_at(&mut piece, at)?;
+        if read == 0 {
+            return Ok(false);
+        }
+        if !is_zero(piece.get(..read).unwrap_or_default()) {
+            return Ok(true);
+        }
+        at += read as u64;
+    }
+}
+
 impl Target {
     /// Opens a target that [`check`] let through; nothing is changed yet but that a new file exists.
     pub(crate) fn open(machine: &Machine, path: &Path, size: Option<u64>, image_bytes: u64) -> Outcome<Self> {
@@ -128,6 +153,15 @@ impl Target {
     /// The disk, where it is one.
     pub(crate) fn disk(&self) -> Option<&Disk> {
         self.disk.as_ref()
+    }
+
+    /// What is lost by writing to it: a disk always, a file where it holds something.
+    pub(crate) fn erased(&self) -> Outcome<Option<Erased>> {
+        if let Some(disk) = &self.disk {
+            return Ok(Some(Erased::disk(disk)));
+        }
+        let holds = holds_something(&self.file).map_err(|error| Failure::unreadable(&self.path, &error))?;
+        Ok(holds.then(|| Erased::file(&self.path)))
     }
 
     /// Makes a new file as large as it shall be.

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 use super::block_map::BlockMap;
-use super::image::{Image, PIECE, Part, is_zero};
+use super::image::{Image, PIECE, Part, Survey, is_zero};
 use super::target::Target;
 use crate::digest::Running;
 use crate::failure::{Failure, Outcome};
@@ -18,25 +18,38 @@ use crate::progress::Progress;
 const ERASED_BYTES: u64 = 1024 * 1024;
 
 /// Writes the whole image, then waits until the target has it.
-pub(crate) fn write(image: &Image, map: &BlockMap, target: &Target) -> Outcome {
+pub(crate) fn write(image: &Image, survey: &Survey, target: &Target) -> Outcome {
+    let map = &survey.map;
     let failed = |error| {
         let what = format!("{} cannot be written ({error})", target.path().display());
         Failure::target(what, "the target is incomplete: flash it again, or take another disk")
     };
     let mut progress = Progress::new("writing", bytes_in_all(map, target));
     let mut silent = Progress::silent();
-    let written = image.parts(map, &mut silent, &mut |part| {
+    let mut target_failed = false;
+    let read = image.parts(map, &mut silent, &mut |part| {
         if let Part::Mapped { at, bytes } = part {
-            target.file().write_all_at(bytes, *at).map_err(failed)?;
+            target.file().write_all_at(bytes, *at).inspect_err(|_| target_failed = true).map_err(failed)?;
             progress.add(bytes.len() as u64);
         }
         Ok(())
     });
-    written?;
+    match read {
+        Ok(again) if again == (map.image_bytes, survey.file) => {}
+        Ok(_) => return Err(not_read_again(image, target, "it is no longer what was checked")),
+        Err(failure) if target_failed => return Err(failure),
+        Err(failure) => return Err(not_read_again(image, target, failure.what())),
+    }
     for span in zeros(map, target) {
         write_zeros(target.file(), span, target.disk().is_none(), &mut progress).map_err(failed)?;
     }
     target.file().sync_all().map_err(failed)
+}
+
+/// The image was right when it was checked: what is wrong now comes when a part of it is written already.
+fn not_read_again(image: &Image, target: &Target, why: &str) -> Failure {
+    let what = format!("{} could not be read again while writing ({why})", image.path().display());
+    Failure::target(what, format!("{} is incomplete: flash it again, and leave the image as it is meanwhile", target.path().display()))
 }
 
 /// Reads everything back from the target itself and compares.
@@ -131,7 +144,63 @@ fn in_pieces<E>(start: u64, end: u64, mut each: impl FnMut(u64, usize) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::process::ExitCode;
+
+    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
     use super::*;
+    use crate::flash::disks::Machine;
+
+    const IMAGE_BYTES: usize = 3 * PIECE;
+
+    /// What is said when the image becomes this between the check and the write.
+    fn written_as(checked: &[u8], written: &[u8]) -> Outcome {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, disk) = (folder.path().join("x.img"), folder.path().join("disk"));
+        std::fs::write(&path, checked).unwrap();
+        let image = Image::open(&path).unwrap();
+        let survey = image.survey(None).unwrap();
+        let mut target = Target::open(&Machine::in_folder(Path::new("/nothing")), &disk, Some(1 << 23), survey.map.image_bytes).unwrap();
+        target.begin().unwrap();
+        // The same file, as it is open already.
+        std::fs::write(&path, written).unwrap();
+        write(&image, &survey, &target)?;
+        read_back(&survey.map, &target)
+    }
+
+    /// The image is read twice; where the second time gives something else, a part of the target is written already, and that is
+    /// said: not that nothing was written, not that the target is broken.
+    #[test]
+    fn an_image_that_changes_while_it_is_written_leaves_the_target_incomplete() {
+        let mut whole = vec![7; IMAGE_BYTES];
+        whole[2 * PIECE..].fill(0);
+        let (mut changed, mut in_a_gap) = (whole.clone(), whole.clone());
+        changed[PIECE] = 8;
+        in_a_gap[IMAGE_BYTES - 1] = 1;
+        let packed = |bytes: &[u8]| compress_to_vec(bytes, CompressionLevel::Fastest);
+        let cut = |bytes: &[u8], by: usize| bytes[..bytes.len() - by].to_vec();
+        for (case, checked, written) in [
+            ("changed", whole.clone(), changed.clone()),
+            ("changed where it was zeros", whole.clone(), in_a_gap),
+            ("shorter", whole.clone(), cut(&whole, 3 * PIECE / 2)),
+            ("shorter by zeros", whole.clone(), cut(&whole, 1)),
+            ("longer", whole.clone(), [whole.clone(), vec![0; 1]].concat()),
+            ("changed and packed", packed(&whole), packed(&changed)),
+            ("truncated and packed", packed(&whole), cut(&packed(&whole), 20)),
+        ] {
+            let failure = written_as(&checked, &written).unwrap_err();
+            assert_eq!(failure.exit_code(), ExitCode::from(3), "{case}: {failure}");
+            let said = failure.to_string();
+            assert!(
+                said.contains("x.img could not be read again while writing (") && said.contains("disk is incomplete: "),
+                "{case}: {said}"
+            );
+            assert!(!said.contains("nothing was written"), "{case}: {said}");
+        }
+        written_as(&whole, &whole).unwrap();
+        written_as(&packed(&whole), &packed(&whole)).unwrap();
+    }
 
     /// A disk is written to, a file may get a hole: either way exactly this span is zeros afterwards.
     #[test]
