@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use tempfile::TempDir;
 use vitalgate_simulator::load::{load_devices, run_name};
 use vitalgate_simulator::{Load, LoadPayload, Transport};
@@ -85,10 +86,18 @@ impl Bench {
         status["destinations"][0]["queued"].as_u64().context("no queue in the status")
     }
 
-    /// Waits until the queue is empty.
+    /// Waits until the queue is empty, with nothing refused.
     pub(crate) async fn drained(&self, deadline: Duration) -> anyhow::Result<()> {
-        wait_until("the queue to be empty", deadline, async || (self.queued().await.ok()? == 0).then_some(())).await
+        wait_until("the queue to be empty", deadline, async || (self.queued().await.ok()? == 0).then_some(())).await?;
+        nothing_listed(&self.gateway.status().await?)
     }
+}
+
+/// What is listed as a dead letter is out of the queue as well, and was not delivered.
+fn nothing_listed(status: &Value) -> anyhow::Result<()> {
+    let listed = status["store"]["dead_letters"].as_u64().context("no dead letters in the status")?;
+    ensure!(listed == 0, "{listed} entries are dead letters: what was measured is not delivery");
+    Ok(())
 }
 
 /// All rows of this part.
@@ -136,4 +145,19 @@ async fn outage(table: &mut Table, folder: &Path) -> anyhow::Result<()> {
     table.figure("outage_rss_mib", "highest resident through a 30 s outage at 200/s", peak_mib(pid)?, "MiB", "at most 48");
     table.figure("outage_recovered_s", "from the EHR's return to an empty queue", back.elapsed().as_secs_f64(), "s", "");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A queue that dead letters emptied is no delivery, and neither is one of which the status does not say it.
+    #[test]
+    fn what_was_refused_is_not_delivered() {
+        assert!(nothing_listed(&json!({"store": {"dead_letters": 0}})).is_ok());
+        assert!(nothing_listed(&json!({"store": {"dead_letters": 1}})).is_err());
+        assert!(nothing_listed(&json!({"store": {}})).is_err());
+    }
 }

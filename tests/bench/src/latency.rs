@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use tokio::sync::{mpsc, watch};
 use vitalgate_domain::UnixMs;
 use vitalgate_simulator::message::{Message, TimeSeries};
@@ -71,14 +71,46 @@ async fn at_rate(rate_per_s: u64, seconds: u64, folder: &Path) -> anyhow::Result
     }
     let all = published.len() + DEVICES;
     wait_until("every reading", Duration::from_secs(30), async || (ehr.observation_count() as usize >= all).then_some(())).await?;
-    let waited = ehr.observations().into_iter().filter_map(|kept| {
+    let arrived = ehr.observations().into_iter().filter_map(|kept| {
         let moment = UnixMs::parse_rfc3339(kept.json()["effectiveDateTime"].as_str()?)?;
-        Some(kept.arrived.saturating_duration_since(*published.get(&moment)?))
+        Some((moment, kept.arrived))
     });
-    Ok(waited.collect())
+    waits(published, arrived)
+}
+
+/// How long each reading was on its way; both are told by their moment. A reading that did not arrive has no time to be told, and
+/// leaving it out would make the figure a better one.
+fn waits(mut published: HashMap<UnixMs, Instant>, arrived: impl Iterator<Item = (UnixMs, Instant)>) -> anyhow::Result<Vec<Duration>> {
+    let all = published.len();
+    let waited: Vec<_> =
+        arrived.filter_map(|(moment, arrived)| Some(arrived.saturating_duration_since(published.remove(&moment)?))).collect();
+    ensure!(published.is_empty() && all > 0, "{} of {all} readings are not in the EHR with the moment that was sent", published.len());
+    Ok(waited)
 }
 
 fn one_reading(moment: UnixMs) -> Message {
     let value = ChartedValue { metric: vitalgate_domain::Metric::HeartRate, value: "72".into(), unit: "/min".into() };
     Message::of_set(&ChartedSet { offset_s: 0, values: vec![value] }, moment, moment.0.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A figure is of every reading that was published: none that is missing, or has another moment, makes it a better one.
+    #[test]
+    fn a_reading_that_did_not_arrive_is_no_figure() {
+        let began = Instant::now();
+        let at = |ms: i64| began + Duration::from_millis(ms.unsigned_abs());
+        let published = || HashMap::from([(UnixMs(1), at(1)), (UnixMs(2), at(2))]);
+        // The first of a connection is none of those that are timed.
+        let (first, one, two) = ((UnixMs(0), at(3)), (UnixMs(1), at(4)), (UnixMs(2), at(9)));
+        let waited = waits(published(), [first, one, two].into_iter()).unwrap();
+        assert_eq!(waited, [Duration::from_millis(3), Duration::from_millis(7)]);
+        let another_moment = (UnixMs(3), at(9));
+        for arrived in [vec![first, one, one], vec![one, another_moment], vec![]] {
+            assert!(waits(published(), arrived.into_iter()).is_err());
+        }
+        assert!(waits(HashMap::new(), [first].into_iter()).is_err(), "nothing was published");
+    }
 }

@@ -114,6 +114,8 @@ pub(crate) struct Ledger {
 
 struct Inner {
     oracle: Oracle,
+    /// Readings of the polled monitor that the gateway stored.
+    polled: u64,
     /// Acknowledged messages of each monitor.
     messages: BTreeMap<DeviceId, u64>,
     seen: HashMap<Uuid, Arc<str>>,
@@ -141,7 +143,8 @@ impl Ledger {
             proven_at_s: None,
             proven: None,
         };
-        let inner = Inner { oracle, messages: BTreeMap::new(), seen: HashMap::new(), doubled: HashSet::new(), bed_of_patient, view };
+        let (messages, seen, doubled) = Default::default();
+        let inner = Inner { oracle, polled: 0, messages, seen, doubled, bed_of_patient, view };
         Self { start: Instant::now(), inner: Mutex::new(inner) }
     }
 
@@ -157,6 +160,11 @@ impl Ledger {
         let mut inner = self.inner();
         *inner.messages.entry(acknowledged.device.clone()).or_default() += 1;
         inner.oracle.acknowledged(acknowledged);
+    }
+
+    /// Takes note of how many readings of the polled monitor the gateway stored.
+    pub(crate) fn polled(&self, stored: u64) {
+        self.inner().polled = stored;
     }
 
     /// Acknowledged messages, to be compared with what was handed to the monitors.
@@ -226,7 +234,8 @@ impl Ledger {
         let elapsed_s = self.elapsed_s();
         let mut inner = self.inner();
         inner.view.elapsed_s = elapsed_s;
-        let (acknowledged, in_the_ehr, duplicated) = (inner.oracle.count(), inner.seen.len() as u64, inner.doubled.len() as u64);
+        let (acknowledged, in_the_ehr, duplicated) =
+            (inner.oracle.count() + inner.polled, inner.seen.len() as u64, inner.doubled.len() as u64);
         let totals = &mut inner.view.totals;
         totals.acknowledged = acknowledged;
         totals.in_the_ehr = in_the_ehr;

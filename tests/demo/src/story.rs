@@ -98,12 +98,12 @@ async fn enter(arguments: &Arguments, interactive: bool, folder: &std::path::Pat
     terminal.say("the gateway is ready; 12 MQTT monitors (TLS 1.3, own certificates) and one polled Modbus monitor are switched on");
     ward.switch_on(gateway.mqtt_address(), transports, &ledger);
     let gateway = Arc::new(gateway);
-    let look = tokio::spawn(look(ledger.clone(), ehr.clone(), gateway.clone(), ward.polled_device().clone()));
+    let look = tokio::spawn(look(ledger.clone(), ehr.clone(), gateway.clone()));
     Ok(Cast { ledger, ehr, gateway, ward, terminal, look })
 }
 
 /// Keeps the ledger up to date for as long as the demonstration runs.
-async fn look(ledger: Arc<Ledger>, ehr: Arc<DemoEhr>, gateway: Arc<GatewayProcess>, polled: vitalgate_domain::DeviceId) {
+async fn look(ledger: Arc<Ledger>, ehr: Arc<DemoEhr>, gateway: Arc<GatewayProcess>) {
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut known = 0;
@@ -115,7 +115,7 @@ async fn look(ledger: Arc<Ledger>, ehr: Arc<DemoEhr>, gateway: Arc<GatewayProces
             ledger.gateway(&status);
         }
         if let Ok(committed) = polled_readings(&gateway).await {
-            ledger.with_oracle(|oracle| oracle.polled(&polled, committed));
+            ledger.polled(committed);
         }
         if up && let Ok(arrived) = ehr.since(known).await {
             known += arrived.len();
@@ -181,6 +181,7 @@ impl Cast {
         if let Err(error) = waited {
             self.terminal.say(&format!("{error:#}"));
         }
+        self.ledger.polled(polled_readings(&self.gateway).await?);
         let (gateway, ledger) = (&self.gateway, &self.ledger);
         let waited = wait_until("every reading to arrive", DRAIN_WITHIN, async || {
             let status = gateway.status().await.ok()?;
@@ -193,7 +194,7 @@ impl Cast {
             self.terminal.say(&format!("{error:#}"));
         }
         let polled = polled_readings(&self.gateway).await?;
-        self.ledger.with_oracle(|oracle| oracle.polled(self.ward.polled_device(), polled));
+        self.ledger.with_oracle(|oracle| oracle.polls(self.ward.polled_device(), self.ward.read_sets()));
         let (verdict, of_nobody) = self.verdict().await?;
         let silent = self.ledger.silent(self.ward.monitors());
         let against =

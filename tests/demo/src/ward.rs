@@ -10,9 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use vitalgate_domain::DeviceId;
 use vitalgate_simulator::recording::ChartedSet;
-use vitalgate_simulator::{Message, ModbusFault, ModbusMonitor, MqttMonitor, ProtocolVersion, Recording, Replay, ServedSet, Transport};
+use vitalgate_simulator::{
+    Message, ModbusFault, ModbusMonitor, MqttMonitor, ProtocolVersion, ReadSet, Recording, Replay, ServedSet, Transport,
+};
 use vitalgate_test_support::gateway::{add_device, write_config};
-use vitalgate_test_support::{ConfigText, DeviceLine, GatewayProcess};
+use vitalgate_test_support::{ConfigText, DeviceLine, GatewayProcess, wait_until};
 
 use crate::ehr::DemoEhr;
 use crate::ledger::{Bed, Ledger};
@@ -25,8 +27,12 @@ const MONITORS: usize = 12;
 const IN_FLIGHT: usize = 4;
 /// Longest pause between two sets of one monitor, so that no bed looks dead.
 const GAP_LONGEST: Duration = Duration::from_secs(3);
-/// Time between two polls of the polled monitor, in milliseconds, and between two of its sets.
+/// Time between two polls of the polled monitor, in milliseconds.
 const POLL_INTERVAL_MS: u64 = 1_000;
+/// Longest wait for the poll after the last that is answered.
+const LAST_POLL_WITHIN: Duration = Duration::from_secs(15);
+/// Number of the polled monitor's first set: by the weight that marks the sets, its patient has some 70 kg.
+const FIRST_SET: u32 = 1_920;
 /// Modbus exception "device is busy" (Modbus Application Protocol 1.1b3, section 7).
 const BUSY: u8 = 6;
 
@@ -49,12 +55,11 @@ struct Playing {
 /// The ward.
 pub(crate) struct Ward {
     places: Vec<Place>,
-    polled: Arc<ModbusMonitor>,
+    polled: ModbusMonitor,
     polled_device: DeviceId,
     playing: Vec<Playing>,
     speed_up: f64,
     stop: watch::Sender<bool>,
-    stepping: Option<JoinHandle<()>>,
 }
 
 impl Ward {
@@ -72,11 +77,13 @@ impl Ward {
         }
         let polled_device = DeviceId::new("bedside-modbus-1")?;
         let sets = recording.sets(&polled_patient).to_vec();
-        let first = ServedSet::of_set(sets.first().context("the polled patient has no recording")?, 0);
+        let first = ServedSet::marked(sets.first().context("the polled patient has no recording")?, FIRST_SET);
         let polled = ModbusMonitor::start(SocketAddr::from(([127, 0, 0, 1], 0)), 1, first).await.context("no polled monitor")?;
+        // Each set is read once and is like no other, so that the proof can tell each poll.
+        polled.serve_each((FIRST_SET + 1..).zip(sets.clone().into_iter().cycle()).map(|(number, set)| ServedSet::marked(&set, number)));
         places.push(Place { device: polled_device.clone(), patient: polled_patient, sets, version: None });
         let (stop, _) = watch::channel(false);
-        Ok(Self { places, polled: Arc::new(polled), polled_device, playing: Vec::new(), speed_up, stop, stepping: None })
+        Ok(Self { places, polled, polled_device, playing: Vec::new(), speed_up, stop })
     }
 
     pub(crate) fn beds(&self) -> Vec<Bed> {
@@ -113,6 +120,11 @@ impl Ward {
 
     pub(crate) fn polled_device(&self) -> &DeviceId {
         &self.polled_device
+    }
+
+    /// The sets that were read of the polled monitor.
+    pub(crate) fn read_sets(&self) -> Vec<ReadSet> {
+        self.polled.read_sets()
     }
 
     /// Tells the EHR its patients, admits the devices and starts the gateway.
@@ -172,32 +184,23 @@ impl Ward {
             let (source, stop) = (playing.source.clone(), self.stop.subscribe());
             playing.replay = Some(tokio::spawn(async move { replay.run(source, stop).await }));
         }
-        let Some(sets) = self.places.last().map(|place| place.sets.clone()) else { return };
-        self.stepping = Some(tokio::spawn(step(self.polled.clone(), sets)));
     }
 
-    /// Stops the recordings; returns when nothing more is handed to the monitors, with the number
-    /// of messages that were handed over since the start.
+    /// Stops the recordings; returns when nothing more is handed to the monitors and the last poll is on the gateway's disk, with
+    /// the number of messages that were handed over since the start.
     pub(crate) async fn pause(&mut self) -> anyhow::Result<u64> {
         self.stop.send_replace(true);
-        if let Some(stepping) = self.stepping.take() {
-            stepping.abort();
-        }
         self.polled.misbehave(ModbusFault::Exception(BUSY));
+        let requests = self.polled.requests();
         for playing in &mut self.playing {
             if let Some(replay) = playing.replay.take() {
                 playing.handed_over += replay.await.context("a replay broke off")?;
             }
         }
+        // A poll begins when the one before it is on disk.
+        let again = async || (self.polled.requests() > requests).then_some(());
+        wait_until("the poll after the last", LAST_POLL_WITHIN, again).await?;
         Ok(self.playing.iter().map(|playing| playing.handed_over).sum())
-    }
-}
-
-async fn step(polled: Arc<ModbusMonitor>, sets: Vec<ChartedSet>) {
-    let mut tick = tokio::time::interval(Duration::from_millis(POLL_INTERVAL_MS));
-    for (counter, set) in (0_u32..).zip(sets.iter().cycle()) {
-        tick.tick().await;
-        polled.serve(ServedSet::of_set(set, counter));
     }
 }
 

@@ -13,7 +13,7 @@ use vitalgate_domain::DeviceId;
 use vitalgate_simulator::replay::wall_now;
 use vitalgate_simulator::{Acknowledged, ChartedSet, Message, MonitorReport, MqttMonitor, Replay, TimeSeries};
 use vitalgate_test_support::gateway::{DeviceCredentials, add_device, write_config};
-use vitalgate_test_support::{ConfigText, DeviceLine, Ehr, EhrOptions, GatewayProcess, Oracle, wait_until};
+use vitalgate_test_support::{ConfigText, DeviceLine, Ehr, EhrOptions, GatewayProcess, Oracle, Verdict, wait_until};
 
 use crate::ward::recording;
 
@@ -21,6 +21,9 @@ use crate::ward::recording;
 const REPLAY_QUEUE: usize = 4;
 /// Longest wait for a counter or a log line.
 const NOTICE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Longest wait for everything acknowledged to arrive.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(90);
 
 /// A running gateway with an EHR.
 pub struct Site {
@@ -119,6 +122,31 @@ impl Site {
         })
         .await
         .with_context(|| self.gateway.log_end())
+    }
+
+    /// Waits until every acknowledged reading is in the EHR of this destination and nothing waits for it any more, then compares both
+    /// sets. For devices that have finished: nothing may be there that they did not send, and nothing may have been written a second
+    /// time with other content.
+    ///
+    /// # Errors
+    /// When something is missing, doubled, altered or made up; the error carries the comparison and the end of the log.
+    pub async fn arrived_once(&self, destination: &str, ehr: &Ehr, oracle: &Oracle) -> anyhow::Result<Verdict> {
+        let arrived = wait_until("every acknowledged reading to be in the EHR", ARRIVAL_DEADLINE, async || {
+            let status = self.gateway.status().await.ok()?;
+            let queued = &status["destinations"].as_array()?.iter().find(|known| known["id"] == destination)?["queued"];
+            (*queued == 0 && ehr.missing_of(oracle) == 0).then_some(())
+        });
+        let arrived = arrived.await;
+        let verdict = oracle.compare(&ehr.sightings());
+        let judged = arrived.and_then(|()| {
+            anyhow::ensure!(verdict.is_exactly_once(), "not everything is there exactly once, as it was sent");
+            anyhow::ensure!(verdict.unacknowledged_count() == 0, "the EHR holds readings that no device sent");
+            let altered = ehr.altered();
+            anyhow::ensure!(altered.is_empty(), "written again with other content: {altered:?}");
+            Ok(())
+        });
+        judged.with_context(|| format!("{verdict}\n{}", self.gateway.log_end()))?;
+        Ok(verdict)
     }
 
     /// The Observations of one device.

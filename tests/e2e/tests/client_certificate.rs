@@ -55,14 +55,6 @@ async fn acknowledged(site: &Site, oracle: &mut Oracle) {
     publishers.finish(DEADLINE).await.unwrap().iter().for_each(|message| oracle.acknowledged(message));
 }
 
-async fn arrived_once(site: &Site, ehr: &Ehr, oracle: &Oracle) {
-    wait_until("every acknowledged reading to be in the EHR", DEADLINE, async || (ehr.missing_of(oracle) == 0).then_some(()))
-        .await
-        .unwrap_or_else(|error| panic!("{error}\n{}", site.gateway.log_end()));
-    let verdict = oracle.compare(&ehr.sightings());
-    assert!(verdict.is_exactly_once(), "{verdict:?}");
-}
-
 /// What stands in the way stands in the status, in words that help: those for the server's alert, or, where the reset of the
 /// connection overtook it, those that point to the certificate.
 async fn stands_in_the_way(site: &Site, ehr: &Ehr) {
@@ -90,9 +82,9 @@ async fn an_ehr_that_knows_the_certificate_lets_the_gateway_in_and_nobody_else()
     site.gateway.terminate().await.unwrap();
     site.gateway.configure(|config| identified(config, folder.path(), &identity.certificate_pem, &identity)).unwrap();
     site.gateway.restart().await.unwrap();
-    arrived_once(&site, &ehr, &oracle).await;
+    site.arrived_once("ehr", &ehr, &oracle).await.unwrap();
     acknowledged(&site, &mut oracle).await;
-    arrived_once(&site, &ehr, &oracle).await;
+    site.arrived_once("ehr", &ehr, &oracle).await.unwrap();
 }
 
 /// An EHR that knows an authority: the certificate that stands for itself is not enough, the one that the authority made
@@ -119,7 +111,7 @@ async fn an_ehr_that_knows_an_authority_lets_in_what_it_made_of_the_request() {
     let chain = format!("{issued}{authority_pem}");
     site.gateway.configure(|config| identified(config, folder.path(), &chain, &identity)).unwrap();
     site.gateway.restart().await.unwrap();
-    arrived_once(&site, &ehr, &oracle).await;
+    site.arrived_once("ehr", &ehr, &oracle).await.unwrap();
 }
 
 /// Promises 1 and 2: a destination that cannot be set up is named, and costs no reading. The devices are served meanwhile, and the first
@@ -149,7 +141,7 @@ async fn a_key_that_was_not_handed_over_is_named_and_costs_no_reading() {
     site.gateway.terminate().await.unwrap();
     site.gateway.configure(|config| identified(config, folder.path(), &identity.certificate_pem, &identity)).unwrap();
     site.gateway.restart().await.unwrap();
-    arrived_once(&site, &ehr, &oracle).await;
+    site.arrived_once("ehr", &ehr, &oracle).await.unwrap();
 }
 
 /// What stands in the way of the destination since the start.

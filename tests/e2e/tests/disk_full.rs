@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -63,9 +63,13 @@ impl Filled {
         let mut file = File::options().create(true).append(true).open(self.filler()).unwrap();
         for block in [usize::try_from(MIB).unwrap(), 4096] {
             let block = vec![0x5A; block];
-            while file.write_all(&block).and_then(|()| file.sync_data()).is_ok() {}
+            let refused = loop {
+                if let Err(refused) = file.write_all(&block).and_then(|()| file.sync_data()) {
+                    break refused;
+                }
+            };
+            assert_eq!(refused.kind(), ErrorKind::StorageFull, "{refused}");
         }
-        assert!(self.free() < MIB, "{} bytes are left", self.free());
     }
 
     fn make_room(&self) {
@@ -189,7 +193,7 @@ async fn a_full_disk_an_absent_ehr_and_a_kill_together_lose_nothing() {
 /// not a byte left: it holds everything on disk and begins from there.
 async fn supervised(ward: &mut Ward, what: &str, mut condition: impl AsyncFnMut(&mut Ward) -> bool) {
     let holding = wait_until(what, DEADLINE, async || {
-        if ward.gateway.status().await.is_err() {
+        if ward.gateway.ended().unwrap().is_some() {
             let _ends_again = ward.gateway.restart().await;
         }
         condition(ward).await.then_some(())
@@ -206,18 +210,26 @@ async fn a_disk_filled_to_the_last_byte_loses_nothing() {
     ward.wait_acknowledged(100, DEADLINE).await.unwrap();
     ward.ehr.down().await;
     ward.wait_acknowledged(300, DEADLINE).await.unwrap();
-    disk.fill_to_the_last_byte();
-    wait_until("the full disk to be noticed", DEADLINE, async || {
-        let state = ward.gateway.status().await.map(|status| status["health"]["state"].to_string());
-        // It may have noticed and ended before anybody asked.
-        state.map_or(true, |state| state.contains("STORE-FULL") || state.contains("STOPPING")).then_some(())
-    })
-    .await
-    .unwrap();
+    let noticed = wait_until("the full disk to be noticed", DEADLINE, async || {
+        // What the gateway gives back meanwhile is taken as well.
+        disk.fill_to_the_last_byte();
+        if let Some(ended) = ward.gateway.ended().unwrap() {
+            return Some(format!("ended: {ended}"));
+        }
+        let status = ward.gateway.status().await.ok()?;
+        (status["health"]["state"] == "STORE-FULL").then(|| status["health"].to_string())
+    });
+    let noticed = noticed.await.unwrap_or_else(|error| panic!("{error}\n{}", ward.gateway.log_end()));
+    println!("noticed: {noticed}");
     // Whether it holds out or ends: it meets the full disk once more from the start.
     let _ended_already = ward.gateway.kill9().await;
+    disk.fill_to_the_last_byte();
     let started = ward.gateway.restart().await;
     println!("started on a disk without a free byte: {started:#?}");
+    match started {
+        Ok(()) => wait_state(&ward, "STORE-FULL").await,
+        Err(refused) => assert!(refused.to_string().contains("the gateway ended"), "{refused:#}"),
+    }
     ward.ehr.up().await.unwrap();
     disk.make_room();
     let before = ward.note_acknowledgements();

@@ -63,7 +63,12 @@ through! {
     precondition: Fault::Status(412);
 }
 
-/// A mix of everything that passes by itself, a third of the requests.
+/// Deliveries that meet each fault of the mix, at least.
+const TIMES_IN_A_MIX: u64 = 2;
+/// Longest wait until each was met so often.
+const MIX_WITHIN: Duration = Duration::from_secs(240);
+
+/// A mix of everything that passes by itself, a third of the requests, until each of it was met.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_random_mix_of_faults_loses_and_doubles_nothing() {
     let options = WardOptions {
@@ -72,8 +77,16 @@ async fn a_random_mix_of_faults_loses_and_doubles_nothing() {
         ..WardOptions::default()
     };
     let mut ward = Ward::start(options).await.unwrap();
-    ward.ehr.misbehave_at_random(FaultMix::transient(17));
+    let mix = FaultMix::transient(17);
+    let kinds = mix.faults.clone();
+    ward.ehr.misbehave_at_random(mix);
     ward.wait_acknowledged(800, Duration::from_secs(120)).await.unwrap();
+    let met = || kinds.iter().map(|fault| (*fault, ward.ehr.faults_met(*fault))).collect::<Vec<_>>();
+    let all_met = async || met().iter().all(|(_, times)| *times >= TIMES_IN_A_MIX).then_some(());
+    wait_until("each fault of the mix to be met", MIX_WITHIN, all_met)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {:?}\n{}", met(), ward.gateway.log_end()));
+    println!("deliveries that met a fault: {:?}", met());
     ward.ehr.behave();
     ward.finish_devices(Duration::from_secs(30)).await.unwrap();
     let verdict = ward.verdict().await.unwrap();

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests; the counts are part of the proof")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,10 @@ use vitalgate_store::keyed::{KeyedEvent, KeyedStatus};
 use vitalgate_store::{Finding, KeyedCopy};
 
 const TRIALS: u64 = 300;
+/// What a store consists of.
+const FOLDERS: [&str; 4] = ["journal", "shadow", "keys", "sled"];
+/// Kinds of [`damage`].
+const KINDS: usize = 4;
 const ENTRIES: u64 = 2_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 const PROBE: &str = env!("CARGO_BIN_EXE_sled-probe");
@@ -84,22 +89,24 @@ fn damage(path: &Path, random: &mut fastrand::Rng) -> Option<&'static str> {
     (bytes != before).then_some(what)
 }
 
+#[derive(Default)]
 struct Tally {
     trials: u64,
     told: u64,
     sled_rebuilt: u64,
+    /// Of each folder and each kind of damage: trials, and those that were told.
+    each: BTreeMap<(&'static str, &'static str), (u64, u64)>,
 }
 
 fn trial(snapshot: &Path, entries: &[Entry], seed: u64, tally: &mut Tally) {
     let mut random = fastrand::Rng::with_seed(seed);
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("store");
+    let work = tempfile::tempdir().unwrap();
+    let dir = work.path().join("store");
     copy_folder(snapshot, &dir).unwrap();
     // Each folder alike, though sled has few files and the journal many.
     let all: Vec<PathBuf> = files_below(&dir).unwrap();
-    let groups = ["journal", "shadow", "keys", "sled"].map(|name| dir.join(name));
-    let group = &groups[random.usize(..groups.len())];
-    let files: Vec<&PathBuf> = all.iter().filter(|path| path.starts_with(group)).collect();
+    let folder = FOLDERS[random.usize(..FOLDERS.len())];
+    let files: Vec<&PathBuf> = all.iter().filter(|path| path.starts_with(dir.join(folder))).collect();
     let path = files[random.usize(..files.len())].clone();
     let what = damage(&path, &mut random);
     let context = format!("seed {seed}: {} in {}", what.unwrap_or("nothing"), path.strip_prefix(&dir).unwrap().display());
@@ -121,9 +128,17 @@ fn trial(snapshot: &Path, entries: &[Entry], seed: u64, tally: &mut Tally) {
     let rebuilt = opened.keyed.events().iter().any(|event| matches!(event, KeyedEvent::Quarantined { .. }));
     tally.trials += 1;
     tally.sled_rebuilt += u64::from(rebuilt);
-    tally.told += u64::from(!opened.keyed.events().is_empty() || opened.reader.findings().iter().any(Finding::is_damage));
+    // A shadow is a second copy: what is wrong with it is no damage to the store, and is told by its name.
+    let tells = |finding: &Finding| finding.is_damage() || matches!(finding, Finding::ShadowRebuilt { file } if dir.join(file) == path);
+    let told = !opened.keyed.events().is_empty() || opened.reader.findings().iter().any(tells);
+    tally.told += u64::from(told);
+    if let Some(what) = what {
+        let (trials, times) = tally.each.entry((folder, what)).or_default();
+        *trials += 1;
+        *times += u64::from(told);
+    }
     if what.is_some_and(|what| what != "a bit")
-        && (group.ends_with("keys") || (group.ends_with("journal") && path.extension().is_some_and(|kind| kind == "segment")))
+        && (folder == "keys" || (folder == "journal" && path.extension().is_some_and(|kind| kind == "segment")))
     {
         assert!(opened.reader.findings().iter().any(Finding::is_damage), "{context}: not told");
     }
@@ -132,7 +147,7 @@ fn trial(snapshot: &Path, entries: &[Entry], seed: u64, tally: &mut Tally) {
 
 #[test]
 fn damage_to_any_one_file_loses_nothing_and_is_told() {
-    let mut tally = Tally { trials: 0, told: 0, sled_rebuilt: 0 };
+    let mut tally = Tally::default();
     for (keyed_follows, seeds) in [(false, 0..TRIALS / 2), (true, TRIALS / 2..TRIALS)] {
         let folder = tempfile::tempdir().unwrap();
         let (snapshot, entries) = begun(folder.path(), keyed_follows);
@@ -140,11 +155,14 @@ fn damage_to_any_one_file_loses_nothing_and_is_told() {
             trial(&snapshot, &entries, seed, &mut tally);
         }
     }
-    let Tally { trials, told, sled_rebuilt } = tally;
+    let Tally { trials, told, sled_rebuilt, each } = tally;
     println!("damage to any one file: {trials} trials, {told} told, {sled_rebuilt} keyed stores rebuilt, 0 entries missing");
+    each.iter().for_each(|((folder, what), (trials, told))| println!("  {folder}, {what}: {told} of {trials} told"));
     assert_eq!(trials, TRIALS);
     // Whoever reads what is damaged tells it; much of a file is never read again, and zeros in place of zeros are no damage.
     assert!(told > TRIALS * 3 / 5 && sled_rebuilt > 0, "only {told} told");
+    let is_each_told = each.len() == FOLDERS.len() * KINDS && each.values().all(|(_, told)| *told > 0);
+    assert!(is_each_told, "each kind of damage is told in each folder: {each:?}");
 }
 
 /// Reads everything, the keyed side's copy awaited where a record must come from there.
@@ -161,7 +179,7 @@ fn read_everything(opened: &vitalgate_store::Opened, entries: &[Entry], context:
 /// again from whichever copy there is, and told; afterwards the store is whole.
 #[test]
 fn a_missing_segment_is_made_again_and_told() {
-    let mut restored = std::collections::BTreeMap::new();
+    let mut restored = BTreeMap::new();
     for keyed_follows in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let (snapshot, entries) = begun(folder.path(), keyed_follows);

@@ -3,15 +3,21 @@
 use std::cell::RefCell;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 
 /// Folder of all evidence.
 pub(crate) const FOLDER: &str = "target/image-boot";
-/// The figures of all cases.
+/// The figures of all cases, each as its last run found them.
 const REPORT: &str = "target/image-report.json";
+/// The figures of one case, in its folder.
+const FIGURES: &str = "figures.json";
+
+/// Folder of the case that runs.
+static RUNNING: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// One case.
 pub(crate) struct Evidence {
@@ -24,16 +30,13 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
-    /// Begins a case; what an earlier run of it left is deleted.
+    /// Begins a case; what an earlier run of it left is deleted, its figures in the report of all cases included.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be made or the report cannot be written.
     pub(crate) fn begin(case: &str, part: Option<String>) -> anyhow::Result<Self> {
-        let folder = Path::new(FOLDER).join(case);
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder).context("the old evidence cannot be deleted")?;
-        }
-        std::fs::create_dir_all(&folder).context("no folder for evidence")?;
+        let folder = fresh(Path::new(FOLDER), case, Path::new(REPORT))?;
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.clone());
         let evidence = Self { folder, part, asked: RefCell::default(), began: Instant::now(), passed: 0, failed: Vec::new() };
         evidence.say(&format!("=== {case}"));
         Ok(evidence)
@@ -107,16 +110,53 @@ impl Evidence {
     }
 }
 
-/// Puts a figure into the report of all cases.
+/// Puts a figure of the case that runs into the report of all cases.
 ///
 /// # Errors
-/// When the report cannot be written.
+/// When no case runs, or the report cannot be written.
 pub(crate) fn figure(name: &str, value: impl Into<Value>) -> anyhow::Result<()> {
-    let old = std::fs::read(REPORT).ok().and_then(|text| serde_json::from_slice::<Map<String, Value>>(&text).ok());
-    let mut all = old.unwrap_or_default();
-    all.insert(name.to_owned(), value.into());
-    let text = serde_json::to_string_pretty(&all)?;
-    std::fs::write(REPORT, text + "\n").context("the report cannot be written")
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).clone().context("a figure of no case")?;
+    found(&running, name, value.into())?;
+    report(Path::new(FOLDER), Path::new(REPORT))
+}
+
+/// The folder of a case with nothing in it; no figure of an earlier run is in the report.
+fn fresh(cases: &Path, case: &str, to: &Path) -> anyhow::Result<PathBuf> {
+    let folder = cases.join(case);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).context("the old evidence cannot be deleted")?;
+    }
+    std::fs::create_dir_all(&folder).context("no folder for evidence")?;
+    report(cases, to)?;
+    Ok(folder)
+}
+
+/// Puts a figure to those of the case with this folder.
+fn found(case: &Path, name: &str, value: Value) -> anyhow::Result<()> {
+    let mut figures = figures_in(&case.join(FIGURES));
+    figures.insert(name.to_owned(), value);
+    write(&case.join(FIGURES), &figures)
+}
+
+/// Writes the figures of all cases as one object. Of a figure that several cases found, the newest counts.
+fn report(cases: &Path, to: &Path) -> anyhow::Result<()> {
+    let of_case = |folder: std::io::Result<std::fs::DirEntry>| -> Option<(SystemTime, PathBuf)> {
+        let file = folder.ok()?.path().join(FIGURES);
+        Some((file.metadata().ok()?.modified().ok()?, file))
+    };
+    let mut files: Vec<_> = std::fs::read_dir(cases).context("no folder of evidence")?.filter_map(of_case).collect();
+    files.sort();
+    let all: Map<String, Value> = files.iter().flat_map(|(_, file)| figures_in(file)).collect();
+    write(to, &all)
+}
+
+fn figures_in(file: &Path) -> Map<String, Value> {
+    std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn write(file: &Path, figures: &Map<String, Value>) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(figures)?;
+    std::fs::write(file, text + "\n").with_context(|| format!("{} cannot be written", file.display()))
 }
 
 /// Rounded to a tenth.
@@ -126,6 +166,8 @@ pub(crate) fn tenths(value: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn asked_for(part: Option<&str>) -> Evidence {
@@ -145,5 +187,24 @@ mod tests {
         assert_eq!(asked_for(Some("cut")).unknown_part().unwrap(), "this case has no part `cut`: it has cuts, full");
         assert_eq!(asked_for(Some("cuts")).unknown_part(), None);
         assert_eq!(asked_for(None).unknown_part(), None);
+    }
+
+    /// Promise: a case that breaks off leaves no figure of an earlier run of it in the report, `lost` 0 least of all.
+    #[test]
+    fn a_case_that_begins_again_has_no_figures() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (cases, to) = (folder.path().join("image-boot"), folder.path().join("report.json"));
+        // A report of which nobody knows whose its figures are.
+        std::fs::write(&to, r#"{"lost": 0}"#)?;
+        let day = fresh(&cases, "day", &to)?;
+        assert_eq!(Value::from(figures_in(&to)), json!({}));
+        found(&day, "acknowledged", json!(5))?;
+        found(&day, "lost", json!(0))?;
+        found(&fresh(&cases, "scan", &to)?, "packages", json!(7))?;
+        report(&cases, &to)?;
+        assert_eq!(Value::from(figures_in(&to)), json!({"acknowledged": 5, "lost": 0, "packages": 7}));
+        fresh(&cases, "day", &to)?;
+        assert_eq!(Value::from(figures_in(&to)), json!({"packages": 7}), "those of other cases stay");
+        Ok(())
     }
 }

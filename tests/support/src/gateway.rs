@@ -377,6 +377,14 @@ impl GatewayProcess {
         self.child.id()
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.child.try_wait().context("the gateway cannot be asked for")
+    }
+
     /// How often it was killed or asked to end.
     #[must_use]
     pub fn stops(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! What can go wrong with a server, on demand or at random from a seed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) enum Request {
 }
 
 /// One way to misbehave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// Answers with this status and nothing is stored; any request.
     Status(u16),
@@ -94,6 +94,7 @@ pub(crate) struct Faults {
     standing: Option<Fault>,
     queued: VecDeque<(Fault, u32)>,
     mix: Option<(FaultMix, fastrand::Rng)>,
+    met: HashMap<Fault, u64>,
     pub(crate) poison: Option<Poison>,
     pub(crate) entries_max: Option<usize>,
 }
@@ -125,8 +126,21 @@ impl Faults {
         self.queued.iter().map(|(_, times)| times).sum()
     }
 
+    /// How many deliveries met this fault since the start.
+    pub(crate) fn met(&self, fault: Fault) -> u64 {
+        self.met.get(&fault).copied().unwrap_or(0)
+    }
+
     /// The fault that the next request meets.
     pub(crate) fn next(&mut self, request: Request) -> Option<Fault> {
+        let fault = self.draw(request)?;
+        if request == Request::Bundle {
+            *self.met.entry(fault).or_default() += 1;
+        }
+        Some(fault)
+    }
+
+    fn draw(&mut self, request: Request) -> Option<Fault> {
         if let Some((fault, left)) = self.queued.front_mut().filter(|_| request == Request::Bundle) {
             let fault = *fault;
             *left -= 1;
@@ -170,6 +184,17 @@ mod tests {
         assert_eq!(faults.left(), 1);
         assert_eq!([faults.next(Request::Bundle), faults.next(Request::Bundle)], [Some(Fault::Status(500)), None]);
         assert_eq!(faults.left(), 0);
+    }
+
+    #[test]
+    fn a_fault_counts_as_met_by_a_delivery_only() {
+        let mut faults = Faults::default();
+        faults.mix(FaultMix { part: 1.0, faults: vec![Fault::Status(500)], seed: 1 });
+        for request in [Request::Read, Request::Write, Request::Bundle, Request::Bundle] {
+            assert_eq!(faults.next(request), Some(Fault::Status(500)));
+        }
+        faults.clear();
+        assert_eq!((faults.met(Fault::Status(500)), faults.met(Fault::Hang)), (2, 0));
     }
 
     #[test]

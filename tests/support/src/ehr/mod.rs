@@ -201,6 +201,12 @@ impl Ehr {
         self.shared.faults().left()
     }
 
+    /// How many deliveries met this fault, however it was asked for.
+    #[must_use]
+    pub fn faults_met(&self, fault: Fault) -> u64 {
+        self.shared.faults().met(fault)
+    }
+
     /// Misbehaves at random, but the same for the same seed and order of requests.
     pub fn misbehave_at_random(&self, mix: FaultMix) {
         self.shared.faults().mix(mix);
