@@ -96,3 +96,27 @@ fn the_two_commands_of_the_readme_exist() {
     assert!(readme.contains("make demo") && readme.contains("make test"), "README.md names both commands");
     assert!(document(".ci/run").contains("make test"), ".ci/run runs the same command");
 }
+
+/// What the technician's table says that `imagectl` prints is what it prints: who searches for the words finds them.
+#[test]
+fn what_imagectl_is_said_to_print_it_prints() {
+    let manual = document("docs/technician.md");
+    let table = manual.split_once("| `imagectl` says | do |\n").expect("the table of what imagectl says").1;
+    let said: Vec<_> = table.lines().map_while(|line| line.strip_prefix("| ")?.split(" | ").next()).skip(1).collect();
+    assert!(said.len() > 20, "only {} rows: the rule would pass for nothing", said.len());
+    let sources = tracked_files().into_iter().filter(|(name, _)| name.starts_with("image/imagectl/src/"));
+    let code: String = sources.map(|(_, text)| text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned()).collect();
+    // As it comes out: no escapes, one line, the names of constants in their place.
+    let printed = code.replace("\\\n", "").replace("\\\"", "\"").replace("{LIST}", "SHA256SUMS");
+    let printed = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut missing = Vec::new();
+    for row in said {
+        for fragment in row.split(" / ").flat_map(|one| one.split("...")).map(|one| one.replace('`', "")) {
+            let fragment = fragment.trim_matches(|one: char| !one.is_alphanumeric());
+            if !printed.contains(fragment) {
+                missing.push(format!("{row}: {fragment:?}"));
+            }
+        }
+    }
+    assert_none("words in docs/technician.md that imagectl does not print", &missing);
+}
