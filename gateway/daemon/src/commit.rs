@@ -10,7 +10,7 @@ mod kept;
 mod letters;
 mod spared;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use vitalgate_store::{CommitError, Journal, Ordinal};
 
 use crate::beacon::{Beacon, IDLE_BEAT_MS};
 use crate::clock::{Clock, monotonic_ms};
-use crate::replay::{Plan, Replay, Told, without};
+use crate::replay::{Again, Plan, Replay, Told, without};
 use crate::rotation::Rotation;
 use crate::shared::{Settlement, Shared};
 use crate::undated::Undated;
@@ -308,15 +308,23 @@ impl CommitLoop {
     fn carry_out(&mut self, plan: Plan, group: &mut Group) {
         let changes = if plan.stores_nothing() { &mut group.apart } else { &mut group.changes };
         changes.extend(plan.change);
-        for (letter, sample) in plan.samples {
-            let admitted = self.admission.admit_again(sample, &self.associations, letter);
-            self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
-            group.entries.extend(admitted.entries.into_iter().map(replayed));
+        let mut places = BTreeMap::new();
+        for (letter, again) in plan.again {
+            match again {
+                Again::Sample(sample) => {
+                    let admitted = self.admission.admit_again(sample, &self.associations, letter);
+                    self.shared.duplicates.fetch_add(u64::from(admitted.duplicates), Ordering::Relaxed);
+                    group.entries.extend(admitted.entries.into_iter().map(replayed));
+                }
+                Again::Reading { reading, is_same_patient } => {
+                    if is_same_patient {
+                        places.insert(letter, self.journal.next_sequence().plus(group.entries.len() as u64));
+                    }
+                    group.entries.push(Entry::Reading(reading));
+                }
+            }
         }
-        let next = self.journal.next_sequence().plus(group.entries.len() as u64);
-        let places = plan.same_patient.iter().map(|(old, number)| (*old, next.plus(*number))).collect();
         group.with_entries.extend(self.taken_before(&places));
-        group.entries.extend(plan.entries);
         group.resolved.extend(plan.resolved);
     }
 

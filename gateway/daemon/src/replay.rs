@@ -50,15 +50,25 @@ pub(crate) struct Replay {
     pub(crate) namespace: DeviceNamespace,
 }
 
+/// What is stored again.
+pub(crate) enum Again {
+    /// A sample to admit again.
+    Sample(DecodedSample),
+    /// A reading.
+    Reading {
+        /// As it is stored.
+        reading: Reading,
+        /// Whether it is for the same patient as before.
+        is_same_patient: bool,
+    },
+}
+
 /// What the commit loop has to do.
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// Samples to admit again, each with the place of its dead letter.
-    pub(crate) samples: Vec<(Sequence, DecodedSample)>,
-    /// Readings to store again.
-    pub(crate) entries: Vec<Entry>,
-    /// Where those of them stood that are for the same patient as before, each with its number among them.
-    pub(crate) same_patient: Vec<(Sequence, u64)>,
+    /// What is stored again, each with the place of its dead letter and in the order of those: parts of a panel that stood together
+    /// stand together.
+    pub(crate) again: Vec<(Sequence, Again)>,
     /// The dead letters that this resolves.
     pub(crate) resolved: Vec<Sequence>,
     /// The change that resolves them, in the same commit.
@@ -74,7 +84,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Whether it is carried out without any new entry.
     pub(crate) fn stores_nothing(&self) -> bool {
-        self.samples.is_empty() && self.entries.is_empty()
+        self.again.is_empty()
     }
 
     /// Takes a sample, unless something else was said before under one of its identities: that one would be lost.
@@ -89,7 +99,7 @@ impl Plan {
             return Err(TAKEN);
         }
         self.said.extend(said.iter().map(|(id, value)| (*id, value.digest())));
-        self.samples.push((sequence, sample));
+        self.again.push((sequence, Again::Sample(sample)));
         Ok(())
     }
 }
@@ -184,10 +194,8 @@ impl Replay {
                 let got_its_moment = reading.time.received.trust != trust_before;
                 let stays = reading.subject == Subject::Unassigned && !got_its_moment;
                 if !stays {
-                    if reading.subject == subject_before && subject_before != Subject::Unassigned {
-                        plan.same_patient.push((sequence, plan.entries.len() as u64));
-                    }
-                    plan.entries.push(Entry::Reading(reading));
+                    let is_same_patient = reading.subject == subject_before && subject_before != Subject::Unassigned;
+                    plan.again.push((sequence, Again::Reading { reading, is_same_patient }));
                 }
                 // Still nobody's: it would only be held once more.
                 Ok(!stays)

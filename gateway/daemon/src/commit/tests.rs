@@ -391,7 +391,7 @@ fn a_round_and_a_request_end_where_a_sample_ends() {
     rig.settle(1_201..=2_400);
     let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY, by: None };
     let plan = rig.commit.plan(&request, "test", &Group::default()).unwrap();
-    assert_eq!((plan.entries.len(), plan.answered.not_reached), (999, Some((2_200, 2_400))));
+    assert_eq!((plan.again.len(), plan.answered.not_reached), (999, Some((2_200, 2_400))));
 }
 
 /// Promise 4: readings that wait for the clock outlive the gateway that took them.

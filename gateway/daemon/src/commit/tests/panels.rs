@@ -27,6 +27,25 @@ fn the_parts_of_a_panel_go_together_whichever_is_named() {
     assert_eq!(rig.unresolved(), [(7, 9)]);
 }
 
+/// Promise 3: also where one part was refused and the other could not be read: what came in one message is stored together again, or
+/// each of the parts would close as an Observation of its own.
+#[test]
+fn a_part_that_was_refused_and_one_that_is_read_now_stand_together_again() {
+    let folder = folder("free");
+    let whole = list_profile("pr");
+    let mut before = rig(folder.path(), &whole.replace("name = \"dia\"", "name = \"diastolic\""), 0);
+    for (ago, sys, dia) in [(900, 120, 80), (800, 121, 81)] {
+        let values = format!(r#"{{"name": "sys", "value": {sys}}}, {{"name": "dia", "value": {dia}}}"#);
+        before.publish(&format!(r#"{{"values": [{values}]}}"#), before.received(ago));
+    }
+    before.settle([1, 3]);
+    assert_eq!((before.said().len(), before.unresolved()), (2, vec![(1, 4)]));
+    drop(before);
+    let mut rig = rig(folder.path(), &whole, 0);
+    assert_eq!(rig.resolve(&[(&[], REPLAY)]), [(4, 0)]);
+    assert_eq!(rig.said()[2..], ["nibp_sys#0 120", "nibp_dia#0 80", "nibp_sys#0 121", "nibp_dia#0 81"]);
+}
+
 /// Promise 4: whoever has dead letters counted is told which would go, with the parts of a panel that are not named, and nothing changes.
 #[test]
 fn what_is_counted_is_what_a_discarding_takes() {
@@ -91,5 +110,5 @@ fn a_request_does_not_end_within_a_panel() {
     rig.settle(3..=1_003);
     let request = ResolveRequest { sequences: vec![], among: None, resolution: REPLAY, by: None };
     let plan = rig.commit.plan(&request, "test", &Group::default()).unwrap();
-    assert_eq!((plan.entries.len(), plan.answered.not_reached), (1_001, Some((1_003, 1_003))));
+    assert_eq!((plan.again.len(), plan.answered.not_reached), (1_001, Some((1_003, 1_003))));
 }
