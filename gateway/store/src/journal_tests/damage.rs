@@ -166,7 +166,7 @@ fn old_segments(files: &ForgetfulFiles) -> Vec<PathBuf> {
     segments
 }
 
-fn forget_shadows(files: &ForgetfulFiles) {
+pub(super) fn forget_shadows(files: &ForgetfulFiles) {
     files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")).for_each(|path| files.forget(path));
 }
 

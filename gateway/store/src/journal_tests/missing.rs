@@ -130,7 +130,7 @@ fn a_lookup_that_fails_at_a_damaged_end_cuts_nothing() {
 }
 
 /// Where the last record of the journal stands in its file.
-fn last_record(bytes: &[u8]) -> Range<usize> {
+pub(super) fn last_record(bytes: &[u8]) -> Range<usize> {
     let id = SegmentHeader::parse(bytes).unwrap().id;
     let (mut last, mut from) = (0..0, 0);
     while let Some((at, header)) = search(bytes, from, id) {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use vitalgate_domain::Entry;
 
 use super::basics::{assert_holds, destinations, open_on, read_all};
+use super::damage::forget_shadows;
+use super::missing::last_record;
 use super::second::Follower;
 use crate::files::forgetful::ForgetfulFiles;
 use crate::files::read_up_to;
 use crate::opening::{OpenedJournal, open_journal};
-use crate::record::search;
 use crate::report::Finding;
-use crate::segment::SegmentHeader;
 use crate::space::{RESERVE, SPARE};
 use crate::tail::SecondCopy;
 use crate::tests_support::{readings, small_options, wrap};
@@ -39,21 +39,6 @@ fn is_segment(path: &Path) -> bool {
 
 fn last_segment(files: &ForgetfulFiles) -> PathBuf {
     files.paths().into_iter().rfind(|path| is_segment(path)).unwrap()
-}
-
-fn forget_shadows(files: &ForgetfulFiles) {
-    files.paths().iter().filter(|path| path.starts_with("/state/store/shadow")).for_each(|path| files.forget(path));
-}
-
-/// Where the last record of a segment stands.
-fn last_record(bytes: &[u8]) -> Range<usize> {
-    let id = SegmentHeader::parse(bytes).unwrap().id;
-    let (mut last, mut from) = (0..0, 0);
-    while let Some((at, header)) = search(bytes, from, id) {
-        last = at..at + header.record_bytes();
-        from = last.end;
-    }
-    last
 }
 
 fn page_of(place: usize) -> Range<usize> {
